@@ -1,0 +1,1 @@
+"""One config file a method; each has `get_config(arg)`."""

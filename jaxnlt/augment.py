@@ -1,0 +1,305 @@
+"""On-device augmentation of whole batches, inside the jitted step.
+
+Every augmentation first draws, for each image, what will happen to it, and
+then applies the draws; the two halves are separate functions, so that tests
+can compare the second with Pillow.
+
+Source: papers/dasc.md §2 (CIFAR); DESIGN.md §9 (digits).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxnlt import image_ops, policies
+
+# digits_strong: half-widths of the uniform draws
+ROTATION = 15.0  # degrees
+SCALE = 0.15
+SHEAR = 0.2
+SHIFT = 1.0  # pixels
+CONTRAST = 0.2
+BRIGHTNESS = 0.2
+CUTOUT = 3  # side of the black square, pixels
+
+
+def normalise(
+    images: jax.Array,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """(images / 255 - mean) / std.
+
+    Args:
+      images: [..., C], levels 0..255, any dtype.
+      mean: C numbers, of images scaled to [0, 1].
+      std: C numbers, of images scaled to [0, 1].
+      dtype: of the result; at least float32 is used in between.
+
+    Returns:
+      [..., C] of the dtype.
+
+    Source: papers/dasc.md §2.
+    """
+    working = jnp.promote_types(dtype, jnp.float32)
+    scaled = images.astype(working) / jnp.asarray(255, working)
+    centred = scaled - jnp.asarray(mean, working)
+    return (centred / jnp.asarray(std, working)).astype(dtype)
+
+
+def _uniform(key: jax.Array, count: int, batch: int) -> jax.Array:
+    """float32 [count, B] in [0, 1); float32 also where x64 is on."""
+    return jax.random.uniform(key, (count, batch), jnp.float32)
+
+
+def _integers(uniform: jax.Array, count: int) -> jax.Array:
+    """int32 in 0 .. count - 1; for counts far below 2^23."""
+    return jnp.floor(uniform * jnp.float32(count)).astype(jnp.int32)
+
+
+# --- shift, crop, flip ------------------------------------------------------
+
+
+class CropDraws(NamedTuple):
+    """Where each crop starts, in pixels of the image, and whether it flips."""
+
+    top: jax.Array  # int32 [B], negative: rows of zeros come first
+    left: jax.Array  # int32 [B]
+    flip: jax.Array  # bool [B]
+
+
+def sample_shift(key: jax.Array, batch: int) -> CropDraws:
+    """top, left uniform over {-1, 0, 1}; no flip."""
+    shift = _integers(_uniform(key, 2, batch), 3) - 1
+    return CropDraws(shift[0], shift[1], jnp.zeros(batch, bool))
+
+
+def sample_crop_flip(
+    key: jax.Array, batch: int, height: int, width: int
+) -> CropDraws:
+    """Crop of the image padded by an eighth (4 at 32 px); flip with p 1/2."""
+    uniform = _uniform(key, 3, batch)
+    pad_y, pad_x = height // 8, width // 8
+    return CropDraws(
+        _integers(uniform[0], 2 * pad_y + 1) - pad_y,
+        _integers(uniform[1], 2 * pad_x + 1) - pad_x,
+        uniform[2] < 0.5,
+    )
+
+
+def apply_crop(images: jax.Array, draws: CropDraws) -> jax.Array:
+    """Cuts at (top, left), black outside of the image; then mirrors.
+
+    Args:
+      images: [B, H, W, C].
+      draws: one entry per image.
+
+    Returns:
+      [B, H, W, C], same dtype.
+
+    Source: papers/dasc.md §2.
+    """
+    height, width = images.shape[1:3]
+    y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
+    x = jnp.arange(width, dtype=jnp.int32)[None, None, :]
+    x = jnp.where(draws.flip[:, None, None], width - 1 - x, x)
+    return image_ops.take(
+        images,
+        y + draws.top[:, None, None],
+        x + draws.left[:, None, None],
+        fill=0,
+    )
+
+
+# --- AutoAugment ------------------------------------------------------------
+
+
+class PolicyDraws(NamedTuple):
+    """The sub-policy of each image; sign and coin of its two operations."""
+
+    policy: jax.Array  # int32 [B], 0 .. 24
+    positive: jax.Array  # bool [2, B]
+    applied: jax.Array  # bool [2, B]
+
+
+def sample_policy(key: jax.Array, batch: int) -> PolicyDraws:
+    """policy uniform over 25, signs even, coins with the table's p."""
+    uniform = _uniform(key, 5, batch)
+    policy = _integers(uniform[0], len(policies.SUB_POLICIES))
+    chances = jnp.asarray(policies.probabilities())[policy].T
+    return PolicyDraws(policy, uniform[1:3] < 0.5, uniform[3:5] < chances)
+
+
+def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
+    """Applies the drawn sub-policy, first operation, then second.
+
+    Args:
+      images: uint8 [B, H, W, C], C 1 or 3.
+      draws: one entry per image.
+
+    Returns:
+      uint8 [B, H, W, C].
+
+    Source: papers/dasc.md §2.
+    """
+    height, width = images.shape[1:3]
+    for slot in (0, 1):
+        choices, index = policies.slot_choices(slot, height, width)
+        sign = draws.positive[slot].astype(jnp.int32)
+        which = jnp.asarray(index)[draws.policy, sign]
+        which = jnp.where(draws.applied[slot], which, 0)
+        images = image_ops.apply_choices(images, choices, which)
+    return images
+
+
+# --- digits -----------------------------------------------------------------
+
+
+class DigitDraws(NamedTuple):
+    """What happens to each digit; every field float32 [B] but the square."""
+
+    angle: jax.Array  # degrees
+    scale: jax.Array  # of the digit, 1 = as it was
+    shear: jax.Array  # columns per row
+    shift_y: jax.Array  # pixels
+    shift_x: jax.Array
+    contrast: jax.Array  # factor about the mean level
+    brightness: jax.Array  # factor
+    cut_y: jax.Array  # int32 [B], middle of the black square
+    cut_x: jax.Array
+
+
+def sample_digits(
+    key: jax.Array, batch: int, height: int, width: int
+) -> DigitDraws:
+    """Uniform draws around "unchanged"; the square lies anywhere."""
+    uniform = _uniform(key, 9, batch)
+    angle, scale, shear, shift_y, shift_x, contrast, brightness = (
+        2.0 * uniform[:7] - 1.0
+    )
+    return DigitDraws(
+        angle * ROTATION,
+        1.0 + scale * SCALE,
+        shear * SHEAR,
+        shift_y * SHIFT,
+        shift_x * SHIFT,
+        1.0 + contrast * CONTRAST,
+        1.0 + brightness * BRIGHTNESS,
+        _integers(uniform[7], height),
+        _integers(uniform[8], width),
+    )
+
+
+def affine_matrix(draws: DigitDraws) -> jax.Array:
+    """float32 [B, 2, 2]: (row, column) offsets from the middle, out to in.
+
+    matrix = rotation(angle) @ [[1, 0], [shear, 1]] / scale; its determinant
+    is 1 / scale^2 > 0, so a digit is never mirrored.
+    """
+    radians = jnp.deg2rad(draws.angle)
+    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    rows = (
+        (cos - sin * draws.shear, -sin),
+        (sin + cos * draws.shear, cos),
+    )
+    matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+    return matrix / draws.scale[:, None, None]
+
+
+def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
+    """Affine map (bilinear, black outside), contrast, brightness, cutout.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      draws: one entry per image.
+
+    Returns:
+      float32 [B, H, W, C], 0..255.
+
+    Source: DESIGN.md §9.
+    """
+    height, width = images.shape[1:3]
+    rows = jnp.arange(height, dtype=jnp.int32)[None, :, None]
+    columns = jnp.arange(width, dtype=jnp.int32)[None, None, :]
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    matrix = affine_matrix(draws)[:, :, :, None, None]
+    out_y = rows.astype(jnp.float32) - middle_y - draws.shift_y[:, None, None]
+    out_x = (
+        columns.astype(jnp.float32) - middle_x - draws.shift_x[:, None, None]
+    )
+    y = matrix[:, 0, 0] * out_y + matrix[:, 0, 1] * out_x + middle_y
+    x = matrix[:, 1, 0] * out_y + matrix[:, 1, 1] * out_x + middle_x
+    out = _bilinear(images, y, x)
+
+    mean = out.mean((1, 2, 3), keepdims=True)
+    contrast = draws.contrast[:, None, None, None]
+    brightness = draws.brightness[:, None, None, None]
+    out = brightness * (mean + contrast * (out - mean))
+    out = jnp.clip(out, 0.0, 255.0)
+
+    reach = CUTOUT // 2
+    cut = (jnp.abs(rows - draws.cut_y[:, None, None]) <= reach) & (
+        jnp.abs(columns - draws.cut_x[:, None, None]) <= reach
+    )
+    return jnp.where(cut[..., None], jnp.float32(0), out)
+
+
+def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+    """float32 images at the points (y, x) [B, H, W]; black outside."""
+    floor_y, floor_x = jnp.floor(y), jnp.floor(x)
+    part_y, part_x = (y - floor_y)[..., None], (x - floor_x)[..., None]
+    top, left = floor_y.astype(jnp.int32), floor_x.astype(jnp.int32)
+
+    def row(i: jax.Array) -> jax.Array:
+        a = image_ops.take(images, i, left, 0).astype(jnp.float32)
+        b = image_ops.take(images, i, left + 1, 0).astype(jnp.float32)
+        return a + part_x * (b - a)
+
+    upper = row(top)
+    return upper + part_y * (row(top + 1) - upper)
+
+
+# --- the table --------------------------------------------------------------
+
+
+def none(key: jax.Array, images: jax.Array) -> jax.Array:
+    """The images as they are; the key is not used."""
+    del key
+    return images
+
+
+def shift(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Shift by up to one pixel per axis, zero fill (weak, digits)."""
+    return apply_crop(images, sample_shift(key, images.shape[0]))
+
+
+def digits_strong(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Affine, contrast, brightness, cutout; float32, never mirrored."""
+    return apply_digits(images, sample_digits(key, *images.shape[:3]))
+
+
+def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Random crop of the zero-padded image, mirrored with p 1/2 (weak)."""
+    return apply_crop(images, sample_crop_flip(key, *images.shape[:3]))
+
+
+def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Crop, flip, then one of the 25 sub-policies (strong, 32 px colour)."""
+    crop_key, policy_key = jax.random.split(key)
+    images = crop_flip(crop_key, images)
+    return apply_policy(images, sample_policy(policy_key, images.shape[0]))
+
+
+# function(key, images uint8 [B, H, W, C]) -> uint8 or float32, 0..255
+Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": none,
+    "shift": shift,
+    "digits_strong": digits_strong,
+    "crop_flip": crop_flip,
+    "autoaugment": autoaugment,
+}

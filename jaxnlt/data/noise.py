@@ -1,0 +1,345 @@
+"""Label noise as the published codes draw it.
+
+Every draw comes from generator instances in the order of the authors' code,
+so equal seeds give equal labels; nothing is seeded globally.
+"""
+
+import json
+import os
+import random
+from typing import Any
+
+import numpy as np
+
+from jaxnlt.data.base import Split, labels_array
+from jaxnlt.errors import UserError
+
+SYNTHETIC = (
+    "none",
+    "sym",
+    "sym_count",
+    "sym_excl",
+    "asym",
+    "asym_block",
+    "flip",
+    "joint",
+)
+# Which human labels exist for which classes: papers/dasc.md §1.2.
+HUMAN = {
+    "cifar10": (
+        "human:aggre",
+        "human:worse",
+        "human:random1",
+        "human:random2",
+        "human:random3",
+    ),
+    "cifar100": ("human:noisy",),
+}
+# SFA and RoLT draw over images listed class by class, the others over images
+# in official order.
+CLASS_BY_CLASS = ("sym_excl", "joint")
+# The pairing of DaSC's flip noise never changes: papers/dasc.md §1.2.
+FLIP_SEED = 1
+BLOCK = 5
+
+# truck>automobile, bird>airplane, cat<>dog, deer>horse.
+CIFAR10_MAP = np.array([0, 1, 0, 5, 7, 3, 6, 7, 8, 1])
+# The superclass of each of CIFAR-100's classes.
+CIFAR100_SUPERCLASS = np.array(
+    """
+    4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11
+    6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5
+    5 19 8 8 15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17
+    10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15 13
+    16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13
+    """.split(),
+    dtype=np.int64,
+)
+
+
+def check(noise: str, rate: float, family: str) -> None:
+    """Refuses a noise that is unknown, out of range or of another benchmark.
+
+    Args:
+      noise: ``config.data.noise``.
+      rate: ``config.data.rate``.
+      family: ``cifar10``, ``cifar100`` or another benchmark's name.
+
+    Raises:
+      UserError: naming the field and what it may be.
+    """
+    human = tuple(n for names in HUMAN.values() for n in names)
+    if noise not in SYNTHETIC + human:
+        raise UserError(
+            f"config.data.noise: {noise!r} is unknown; known are "
+            f"{', '.join(SYNTHETIC + human)}"
+        )
+    if noise in human and noise not in HUMAN.get(family, ()):
+        homes = [f for f, names in HUMAN.items() if noise in names]
+        raise UserError(
+            f"config.data.noise: {noise} exists for {homes[0]} only"
+        )
+    if noise == "asym" and family not in HUMAN:
+        raise UserError(
+            "config.data.noise: asym needs the class maps of cifar10 or "
+            "cifar100; take flip for other classes"
+        )
+    if not 0 <= rate < 1:
+        raise UserError(f"config.data.rate: must lie in [0, 1), is {rate:g}")
+
+
+def transition(
+    kind: str,
+    rate: float,
+    num_classes: int,
+    rng: np.random.RandomState | None = None,
+    counts: np.ndarray | None = None,
+) -> np.ndarray:
+    """Probability of each given label, row by row of the true one.
+
+    ``sym``: ``r / C + (1 - r) [i = j]``.  ``flip``: ``1 - r`` on the diagonal
+    and ``r`` on one other class.  ``asym_block``: ``r`` on the next class of
+    the block of five.  ``joint``, of changed labels: ``n_j / (N - n_i)``.
+
+    Args:
+      kind: ``sym``, ``flip``, ``asym_block`` or ``joint``.
+      rate: ``r`` in [0, 1); ``joint`` takes none.
+      num_classes: ``C``.
+      rng: draws the pairing of ``flip``.
+      counts: ``[C]`` true class sizes, for ``joint``.
+
+    Returns:
+      ``float64 [C, C]``.
+
+    Source: papers/dasc.md §1.2, papers/sfa.md §3.2, papers/unicon.md §8.
+    """
+    if kind == "sym":
+        # Written as the authors do, for the same last bit.
+        full = rate / num_classes * np.ones((num_classes, num_classes))
+        return full + (1 - rate) * np.eye(num_classes)
+    if kind == "joint":
+        assert counts is not None
+        sizes = counts.astype(np.float64)
+        rest = np.maximum(sizes.sum() - sizes, 1.0)
+        return sizes[None, :] * (1 - np.eye(num_classes)) / rest[:, None]
+    matrix = (1 - rate) * np.eye(num_classes)
+    classes = np.arange(num_classes)
+    if kind == "flip":
+        assert rng is not None
+        for k in classes:
+            matrix[k, rng.choice(classes[classes != k])] = rate
+        return matrix
+    if kind == "asym_block":
+        start = classes // BLOCK * BLOCK
+        matrix[classes, start + (classes - start + 1) % BLOCK] = rate
+        return matrix
+    raise ValueError(f"no transition matrix for {kind!r}")
+
+
+def draw(
+    kind: str,
+    labels: np.ndarray,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    rng: np.random.RandomState | None = None,
+) -> np.ndarray:
+    """Draws noisy labels.
+
+    Args:
+      kind: one of ``SYNTHETIC``, DESIGN.md §5.
+      labels: ``[N]`` true labels in the order of the authors' draws: official
+        order, or class by class for the kinds in ``CLASS_BY_CLASS``.
+      num_classes: ``C``.
+      rate: ``r`` in [0, 1).
+      seed: of the generators made here.
+      rng: the generator that drew the subset, whose stream ``sym`` and
+        ``joint`` continue; None makes a new one from ``seed``.
+
+    Returns:
+      ``int32 [N]``.
+
+    Raises:
+      UserError: the noise does not fit the number of classes.
+
+    Source: papers/dasc.md §1.2 (sym, flip), papers/dividemix_rolt.md §2.1
+    (sym_count, asym), papers/sfa.md §3.2 (sym_excl, joint), papers/unicon.md
+    §8 (asym_block).
+    """
+    if rng is None:
+        rng = np.random.RandomState(seed)
+    if kind == "none":
+        return labels_array(labels)
+    if kind in ("sym", "flip"):
+        if kind == "flip":
+            rng = np.random.RandomState(FLIP_SEED)
+        matrix = transition(kind, rate, num_classes, rng)
+        return labels_array(
+            [rng.choice(num_classes, p=matrix[y]) for y in labels]
+        )
+    if kind == "asym_block":
+        if num_classes % BLOCK:
+            raise UserError(
+                "config.data.noise: asym_block needs a multiple of "
+                f"{BLOCK} classes, here are {num_classes}"
+            )
+        rng = np.random.RandomState(seed)
+        matrix = transition(kind, rate, num_classes)
+        return labels_array(
+            [rng.multinomial(1, matrix[y]).argmax() for y in labels]
+        )
+    return _draw_counted(kind, labels, num_classes, rate, seed, rng)
+
+
+def _draw_counted(
+    kind: str,
+    labels: np.ndarray,
+    num_classes: int,
+    rate: float,
+    seed: int,
+    rng: np.random.RandomState,
+) -> np.ndarray:
+    """The kinds that touch exactly ``int(r N)`` labels, shuffled by Python."""
+    python = random.Random(seed)
+    order = list(range(len(labels)))
+    python.shuffle(order)
+    chosen = sorted(order[: int(rate * len(labels))])
+    noisy = np.array(labels)
+    if kind == "joint":
+        counts = np.bincount(labels, minlength=num_classes)
+        matrix = transition(kind, rate, num_classes, counts=counts)
+    elif kind == "asym":
+        target = asym_map(num_classes)
+    for i in chosen:
+        y = int(labels[i])
+        if kind == "sym_count":
+            noisy[i] = python.randint(0, num_classes - 1)
+        elif kind == "sym_excl":
+            noisy[i] = (python.randint(1, num_classes - 1) + y) % num_classes
+        elif kind == "joint":
+            noisy[i] = rng.choice(num_classes, p=matrix[y])
+        elif kind == "asym":
+            noisy[i] = target[y]
+        else:
+            raise ValueError(f"no noise is called {kind!r}")
+    return labels_array(noisy)
+
+
+def asym_map(num_classes: int) -> np.ndarray:
+    """Where asymmetric noise sends each class, ``int64 [C]``.
+
+    CIFAR-10: the semantic pairs.  CIFAR-100: the next class of the superclass,
+    the last one to the first.
+
+    Raises:
+      UserError: the classes are neither CIFAR-10's nor CIFAR-100's.
+    """
+    if num_classes == len(CIFAR10_MAP):
+        return CIFAR10_MAP
+    if num_classes != len(CIFAR100_SUPERCLASS):
+        raise UserError(
+            "config.data.noise: asym needs the classes of cifar10 or cifar100"
+        )
+    target = np.empty(num_classes, np.int64)
+    for group in range(CIFAR100_SUPERCLASS.max() + 1):
+        members = np.flatnonzero(CIFAR100_SUPERCLASS == group)
+        target[members] = np.roll(members, -1)
+    return target
+
+
+def save_noise(path: str | os.PathLike, train: Split) -> None:
+    """Writes the given labels as JSON, to be read by ``read_noise``.
+
+    Args:
+      path: the file to write.
+      train: the training set as loaded.
+    """
+    content = {"ids": train.ids.tolist(), "labels": train.labels.tolist()}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def read_noise(
+    path: str | os.PathLike,
+    ids: np.ndarray,
+    num_classes: int,
+    all_ids: np.ndarray,
+) -> np.ndarray:
+    """Reads given labels for the images of a training set.
+
+    Args:
+      path: either our own JSON object with ``ids`` and ``labels``, or
+        DivideMix's flat JSON list: one label for every image of the full
+        official training set, or one for every kept image in ascending order.
+      ids: ``[N]`` of the kept images.
+      num_classes: ``C``.
+      all_ids: ids of the full training set, in official order.
+
+    Returns:
+      ``int32 [N]`` in the order of ``ids``.
+
+    Raises:
+      UserError: unreadable, of the wrong length, not integers, out of range,
+        or without a label for one of ``ids``.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise UserError(
+            f"config.data.noise_file: {path}: {error.strerror}"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if isinstance(content, list):
+        labels = _checked(path, content, num_classes)
+        if len(labels) == len(all_ids):
+            rows = {key: row for row, key in enumerate(all_ids.tolist())}
+            return labels[[rows[key] for key in ids.tolist()]]
+        if len(labels) == len(ids):
+            return labels
+        raise UserError(
+            f"{path}: holds {len(labels)} labels; needed are {len(all_ids)} "
+            f"(all training images) or {len(ids)} (those kept)"
+        )
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("ids", "labels")
+    ):
+        raise UserError(
+            f"{path}: neither a list of labels nor an object with the lists "
+            "ids and labels"
+        )
+    labels = _checked(path, content["labels"], num_classes)
+    if len(content["ids"]) != len(labels):
+        raise UserError(
+            f"{path}: {len(content['ids'])} ids but {len(labels)} labels"
+        )
+    try:
+        where = {key: row for row, key in enumerate(content["ids"])}
+    except TypeError:
+        raise UserError(f"{path}: ids must be numbers or paths") from None
+    missing = [key for key in ids.tolist() if key not in where]
+    if missing:
+        raise UserError(
+            f"{path}: no label for {len(missing)} of the {len(ids)} training "
+            f"images, the first is {missing[0]}; drawn with another seed, imb "
+            "or data set?"
+        )
+    return labels[[where[key] for key in ids.tolist()]]
+
+
+def _checked(
+    path: str | os.PathLike, values: list[Any], num_classes: int
+) -> np.ndarray:
+    for row, value in enumerate(values):
+        # bool is an int to Python, not to the reader of an error message.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UserError(
+                f"{path}: labels must be integers, number {row} is {value!r}"
+            )
+        if not 0 <= value < num_classes:
+            raise UserError(
+                f"{path}: labels must lie in 0..{num_classes - 1}, number "
+                f"{row} is {value}"
+            )
+    return labels_array(values)

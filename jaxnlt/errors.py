@@ -1,0 +1,33 @@
+"""The two ways jaxnlt speaks to its user outside of results."""
+
+import logging
+
+logger = logging.getLogger("jaxnlt")
+
+
+class UserError(Exception):
+    """Something the user can mend; the command line prints it as one line.
+
+    The message starts with the file, field or class concerned, as in
+    ``config.data.rate: must lie in [0, 1), is 1.5``.
+    """
+
+
+class Once(logging.Filter):
+    """Passes every warning once: the same text about the same first thing.
+
+    Attached to the logger for the length of a run, so that what happens in
+    every epoch is said once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._seen: set[tuple] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        key = (record.msg, *args[:1])
+        if record.levelno < logging.WARNING or key not in self._seen:
+            self._seen.add(key)
+            return True
+        return False

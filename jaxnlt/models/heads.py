@@ -1,0 +1,153 @@
+"""The classifier: a backbone and the heads that the methods put on it."""
+
+from typing import Any, Protocol
+
+import jax
+from flax import linen as nn
+
+from .layers import BatchNorm, l2_normalise
+
+#: Every head that a network can hold, in the order in which they run.
+HEADS = (
+    "features",
+    "logits",
+    "balanced",
+    "projection",
+    "prototypes",
+    "embedding",
+)
+
+
+class Backbone(Protocol):
+    """A Linen module that turns images [B, H, W, C] into features [B, F]."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Length F of the feature."""
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Computes the features [B, F]."""
+
+
+class Projector(nn.Module):
+    """l2norm(out(relu(bn(hidden(x))))), hidden four times as wide as out.
+
+    Source: papers/dasc.md, 3.
+    """
+
+    dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Projects onto the unit sphere: [B, F] -> [B, dim]."""
+        linear = {"dtype": self.dtype, "param_dtype": self.dtype}
+        x = nn.Dense(4 * self.dim, name="hidden", **linear)(x)
+        x = nn.relu(BatchNorm(name="bn")(x, train))
+        x = nn.Dense(self.dim, name="out", **linear)(x)
+        return l2_normalise(x)
+
+
+class Embedding(nn.Module):
+    """bn(linear(x)), not normalised.
+
+    Source: papers/unicon.md, 2.
+    """
+
+    dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Embeds features: [B, F] -> [B, dim]."""
+        x = nn.Dense(
+            self.dim, name="linear", dtype=self.dtype, param_dtype=self.dtype
+        )(x)
+        return BatchNorm(name="bn")(x, train)
+
+
+class Classifier(nn.Module):
+    """Backbone, optional bottleneck, and heads that run only when named.
+
+    Heads are computed in the dtype of the parameters also when the backbone
+    runs in bfloat16: they cost nothing, and contrast divides by 0.1.
+
+    Source: papers/dasc.md, 3; papers/sfa.md, 2.1; papers/unicon.md, 2.
+
+    Attributes:
+      backbone: images -> pooled features.
+      num_classes: C.
+      held: the heads that have parameters here.
+      has_bottleneck: a Linear(F -> F) without activation follows the pooling.
+      projection_dim: length of projection, prototypes and embedding.
+      dtype: of the heads and of all parameters.
+    """
+
+    backbone: Backbone
+    num_classes: int
+    held: tuple[str, ...]
+    has_bottleneck: bool
+    projection_dim: int
+    dtype: Any
+
+    def setup(self):
+        """Makes the held heads; a submodule's name is its parameters' path."""
+        if self.has_bottleneck:
+            self.bottleneck = self._linear(self.backbone.feature_dim)
+        if "logits" in self.held:
+            self.logits = self._linear(self.num_classes)
+        if "balanced" in self.held:
+            self.balanced = self._linear(self.num_classes)
+        if "projection" in self.held:
+            self.projector = Projector(self.projection_dim, self.dtype)
+        if "prototypes" in self.held:
+            self.prototype_projector = Projector(
+                self.projection_dim, self.dtype
+            )
+        if "embedding" in self.held:
+            self.embedding = Embedding(self.projection_dim, self.dtype)
+
+    def __call__(
+        self, images: jax.Array | None, heads: tuple[str, ...], train: bool
+    ) -> dict[str, jax.Array]:
+        """Runs the named heads, and the backbone where one of them needs it.
+
+        Args:
+          images: [B, H, W, C], normalised; None where only 'prototypes' is
+            named.
+          heads: of HEADS.
+          train: BatchNorm uses the batch and moves its running statistics.
+
+        Returns:
+          The named heads' outputs: 'features' [B, F] (after the bottleneck),
+          'logits' and 'balanced' [B, C], 'projection' [B, D] and 'prototypes'
+          [C, D] with unit rows, 'embedding' [B, D].
+
+        Raises:
+          ValueError: a named head needs images and there are none.
+        """
+        outputs = {}
+        if set(heads) - {"prototypes"}:
+            if images is None:
+                raise ValueError(f"heads={heads} need images")
+            features = self.backbone(images, train)
+            if self.has_bottleneck:
+                features = self.bottleneck(features)
+            if "features" in heads:
+                outputs["features"] = features
+            if "logits" in heads:
+                outputs["logits"] = self.logits(features)
+            if "balanced" in heads:
+                outputs["balanced"] = self.balanced(features)
+            if "projection" in heads:
+                outputs["projection"] = self.projector(features, train)
+            if "embedding" in heads:
+                outputs["embedding"] = self.embedding(features, train)
+        if "prototypes" in heads:
+            # Row c is class c's weight vector; the gradient reaches it.
+            kernel: jax.Array = self.logits.get_variable("params", "kernel")
+            outputs["prototypes"] = self.prototype_projector(kernel.T, train)
+        return outputs
+
+    def _linear(self, features: int) -> nn.Dense:
+        return nn.Dense(features, dtype=self.dtype, param_dtype=self.dtype)

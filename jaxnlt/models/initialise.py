@@ -1,0 +1,58 @@
+"""PyTorch's default initial values, drawn with numpy.
+
+Only shapes come from Flax: running ``module.init`` of a ResNet-18 costs 13 s
+of compilation on a CPU, evaluating its shapes a fraction of a second.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+#: Initial values that are not drawn, by the last part of their path.
+CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
+
+
+def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
+    """Draws values for a tree of shapes as PyTorch initialises its layers.
+
+    Kernels and biases of convolutions and linear layers are uniform in
+    (-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm scales and running variances
+    are 1, its offsets and running means 0.  Each array depends on the seed and
+    its own path alone, so networks that differ in their heads start with the
+    same backbone.
+
+    Source: papers/preact_resnet18.md, Init.
+
+    Args:
+      shapes: nested dicts whose leaves have a ``shape``.
+      seed: not negative.
+      dtype: of every array.
+
+    Returns:
+      The same tree with numpy arrays.
+    """
+    return _fill(shapes, (), seed, np.dtype(dtype))
+
+
+def _fill(
+    node: Mapping, path: tuple[str, ...], seed: int, dtype: np.dtype
+) -> dict[str, Any]:
+    fan_in = math.prod(node["kernel"].shape[:-1]) if "kernel" in node else None
+    values: dict[str, Any] = {}
+    for name, child in node.items():
+        place = (*path, name)
+        if isinstance(child, Mapping):
+            values[name] = _fill(child, place, seed, dtype)
+        elif fan_in is None:
+            values[name] = np.full(child.shape, CONSTANTS[name], dtype)
+        else:
+            # A checksum, since Python's hash changes from run to run.
+            rng = np.random.default_rng(
+                [seed, zlib.crc32("/".join(place).encode())]
+            )
+            bound = 1 / math.sqrt(fan_in)
+            values[name] = rng.uniform(-bound, bound, child.shape).astype(dtype)
+    return values

@@ -1,0 +1,298 @@
+"""The loop: phase, select, train, evaluate, log, save.  It names no paper."""
+
+import pathlib
+import platform
+import sys
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxnlt import checkpoint, data, metrics, outcome, sharding, step
+from jaxnlt import config as config_lib
+from jaxnlt.data import noise
+from jaxnlt.errors import Once, UserError, logger
+from jaxnlt.progress import Progress
+from jaxnlt.trainer import Trainer, vote
+
+# What an unfinished run may not be resumed without.
+CONFIG_FILE = "config.json"
+
+
+def default_workdir(config: ml_collections.ConfigDict) -> str:
+    """runs/METHOD-BENCHMARK-<hash of the resolved config>."""
+    name = f"{config.method}-{config.benchmark}-{config_lib.short_hash(config)}"
+    return str(pathlib.Path("runs") / name)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Trains to the end, resuming what the workdir holds, and reports.
+
+    Args:
+      config: as `get_config` of a file in configs/ returns it.
+      workdir: folder for everything that the run leaves; None takes
+        `default_workdir(config)`.
+      command: the command line, for the report.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      UserError: bad data, fields or workdir.
+    """
+    once = Once()
+    logger.addFilter(once)
+    try:
+        return _run(config, workdir or default_workdir(config), command)
+    finally:
+        logger.removeFilter(once)
+
+
+def _run(config, workdir: str, command: str) -> dict[str, Any]:
+    began = time.time()
+    directory = pathlib.Path(workdir).absolute()
+    resolved = config_lib.as_json(config)
+    _check_workdir(directory, resolved)
+    finished = metrics.read_json(directory / "summary.json")
+    if finished is not None:
+        print(f"{directory}: already complete", file=sys.stderr)
+        return finished
+    _enable_compilation_cache()
+    dataset = data.load(config)
+    trainer = Trainer(config, dataset)
+    states, memory, start = _initial(config, trainer)
+
+    _make_workdir(directory)
+    checkpoints = checkpoint.Checkpoints(directory)
+    restored = checkpoints.restore(states)
+    if restored is not None:
+        _, states, memory, _ = restored
+        start = restored.epoch + 1
+        print(f"resumed after epoch {restored.epoch}", file=sys.stderr)
+    metrics.write_json(directory / CONFIG_FILE, resolved)
+    metrics.write_json(directory / "dataset.json", _describe(dataset))
+    noise.save_noise(directory / "noise.json", dataset.train)
+    log = metrics.MetricsLog(directory)
+    records = log.truncate(start - 1)
+    before = sum(r["seconds"] for r in records)
+    progress = Progress(config, dataset, directory, records)
+
+    method = trainer.method
+    states = trainer.put(states)
+    host: dict[str, Any] = {"states": None, "pool": None, "train": None}
+    for epoch in range(start, config.epochs):
+        phase, following = method.phase(epoch), method.phase(epoch + 1)
+        epoch_began = time.time()
+        if epoch == 0 or method.phase(epoch - 1) is not phase:
+            entered, memory = method.enter(epoch, states, memory)
+            if entered is not states:
+                states, host["pool"] = trainer.put(entered), None
+        if host["pool"] is None:
+            pooled = trainer.infer_pools(epoch, phase, states)
+            host["pool"] = sharding.fetch(pooled)
+        states, memory, facts = trainer.train(
+            *(epoch, phase, states, host["pool"], memory, progress.step)
+        )
+        last = epoch + 1 == config.epochs
+        host = sharding.fetch(
+            {
+                "terms": facts["terms"],
+                "states": states,
+                "test": trainer.infer_test(states),
+                "pool": None
+                if last
+                else trainer.infer_pools(epoch + 1, following, states),
+                "train": trainer.infer_train(states) if last else None,
+            }
+        )
+        record = {
+            "epoch": epoch,
+            "phase": phase.name,
+            "seconds": time.time() - epoch_began,
+            "images_per_second": facts["images"] / (time.time() - epoch_began),
+            "learning_rate": method.learning_rate(epoch),
+            **_mean_terms(host["terms"], facts["steps"], epoch),
+            **_test_record(trainer, host["test"], memory),
+            **_selection_record(trainer, facts["selections"]),
+        }
+        log.write(record)
+        records.append(record)
+        progress.epoch(record)
+        checkpoints.save(
+            epoch,
+            host["states"],
+            memory,
+            {"epoch": epoch, "phase": phase.name, "config": resolved},
+            accuracy=record["test_accuracy"],
+            last_of_phase=last or following is not phase,
+        )
+    if host["train"] is None:  # the run had trained but not yet reported
+        host = sharding.fetch(
+            {"states": states, "train": trainer.infer_train(states)}
+        )
+    checkpoints.close()
+    log.close()
+    size = len(dataset.train)
+    scores, suggested = vote(method, host["train"], size, memory)
+    facts = {
+        "seconds": before + time.time() - began,
+        "device": describe_device(trainer.mesh.devices.size),
+        "weights_sha256": checkpoint.weights_sha256(host["states"]),
+        "command": command,
+        "networks": method.num_nets,
+        "votes": method.num_nets * len(method.vote),
+        "workdir": str(directory),
+    }
+    return outcome.write(
+        directory, config, dataset, records, memory, scores, suggested, facts
+    )
+
+
+def _check_workdir(directory: pathlib.Path, resolved: dict) -> None:
+    """Refuses a workdir that cannot be written or that another config made."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory}: is not a folder")
+    stored = metrics.read_json(directory / CONFIG_FILE)
+    if stored is not None and stored != resolved:
+        change = config_lib.difference(stored, resolved)
+        raise UserError(f"{directory}: holds a run of another config: {change}")
+
+
+def _make_workdir(directory: pathlib.Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror})"
+        ) from None
+
+
+def _initial(config, trainer: Trainer) -> tuple[list, dict, int]:
+    """States, memory and first epoch of a run that resumes nothing."""
+    states, memory = trainer.init_states(), trainer.init_memory()
+    phases = [trainer.method.phase(e).name for e in range(config.epochs)]
+    if not config.init_from:
+        if config.start_phase:
+            raise UserError("config.start_phase: needs config.init_from")
+        return states, memory, 0
+    folder, epoch = checkpoint.split_source(config.init_from)
+    if not config.start_phase:
+        part = [step.variables(state) for state in states]
+        source = checkpoint.load(folder, epoch, part)
+        return (
+            [a | b for a, b in zip(states, source.states, strict=True)],
+            memory,
+            0,
+        )
+    if config.start_phase not in phases:
+        known = ", ".join(dict.fromkeys(phases))
+        raise UserError(
+            f"config.start_phase: {config.start_phase!r} is not one of {known}"
+        )
+    source = checkpoint.load(folder, epoch, states)
+    size = len(trainer.info.labels)
+    if source.memory["history"].shape[1:] != (size,):
+        raise UserError(
+            f"config.init_from: {folder} was trained on "
+            f"{source.memory['history'].shape[1]} images, not on {size}"
+        )
+    return source.states, source.memory, phases.index(config.start_phase)
+
+
+def _mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
+    """Mean of every loss term over steps and networks; stops on non-finite."""
+    names = sorted({name for terms in sums for name in terms})
+    means = {
+        name: float(
+            np.mean([s[name] / n for s, n in zip(sums, steps, strict=True)])
+        )
+        for name in names
+    }
+    broken = [name for name, value in means.items() if not np.isfinite(value)]
+    if broken:
+        names = ", ".join(sorted(broken, key=lambda name: name == "loss"))
+        raise UserError(
+            f"epoch {epoch}: the training loss is not finite (term {names}); "
+            "try a smaller config.optimizer.learning_rate"
+        )
+    return means
+
+
+def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
+    dataset = trainer.dataset
+    scores, _ = vote(trainer.method, outputs, len(dataset.test), memory)
+    counts = dataset.true_counts
+    return metrics.test_metrics(
+        scores,
+        dataset.test.labels,
+        dataset.given_counts if counts is None else counts,
+        trainer.config.groups,
+    )
+
+
+def _selection_record(trainer: Trainer, selections: list) -> dict[str, Any]:
+    """Sizes of the split and, where truth is known, how right it is."""
+    train = trainer.dataset.train
+    if any(s.clean_probability is None for s in selections):
+        return {}
+    record: dict[str, Any] = {
+        "labelled": np.mean([len(s.labelled) for s in selections]),
+        "unlabelled": np.mean([len(s.unlabelled) for s in selections]),
+        "classes_without_selected": int(
+            max(np.sum(np.asarray(s.counts) == 0) for s in selections)
+        ),
+    }
+    if train.true_labels is None:
+        return record
+    rows = []
+    for s in selections:
+        chosen = np.zeros(len(train), bool)
+        chosen[s.labelled] = True
+        rows.append(
+            metrics.selection_metrics(
+                *(s.clean_probability, chosen, train.labels, train.true_labels)
+            )
+        )
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] is not None]
+        record[name] = float(np.mean(values)) if values else None
+    return record
+
+
+def _describe(dataset: data.Dataset) -> dict[str, Any]:
+    """What prediction needs to know of the training set, and what it was."""
+    return {
+        "class_names": dataset.class_names,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "image_shape": dataset.train.images.shape[1:],
+        "given_counts": dataset.given_counts,
+        "test_kind": dataset.test_kind,
+        "facts": dataset.facts,
+    }
+
+
+def describe_device(used: int) -> str:
+    """Kind and number of the devices a run used."""
+    device = jax.devices()[0]
+    kind = device.device_kind
+    if device.platform == "cpu":
+        kind = f"CPU {platform.machine()}"
+    return kind if used == 1 else f"{used} x {kind}"
+
+
+def _enable_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if none is set."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -1,0 +1,331 @@
+"""What one epoch is made of: selecting, training, inferring."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnlt import data, models, sharding, step
+from jaxnlt.errors import logger
+from jaxnlt.methods import base
+
+PyTree = Any
+
+
+def rng_of(*seeds: int) -> np.random.Generator:
+    """Generator of a tuple of non-negative integers, independent of others."""
+    return np.random.default_rng(seeds)
+
+
+class Trainer:
+    """A method, its networks and a data set on the devices.
+
+    Args:
+      config: the whole configuration.
+      dataset: training and test images.
+
+    Attributes:
+      method: built from `config.method`.
+      network: the model, functions of its variables.
+      steps: compiled training step of every phase entered so far.
+    """
+
+    def __init__(self, config, dataset: data.Dataset):
+        self.config, self.dataset = config, dataset
+        self.info = base.DataInfo(dataset.train.labels, dataset.num_classes)
+        self.method = base.create(config, self.info)
+        self.network = models.build(
+            config.model,
+            dataset.num_classes,
+            self.method.heads,
+            **self.method.network_options,
+        )
+        self.float_dtype = models.DTYPES[config.model.dtype][1]
+        self.mesh = sharding.make_mesh(
+            [config.batch_size, config.warmup_batch_size]
+        )
+        self.images = self.put(dataset.train.images)
+        self.test_images = self.put(dataset.test.images)
+        self.infer = step.Inference(
+            self.network, self.method.outputs, config, dataset, self.mesh
+        )
+        self.steps: dict[str, Any] = {}
+        self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
+        self.key = jax.random.key(config.seed)
+
+    def put(self, tree: PyTree) -> PyTree:
+        """Copies host arrays to every device."""
+        return jax.device_put(tree, sharding.replicated(self.mesh))
+
+    def init_states(self) -> list[dict]:
+        """Fresh host states of all networks, from the seed."""
+        shape = self.dataset.train.images.shape[1:]
+        return [
+            step.init_state(
+                self.network.init(
+                    int(rng_of(self.config.seed, k).integers(2**31)), shape
+                ),
+                self.method.init_carry(),
+            )
+            for k in range(self.method.num_nets)
+        ]
+
+    def init_memory(self) -> dict:
+        """Fresh host memory: of every selector, and of past selections."""
+        return {
+            "selector": {
+                phase.name: [
+                    phase.selector.init_memory()
+                    for _ in range(self.method.num_nets)
+                ]
+                for phase in self.method.phases()
+                if phase.selector
+            },
+            "method": {},
+            # Clean probabilities of the last selections, mean over networks.
+            "history": np.zeros((0, len(self.info.labels)), np.float32),
+        }
+
+    def infer_test(self, states: list) -> list:
+        """Device outputs of every network on the test images."""
+        rows = np.arange(len(self.dataset.test))
+        return [self.infer(s, self.test_images, rows) for s in states]
+
+    def infer_train(self, states: list) -> list:
+        """Device outputs of every network on all training images."""
+        rows = np.arange(len(self.dataset.train))
+        return [self.infer(s, self.images, rows) for s in states]
+
+    # Selecting ---------------------------------------------------------------
+
+    def pools(self, epoch: int, phase: base.Phase) -> list[np.ndarray]:
+        """Rows that each network's selection looks at."""
+        if phase.pool is None:
+            return [np.arange(len(self.info.labels))] * self.method.num_nets
+        return [
+            phase.pool(epoch, k, rng_of(self.config.seed, epoch, k, 1))
+            for k in range(self.method.num_nets)
+        ]
+
+    def infer_pools(self, epoch: int, phase: base.Phase, states: list) -> list:
+        """Device outputs of every network on every pool: [pool][network]."""
+        if phase.selector is None:
+            return []
+        pools = self.pools(epoch, phase)
+        if phase.pool is None:
+            return [[self.infer(s, self.images, pools[0]) for s in states]]
+        return [
+            [self.infer(s, self.images, pool) for s in states] for pool in pools
+        ]
+
+    def select(
+        self, epoch: int, phase: base.Phase, pooled: list, memory: dict
+    ) -> tuple[list[base.Selection], dict]:
+        """Every network's selection, in rows of the whole training set.
+
+        Args:
+          epoch: about to be trained.
+          phase: its selector and pool.
+          pooled: fetched outputs, as `infer_pools` orders them.
+          memory: host memory; not changed.
+
+        Returns:
+          One selection a network, and the new memory.
+        """
+        nets = range(self.method.num_nets)
+        if phase.selector is None:
+            return [base.trust_all(self.info) for _ in nets], memory
+        remembered = list(memory["selector"][phase.name])
+        selections = []
+        for k, rows in zip(nets, self.pools(epoch, phase), strict=True):
+            batches = pooled[k] if phase.pool else pooled[0]
+            outputs = [step.collect(b, len(rows)) for b in batches]
+            info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
+            rng = rng_of(self.config.seed, epoch, k, 2)
+            selection, remembered[k] = phase.selector.select(
+                outputs, k, info, remembered[k], epoch, rng
+            )
+            selections.append(self._checked(selection, rows, k, epoch))
+        selector = memory["selector"] | {phase.name: remembered}
+        memory = memory | {"selector": selector}
+        clean = [s.clean_probability for s in selections]
+        if all(c is not None for c in clean):
+            latest = np.mean(clean, axis=0, dtype=np.float64)[None]
+            history = [memory["history"], latest.astype(np.float32)]
+            memory = memory | {"history": np.concatenate(history)[-10:]}
+        return selections, memory
+
+    def _checked(self, selection, rows, k, epoch) -> base.Selection:
+        """Maps a selection to the whole training set; nobody trusted: all."""
+        if not len(selection.labelled):
+            logger.warning(
+                "network %d trusts no sample in epoch %d; all are trained on",
+                *(k, epoch),
+            )
+            labels = self.info.labels[rows]
+            everyone = np.arange(len(rows))
+            selection = replace(
+                selection,
+                labelled=everyone,
+                unlabelled=everyone[:0],
+                counts=np.bincount(labels, minlength=self.info.num_classes),
+            )
+        if not len(selection.unlabelled):
+            logger.warning(
+                "network %d leaves nothing unlabelled in epoch %d; the "
+                "unlabelled terms weigh nothing",
+                *(k, epoch),
+            )
+        emptied = np.flatnonzero(np.asarray(selection.counts) == 0)
+        if len(emptied):
+            names = ", ".join(self.dataset.class_names[c] for c in emptied[:5])
+            logger.warning(
+                "network %d trusts no sample of class %s in epoch %d; it "
+                "counts as one in the class prior",
+                *(k, names, epoch),
+            )
+        if len(rows) == len(self.info.labels):
+            return selection
+        return self._spread(selection, rows)
+
+    def _spread(self, selection, rows) -> base.Selection:
+        """Moves a pool's selection to rows of the whole training set."""
+        size = len(self.info.labels)
+
+        def spread(values):
+            whole = np.zeros((size, *np.shape(values)[1:]), values.dtype)
+            whole[rows] = values
+            return whole
+
+        return replace(
+            selection,
+            labelled=rows[selection.labelled],
+            unlabelled=rows[selection.unlabelled],
+            weights=spread(selection.weights),
+            # A subset says nothing of the samples outside it.
+            clean_probability=None,
+            per_sample={
+                name: spread(values)
+                for name, values in selection.per_sample.items()
+            },
+        )
+
+    # Training ----------------------------------------------------------------
+
+    def train(
+        self,
+        epoch: int,
+        phase: base.Phase,
+        states: list,
+        pooled: list,
+        memory: dict,
+        progress,
+    ) -> tuple[list, dict, dict]:
+        """Trains every network for one epoch; dispatches, never waits.
+
+        Args:
+          epoch: counted from 0.
+          phase: what to do.
+          states: device states; donated.
+          pooled: fetched outputs for the selection.
+          memory: host memory.
+          progress: called as progress(network, step, steps, images).
+
+        Returns:
+          The new states, the memory, and facts of the epoch: `terms` (device
+          sums, one dict a network), `steps`, `images`, `selections`.
+        """
+        nets = range(self.method.num_nets)
+        states = list(states)
+        start = states
+        if phase.peer == "epoch_start":  # the originals will be donated
+            start = jax.tree.map(lambda leaf: leaf.copy(), states)
+        selections, memory = self.select(epoch, phase, pooled, memory)
+        facts: dict[str, Any] = {"terms": [], "steps": [], "images": 0}
+        facts["selections"] = selections
+        for k in nets:
+            if k and phase.order == "select_train_each":
+                fresh = sharding.fetch(self.infer_pools(epoch, phase, states))
+                selections, memory = self.select(epoch, phase, fresh, memory)
+            other = (k + 1) % len(nets)
+            peer = {
+                "none": lambda: None,
+                "updated": lambda: step.variables(states[other]),
+                "epoch_start": lambda: step.variables(start[other]),
+            }[phase.peer]()
+            teacher = {"peer": other, "self": k}[phase.taught_by]
+            states[k], terms, steps, images = self._train_one(
+                epoch, k, phase, states[k], peer, selections[teacher], progress
+            )
+            facts["terms"].append(terms)
+            facts["steps"].append(steps)
+            facts["images"] += images
+        return self.method.end_epoch(phase, states), memory, facts
+
+    def _train_one(self, epoch, k, phase, state, peer, selection, progress):
+        if phase.name not in self.steps:
+            self.steps[phase.name] = step.make_step(
+                self.network, phase, self.config, self.dataset, self.mesh
+            )
+        rng = rng_of(self.config.seed, epoch, k, 3)
+        plan = phase.streams(selection, rng)
+        steps = len(next(iter(plan.values())))
+        if self.config.max_steps:
+            steps = min(steps, self.config.max_steps)
+        rows = {
+            name: {
+                "index": index,
+                "labels": self.info.labels[index].astype(np.int32),
+                "weights": selection.weights[index].astype(self.float_dtype),
+                **{
+                    key: values[index]
+                    for key, values in selection.per_sample.items()
+                },
+            }
+            for name, index in plan.items()
+        }
+        shared = {
+            "counts": selection.counts,
+            "num_labelled": len(selection.labelled),
+            "num_unlabelled": len(selection.unlabelled),
+            **selection.shared,
+        }
+        shared = self.put(
+            {
+                name: np.asarray(value, self.float_dtype)
+                for name, value in shared.items()
+            }
+        )
+        key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
+        rate = np.asarray(self.method.learning_rate(epoch), self.float_dtype)
+        sums, images = None, 0
+        for i in range(steps):
+            batch = {
+                name: {key: values[i] for key, values in stream.items()}
+                for name, stream in rows.items()
+            }
+            moment = {
+                "epoch": np.int32(epoch),
+                "step": np.int32(i),
+                "learning_rate": rate,
+            }
+            state, terms = self.steps[phase.name](
+                state, peer, self.images, batch, shared, moment, key
+            )
+            sums = terms if sums is None else self.add(sums, terms)
+            images += sum(len(stream["index"]) for stream in batch.values())
+            progress(k, i + 1, steps, images)
+        return state, sums, steps, images
+
+
+def vote(
+    method: base.Method, outputs: Sequence[list], size: int, memory: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the vote and behind suggested labels, from fetched outputs."""
+    collected = [step.collect(batches, size) for batches in outputs]
+    return (
+        np.asarray(method.predict(collected, memory)),
+        np.asarray(method.suggest(collected, memory)),
+    )

@@ -1,0 +1,99 @@
+"""Tiny stand-ins for the files that users have on disk."""
+
+import pathlib
+import pickle
+import zipfile
+
+import ml_collections
+import numpy as np
+
+from jaxnlt.data import benchmarks
+
+PER_BATCH, N_TEST = 20, 10
+
+
+def config(benchmark: str, **changes) -> ml_collections.ConfigDict:
+    """A config as the command line resolves it; changes go to their place."""
+    bench = benchmarks.get(benchmark)
+    top = {
+        key: changes.pop(key)
+        for key in ("seed", "data_seed", "split")
+        if key in changes
+    }
+    data = {
+        "path": "",
+        "imb": bench.imb,
+        "imb_type": "exp",
+        "n_max": 0,
+        "noise": bench.noise,
+        "rate": bench.rate,
+        "noise_file": "",
+        "labels_file": "",
+        "image_size": 0,
+    }
+    assert set(changes) <= set(data)
+    return ml_collections.ConfigDict(
+        {
+            "benchmark": benchmark,
+            "seed": 3,
+            "data_seed": None,
+            "split": "",
+            **top,
+            "data": data | {k: _plain(v) for k, v in changes.items()},
+        }
+    )
+
+
+def _plain(value):
+    return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def cifar10(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Writes cifar-10-batches-py; gives images [N,32,32,3] and labels."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    count = 5 * PER_BATCH + N_TEST
+    planes = rng.integers(0, 256, (count, 3, 32, 32), np.uint8)
+    labels = np.tile(np.arange(10), count // 10)
+    for k in range(6):
+        rows = slice(k * PER_BATCH, (k + 1) * PER_BATCH)
+        name = f"data_batch_{k + 1}" if k < 5 else "test_batch"
+        batch = {
+            b"data": planes[rows].reshape(-1, 3072),
+            b"labels": labels[rows].tolist(),
+        }
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    names = {b"label_names": [b"kind%d" % k for k in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names, protocol=2))
+    return planes.transpose(0, 2, 3, 1), labels
+
+
+def cifar100(folder: pathlib.Path) -> np.ndarray:
+    """Writes cifar-100-python with two images a class; gives the labels."""
+    folder.mkdir(parents=True)
+    labels = np.tile(np.arange(100), 2)
+    for name in ("train", "test"):
+        batch = {
+            b"data": np.zeros((200, 3072), np.uint8),
+            b"fine_labels": labels.tolist(),
+            b"coarse_labels": [0] * 200,
+        }
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    names = {b"fine_label_names": [b"kind%d" % k for k in range(100)]}
+    (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    return labels
+
+
+def torch_zip(path: pathlib.Path, content) -> pathlib.Path:
+    """Writes what torch.save writes for a dictionary of numpy arrays."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def torch_legacy(path: pathlib.Path, content) -> pathlib.Path:
+    """The same in the layout before PyTorch 1.6."""
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, content, [])
+    path.write_bytes(b"".join(pickle.dumps(p, protocol=2) for p in parts))
+    return path

@@ -1,0 +1,194 @@
+import json
+import random
+
+import numpy as np
+import pytest
+
+from jaxnlt.data import noise
+from jaxnlt.data.base import Split
+from jaxnlt.errors import UserError
+
+LABELS = np.random.RandomState(5).randint(0, 10, 4000)
+
+
+def states() -> tuple:
+    """Of both global generators."""
+    numpy = np.random.mtrand._rand.get_state(legacy=True)
+    return random.getstate(), numpy[1].tolist(), numpy[2]
+
+
+@pytest.mark.parametrize(
+    "kind, low, high",
+    [
+        ("none", 0, 0),
+        ("sym", 0.33, 0.39),  # r (1 - 1/C) = 0.36
+        ("sym_count", 0.33, 0.39),
+        ("sym_excl", 0.4, 0.4),
+        ("joint", 0.4, 0.4),
+        ("flip", 0.37, 0.43),
+        ("asym", 0.17, 0.23),  # half of the classes have a target
+        ("asym_block", 0.37, 0.43),
+    ],
+)
+def test_realised_rate(kind, low, high):
+    noisy = noise.draw(kind, LABELS, 10, 0.4, seed=1)
+    assert noisy.dtype == np.int32
+    assert low <= (noisy != LABELS).mean() <= high
+    assert noisy.min() >= 0 and noisy.max() < 10
+
+
+@pytest.mark.parametrize("kind", noise.SYNTHETIC)
+def test_seed_decides_and_global_state_is_untouched(kind):
+    before = states()
+    a = noise.draw(kind, LABELS, 10, 0.4, seed=1)
+    b = noise.draw(kind, LABELS, 10, 0.4, seed=1)
+    c = noise.draw(kind, LABELS, 10, 0.4, seed=2)
+    assert (a == b).all()
+    # flip's pairing and draws are fixed, as released.
+    assert (a == c).all() == (kind in ("none", "flip"))
+    assert states() == before
+
+
+@pytest.mark.parametrize("kind", noise.SYNTHETIC)
+def test_rate_zero_changes_nothing(kind):
+    assert (noise.draw(kind, LABELS, 10, 0.0, seed=1) == LABELS).all()
+
+
+def test_counted_kinds_touch_the_first_of_pythons_shuffle():
+    order = list(range(len(LABELS)))
+    random.Random(7).shuffle(order)
+    chosen = set(order[:1600])
+    for kind in ("sym_count", "sym_excl", "joint", "asym"):
+        noisy = noise.draw(kind, LABELS, 10, 0.4, seed=7)
+        changed = set(np.flatnonzero(noisy != LABELS))
+        assert changed <= chosen
+        if kind in ("sym_excl", "joint"):
+            assert changed == chosen
+
+
+def test_asym_maps():
+    noisy = noise.draw("asym", LABELS, 10, 0.4, seed=1)
+    pairs = {
+        (int(a), int(b)) for a, b in zip(LABELS, noisy, strict=True) if a != b
+    }
+    assert pairs == {(9, 1), (2, 0), (3, 5), (5, 3), (4, 7)}
+    hundred = noise.asym_map(100)
+    groups = noise.CIFAR100_SUPERCLASS
+    assert (groups[hundred] == groups).all()
+    assert sorted(hundred) == list(range(100))
+    assert (hundred != np.arange(100)).all()
+    # beaver > dolphin > otter > seal > whale > beaver
+    assert hundred[[4, 30, 55, 72, 95]].tolist() == [30, 55, 72, 95, 4]
+
+
+def test_asym_block_stays_in_blocks_of_five():
+    noisy = noise.draw("asym_block", LABELS, 10, 0.4, seed=1)
+    changed = noisy != LABELS
+    expected = LABELS // 5 * 5 + (LABELS + 1) % 5
+    assert (noisy[changed] == expected[changed]).all()
+    with pytest.raises(UserError, match="multiple of 5"):
+        noise.draw("asym_block", LABELS % 7, 7, 0.4, seed=1)
+
+
+def test_joint_noise_flows_to_the_head():
+    tail = np.repeat([0, 1, 2], [900, 90, 10])
+    matrix = noise.transition("joint", 0.5, 3, counts=np.bincount(tail))
+    np.testing.assert_allclose(matrix[2], [900 / 990, 90 / 990, 0])
+    np.testing.assert_allclose(matrix.sum(1), 1)
+    noisy = noise.draw("joint", tail, 3, 0.5, seed=0)
+    away = noisy[(tail == 1) & (noisy != 1)]
+    assert (away == 0).mean() > 0.9
+
+
+def test_sym_and_joint_continue_the_subsets_generator():
+    rng = np.random.RandomState(1)
+    rng.shuffle(np.arange(10))
+    state = rng.get_state()
+    a = noise.draw("sym", LABELS, 10, 0.4, 1, rng)
+    again = np.random.RandomState()
+    again.set_state(state)
+    matrix = noise.transition("sym", 0.4, 10)
+    b = [again.choice(10, p=matrix[y]) for y in LABELS]
+    assert a.tolist() == b
+    assert a.tolist() != noise.draw("sym", LABELS, 10, 0.4, 1).tolist()
+
+
+@pytest.mark.parametrize(
+    "kind, rate, family, word",
+    [
+        ("sym", 1.5, "digits", "rate: must lie in"),
+        ("sym", 1.0, "digits", "rate: must lie in"),
+        ("sym", -0.1, "digits", "rate: must lie in"),
+        ("sym", float("nan"), "digits", "rate: must lie in"),
+        ("symmetric", 0.4, "digits", "noise: 'symmetric' is unknown"),
+        ("human:worse", 0, "digits", "human:worse exists for cifar10"),
+        ("human:worse", 0, "cifar100", "human:worse exists for cifar10"),
+        ("human:noisy", 0, "cifar10", "human:noisy exists for cifar100"),
+        ("asym", 0.4, "digits", "class maps"),
+    ],
+)
+def test_refused(kind, rate, family, word):
+    with pytest.raises(UserError, match=word):
+        noise.check(kind, rate, family)
+
+
+def test_saved_noise_is_read_back_by_id(tmp_path):
+    ids = np.array([3, 8, 11])
+    labels = np.array([2, 0, 1], np.int32)
+    train = Split(np.zeros((3, 1, 1, 1), np.uint8), labels, None, ids)
+    noise.save_noise(tmp_path / "n.json", train)
+    back = noise.read_noise(tmp_path / "n.json", ids[::-1], 3, np.arange(20))
+    assert back.tolist() == [1, 0, 2]
+    with pytest.raises(UserError, match="no label for 1 of the 2.*is 5"):
+        noise.read_noise(
+            tmp_path / "n.json", np.array([3, 5]), 3, np.arange(20)
+        )
+
+
+def test_saved_noise_of_paths(tmp_path):
+    ids = np.array(["train/a/1.png", "train/b/2.png"])
+    train = Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([1, 0]), None, ids)
+    noise.save_noise(tmp_path / "n.json", train)
+    back = noise.read_noise(tmp_path / "n.json", ids, 2, ids)
+    assert back.tolist() == [1, 0]
+
+
+def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
+    file = tmp_path / "0.4_sym.json"
+    all_ids = np.array([10, 11, 12, 13])
+    ids = np.array([11, 13])
+    file.write_text(json.dumps([5, 6, 7, 8]))
+    assert noise.read_noise(file, ids, 10, all_ids).tolist() == [6, 8]
+    file.write_text(json.dumps([5, 6]))
+    assert noise.read_noise(file, ids, 10, all_ids).tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        ([1, 2, 3], "holds 3 labels; needed are 4 .* or 2"),
+        ([1, 2.0], "integers, number 1 is 2.0"),
+        ([1, True], "integers, number 1 is True"),
+        ([1, "2"], "integers, number 1 is '2'"),
+        ([1, 10], r"0\.\.9, number 1 is 10"),
+        ([1, -1], r"0\.\.9, number 1 is -1"),
+        ({"labels": [1]}, "neither a list"),
+        ({"ids": [1], "labels": [1, 2]}, "1 ids but 2 labels"),
+        ({"ids": [[1]], "labels": [1]}, "ids must be numbers"),
+        ("text", "neither a list"),
+    ],
+)
+def test_bad_noise_files(tmp_path, content, word):
+    file = tmp_path / "n.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=word) as error:
+        noise.read_noise(file, np.array([0, 2]), 10, np.arange(4))
+    assert str(file) in str(error.value)
+
+
+def test_noise_file_missing_or_cut(tmp_path):
+    with pytest.raises(UserError, match="config.data.noise_file: .*No such"):
+        noise.read_noise(tmp_path / "x", np.arange(2), 10, np.arange(2))
+    (tmp_path / "n.json").write_text("[1, 2")
+    with pytest.raises(UserError, match="not JSON"):
+        noise.read_noise(tmp_path / "n.json", np.arange(2), 10, np.arange(2))

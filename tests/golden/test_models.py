@@ -1,0 +1,325 @@
+"""The authors' networks: both modes, statistics and parameter counts."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxnlt.models.preact_resnet import PreActBlock
+
+from . import torch_names
+from .cases import golden
+
+PREACT_KINDS = ("dasc_preact18", "tabasco_preact18")
+#: The authors' name of a head's output -> ours.
+DASC_OUTPUTS = {
+    "features": "features",
+    "logits1": "logits",
+    "logits2": "balanced",
+    "projection": "projection",
+    "prototypes": "prototypes",
+}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "heads", "train"))
+def forward(network, variables, images, heads, train):
+    """Outputs, running statistics, and the spatial mean of each stage."""
+    stages = {}
+
+    def record(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        module = context.module
+        if isinstance(module, PreActBlock) and (
+            context.method_name == "__call__"
+        ):
+            stage = module.name.partition("_")[0].removeprefix("stage")
+            stages[f"stage_mean_layer{stage}"] = result.mean((1, 2))
+        return result
+
+    with nn.intercept_methods(record):
+        outputs, stats = network.apply(variables, images, heads, train)
+    return outputs, stats, stages
+
+
+def run(tensors, images_nchw, train, dtype="float32"):
+    """One pass with every head of a torch network."""
+    images = np.ascontiguousarray(images_nchw.transpose(0, 2, 3, 1))
+    network = torch_names.network(tensors, dtype)
+    with (
+        jax.enable_x64(dtype == "float64"),
+        jax.default_matmul_precision("highest"),
+    ):
+        results = forward(
+            network,
+            jax.tree.map(
+                lambda x: x.astype(dtype), torch_names.variables(tensors)
+            ),
+            images.astype(dtype),
+            heads=("features", *network.module.held),
+            train=train,
+        )
+        return jax.device_get(results)
+
+
+def check_parameters(tensors, expected: int) -> None:
+    """Our network has exactly these parameters, and so many."""
+    given = torch_names.variables(tensors)
+    ours = torch_names.network(tensors, "float32").shapes((32, 32, 3))
+    assert jax.tree.map(np.shape, given) == jax.tree.map(np.shape, ours)
+    assert sum(map(np.size, jax.tree.leaves(given["params"]))) == expected
+
+
+# --- DaSC and TABASCO: golden/dasc.md ---------------------------------------
+
+
+def dasc_tensors(case) -> dict[str, np.ndarray]:
+    """The parameters of golden/dasc.md's formula."""
+    tensors = {}
+    names, shapes = case["param_names"], case["param_shapes"]
+    for t, (name, text) in enumerate(zip(names, shapes, strict=True)):
+        shape = tuple(map(int, str(text).split(",")))
+        i = np.arange(np.prod(shape), dtype=np.int64)
+        u = (31 * i**2 + 16807 * i + 48271 * t + 12345) % 65521 / 65521 - 0.5
+        if len(shape) > 1:
+            value = u * np.sqrt(12) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("running_var"):
+            value = 1 + u
+        elif name.endswith(".weight"):  # one-dimensional: BatchNorm
+            value = 1 + 0.4 * u
+        else:
+            value = 0.4 * u
+        tensors[str(name)] = value.reshape(shape).astype(np.float32)
+    return tensors
+
+
+def preact_cases():
+    """Cases of the nets that we have; reading the kind consumes nothing."""
+    mark = golden("dasc_network")
+    cases = [c for c in mark.args[1] if str(c._arrays["kind"]) in PREACT_KINDS]
+    return pytest.mark.parametrize("case", cases, ids=repr)
+
+
+@preact_cases()
+def test_dasc_parameters(case):
+    check_parameters(dasc_tensors(case), case["num_trainable_parameters"])
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@preact_cases()
+def test_dasc_network(case, dtype, train):
+    tensors = dasc_tensors(case)
+    outputs, stats, stages = run(tensors, case["images_nchw"], train, dtype)
+
+    found = stages | {
+        name: outputs[ours]
+        for name, ours in DASC_OUTPUTS.items()
+        if ours in outputs
+    }
+    compared = case.group("train__" if train else "eval__")
+    if train:
+        moved = case.group("after_one_train_forward__")
+        compared |= moved
+        found |= {
+            name: torch_names.statistic(stats, name)
+            for name in {key.rpartition("_")[0] for key in moved}
+        }
+    assert len(compared) >= 10
+    for key, expected in compared.items():
+        name, _, precision = key.rpartition("_")
+        if dtype == "float32":
+            rtol, atol = 2e-4, 1e-4 * np.abs(expected).max()
+        elif precision == "f64":
+            rtol, atol = 1e-6, 0
+        else:
+            continue  # float64 code is compared with float64 values
+        assert found[name].dtype == dtype
+        np.testing.assert_allclose(
+            found[name], expected, rtol, atol, err_msg=key
+        )
+
+
+# --- SMR and UNICON: golden/smr_unicon_models.md ----------------------------
+
+
+def uniform(size: int, position: int, salt: int) -> np.ndarray:
+    """The hash u(k; p, salt) in [0, 1), float64 [size]."""
+    mask = np.uint64(0xFFFFFFFF)
+    start = 0x9E3779B9 * (position + 1) + 0x7F4A7C15 * salt
+    h = np.arange(size, dtype=np.uint64) + np.uint64(start % 2**32)
+    h &= mask
+    h ^= h >> np.uint64(16)
+    h = h * np.uint64(0x85EBCA6B) & mask
+    h ^= h >> np.uint64(13)
+    h = h * np.uint64(0xC2B2AE35) & mask
+    h ^= h >> np.uint64(16)
+    return h / 2.0**32
+
+
+def smr_tensors(case) -> dict[str, np.ndarray]:
+    """The parameters and running statistics of the formula, checked."""
+    tensors = {}
+    salt = int(case["salt"])
+    for p, name in enumerate(map(str, case["param_names"])):
+        shape = tuple(map(int, str(case["param_shapes"][p]).split("x")))
+        v = 2 * uniform(np.prod(shape), p, salt) - 1
+        if len(shape) > 1:
+            gain = float(case["conv_gain"]) if len(shape) == 4 else 1.0
+            value = v * np.sqrt(3 * gain / np.prod(shape[1:]))
+        elif name.endswith(".weight"):  # one-dimensional: BatchNorm
+            value = 1 + 0.2 * v
+        else:
+            value = 0.1 * v
+        value = value.astype(np.float32)
+        first = case["param_first4"][p]
+        np.testing.assert_array_equal(value[: len(first)], first[: value.size])
+        np.testing.assert_allclose(
+            value.sum(dtype=np.float64), case["param_sum_f64"][p], atol=1e-6
+        )
+        tensors[name] = value.reshape(shape)
+    for j, name in enumerate(map(str, case["bn_names"])):
+        size = tensors[f"{name}.weight"].size
+        mean = 0.1 * (2 * uniform(size, 100000 + 2 * j, salt) - 1)
+        var = 0.75 + 0.5 * uniform(size, 100001 + 2 * j, salt)
+        tensors[f"{name}.running_mean"] = mean.astype(np.float32)
+        tensors[f"{name}.running_var"] = var.astype(np.float32)
+        for key in ("running_mean", "running_var"):
+            np.testing.assert_array_equal(
+                tensors[f"{name}.{key}"][:2], case[f"bn_{key}_first2"][j]
+            )
+    return tensors
+
+
+def smr_input(case, shape_key: str) -> np.ndarray:
+    """The images of the formula, NCHW."""
+    shape = tuple(case[shape_key])
+    u = uniform(np.prod(shape), 200000, int(case["salt"]))
+    return (1.7 * (2 * u - 1)).astype(np.float32).reshape(shape)
+
+
+SMR = golden("model_preact_resnet18", "model_preact_resnet18_unicon")
+
+
+@SMR
+def test_smr_parameters(case):
+    tensors = smr_tensors(case)
+    check_parameters(tensors, case["n_params"])
+    stats = jax.tree.leaves(torch_names.variables(tensors)["batch_stats"])
+    assert sum(map(np.size, stats)) == case["n_bn_stats"]
+
+
+@SMR
+def test_smr_eval(case):
+    images = smr_input(case, "input_shape_nchw")
+    np.testing.assert_array_equal(images, case["input_nchw"])
+    outputs, _, _ = run(smr_tensors(case), images, train=False)
+    for key, head in {
+        "logits_eval": "logits",
+        "logits_eval_f64": "logits",
+        "features_eval": "features",
+        "embedding_eval": "embedding",
+    }.items():
+        if key in case:
+            np.testing.assert_allclose(
+                outputs[head], case[key], rtol=1e-4, atol=1e-3, err_msg=key
+            )
+
+
+@SMR
+def test_smr_train(case):
+    tensors = smr_tensors(case)
+    images = smr_input(case, "train_input_shape_nchw")
+    outputs, stats, _ = run(tensors, images, train=True)
+    for key, head in {
+        "logits_train": "logits",
+        "logits_train_f64": "logits",
+        "embedding_train": "embedding",
+    }.items():
+        if key in case:
+            np.testing.assert_allclose(
+                outputs[head], case[key], rtol=0, atol=1e-3, err_msg=key
+            )
+
+    moved = {
+        f"{name}.{key}": torch_names.statistic(stats, f"{name}.{key}")
+        for name in map(str, case["bn_names"])
+        for key in ("running_mean", "running_var")
+    }
+    for name, ours in moved.items():
+        key = f"after_train_{name.replace('.', '_')}"
+        if key in case:
+            np.testing.assert_allclose(
+                ours, case[key], rtol=0, atol=1e-4, err_msg=key
+            )
+    for key in ("running_mean", "running_var"):
+        sums = [
+            moved[f"{name}.{key}"].sum(dtype=np.float64)
+            for name in map(str, case["bn_names"])
+        ]
+        np.testing.assert_allclose(
+            sums, case[f"after_train_{key}_sums"], rtol=0, atol=5e-3
+        )
+
+    evaluated, _, _ = run(
+        tensors | moved, smr_input(case, "input_shape_nchw"), train=False
+    )
+    np.testing.assert_allclose(
+        evaluated["logits"],
+        case["logits_eval_after_train_forward"],
+        rtol=1e-4,
+        atol=1e-3,
+    )
+
+
+# --- SFA: golden/sfa_dividemix_rolt.md --------------------------------------
+
+
+def sfa_tensors(case) -> dict[str, np.ndarray]:
+    """The parameters of the recipe, drawn in order."""
+    rs = np.random.RandomState(int(case["fill_seed"]))
+    tensors = {}
+    names, shapes = case["names"], case["shapes_zero_padded"]
+    for name, padded in zip(map(str, names), shapes, strict=True):
+        shape = tuple(padded[padded > 0])
+        r = rs.standard_normal(shape)
+        if name.endswith("running_var"):
+            value = 1 + 0.2 * np.abs(r)
+        elif name.endswith(("running_mean", "bias")):
+            value = 0.1 * r
+        elif len(shape) == 1:
+            value = 1 + 0.1 * r
+        else:
+            value = r * np.sqrt(2 / np.prod(shape[1:]))
+        tensors[name] = value.astype(np.float32)
+    return tensors
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@golden("sfa_arch_preact18")
+def test_sfa_network(case, train):
+    tensors = sfa_tensors(case)
+    check_parameters(tensors, 11_166_144 + 1026 * int(case["num_class"]))
+    outputs, stats, _ = run(tensors, case["input_nchw"], train)
+    mode = "train" if train else "eval"
+    expected = {
+        case_key: outputs[head]
+        for case_key, head in {
+            f"{mode}_features": "features",
+            f"{mode}_logits": "logits",
+            f"{mode}_logits_balanced": "balanced",
+        }.items()
+    }
+    if train:
+        last = [name for name in tensors if name.endswith("bn2.weight")][-1]
+        layers = {"bn1": "bn1", "last_bn": last.removesuffix(".weight")}
+        for key, name in layers.items():
+            for part in ("running_mean", "running_var"):
+                expected[f"{key}_{part}_after"] = torch_names.statistic(
+                    stats, f"{name}.{part}"
+                )
+    for key, ours in expected.items():
+        np.testing.assert_allclose(
+            ours, case[key], rtol=1e-4, atol=1e-4, err_msg=key
+        )
