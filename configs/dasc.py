@@ -53,7 +53,7 @@ def get_config(arg=None):
         "midl_label": "arange" if released else "zero",
         # The release reads another image's clean probability (B1).
         "aligned_clean_prob": not released,
-        # Code: keys of the mixed batch; figure: of one image's mixed views (D1).
+        # Code: keys of the mixed batch; figure: of one image's two views (D1).
         "midl_key": "mixed_batch",
         # Code: all rows enter the memory; figure: 'low_confidence' ones (D2).
         "memory_rows": "all",

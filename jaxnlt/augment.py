@@ -24,6 +24,7 @@ SHIFT = 1.0  # pixels
 CONTRAST = 0.2
 BRIGHTNESS = 0.2
 CUTOUT = 3  # side of the black square, pixels
+APPLIED = 0.5  # probability of each of them, as in a policy
 
 
 def normalise(
@@ -176,11 +177,20 @@ class DigitDraws(NamedTuple):
 def sample_digits(
     key: jax.Array, batch: int, height: int, width: int
 ) -> DigitDraws:
-    """Uniform draws around "unchanged"; the square lies anywhere."""
-    uniform = _uniform(key, 9, batch)
-    angle, scale, shear, shift_y, shift_x, contrast, brightness = (
-        2.0 * uniform[:7] - 1.0
+    """Uniform draws around "unchanged", each applied by the toss of a coin.
+
+    The square lies anywhere; one that is not cut lies outside.  All of them
+    at once leave too little of an 8x8 digit: an 8 becomes a 3.
+    """
+    key_values, key_coins = jax.random.split(key)
+    uniform = _uniform(key_values, 9, batch)
+    coins = _uniform(key_coins, 7, batch) < APPLIED
+    # Both shifts share a coin.
+    shared = coins[jnp.array([0, 1, 2, 3, 3, 4, 5])]
+    angle, scale, shear, shift_y, shift_x, contrast, brightness = jnp.where(
+        shared, 2.0 * uniform[:7] - 1.0, 0.0
     )
+    outside = -CUTOUT
     return DigitDraws(
         angle * ROTATION,
         1.0 + scale * SCALE,
@@ -189,7 +199,7 @@ def sample_digits(
         shift_x * SHIFT,
         1.0 + contrast * CONTRAST,
         1.0 + brightness * BRIGHTNESS,
-        _integers(uniform[7], height),
+        jnp.where(coins[6], _integers(uniform[7], height), outside),
         _integers(uniform[8], width),
     )
 

@@ -7,6 +7,7 @@ fields that all methods have, `finish` scales epochs and checks.
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Mapping
 from functools import reduce
@@ -15,7 +16,9 @@ from typing import Any
 import ml_collections
 
 from jaxnlt.data import benchmarks
-from jaxnlt.errors import UserError
+from jaxnlt.errors import UserError, one_of
+
+Keys = Mapping[str, tuple[type, Any, str]]
 
 KEYS: dict[str, tuple[type, Any, str]] = {
     "imb": (
@@ -36,6 +39,18 @@ KEYS: dict[str, tuple[type, Any, str]] = {
     "as_released": (bool, False, "every switch as in the authors' release"),
     "smoke": (bool, False, "one epoch of two steps of every phase"),
 }
+
+
+class HelpRequested(Exception):
+    """`parse` met `help` in place of a benchmark.
+
+    Attributes:
+      keys: all keys of the method, {name: (type, default, help)}.
+    """
+
+    def __init__(self, keys: Keys):
+        super().__init__("help")
+        self.keys = keys
 
 
 def _value(key: str, kind: type, text: str | None):
@@ -69,8 +84,11 @@ def parse(arg: str | None, **extra: tuple[type, Any, str]) -> Mapping[str, Any]:
 
     Raises:
       UserError: an unknown key, a value of the wrong type.
+      HelpRequested: the text is `help`.
     """
     keys = KEYS | extra
+    if arg == "help":
+        raise HelpRequested(keys)
     values = {key: default for key, (_, default, _) in keys.items()}
     first, *rest = (arg or "digits").split(",")
     if "=" in first or first in keys:
@@ -104,9 +122,8 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
             "method": "",
             "benchmark": arg["benchmark"],
             "seed": arg["seed"],
-            "data_seed": arg["seed"]
-            if arg["data_seed"] is None
-            else arg["data_seed"],
+            # -1 takes the seed.
+            "data_seed": -1 if arg["data_seed"] is None else arg["data_seed"],
             "epochs": table.epochs,
             # Images a step; warm-up and plain training take the second.
             "batch_size": table.batch_size,
@@ -133,6 +150,9 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
                 "rate": given("rate"),
                 "noise_file": "",
                 "labels_file": "",
+                # `folder` only: resize every image to this square; 0 wants
+                # equal sizes.
+                "image_size": 0,
             },
             "model": {
                 "name": "preact_resnet18",
@@ -202,6 +222,39 @@ def finish(
         config.update_from_flattened_dict(scaled)
         config.epochs = wanted
     return config.lock()
+
+
+# The least that makes sense, where nothing further down says so.
+LEAST = {
+    "seed": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "warmup_batch_size": 1,
+    "eval_batch_size": 1,
+    "max_steps": 0,
+    "optimizer.learning_rate": 0,
+    "optimizer.momentum": 0,
+    "optimizer.weight_decay": 0,
+}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses numbers that no run can use.
+
+    Raises:
+      UserError: a field below its least value, or not finite.
+    """
+    for name, value in flatten(config.to_dict()).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"config.{name}: must be finite, is {number}")
+    for name, least in LEAST.items():
+        if not _get(config, name) >= least:
+            raise UserError(
+                f"config.{name}: must be at least {least}, "
+                f"is {_get(config, name)}"
+            )
+    one_of("config.groups", config.groups, ("auto", "paper"))
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

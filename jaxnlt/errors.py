@@ -1,6 +1,7 @@
 """The two ways jaxnlt speaks to its user outside of results."""
 
 import logging
+from collections.abc import Iterable
 
 logger = logging.getLogger("jaxnlt")
 
@@ -11,6 +12,24 @@ class UserError(Exception):
     The message starts with the file, field or class concerned, as in
     ``config.data.rate: must lie in [0, 1), is 1.5``.
     """
+
+
+def one_of(field: str, value: str, known: Iterable[str]) -> None:
+    """Refuses a value that is not among the known ones.
+
+    Args:
+      field: dotted name, as `config.data.noise`.
+      value: what it holds.
+      known: what it may hold.
+
+    Raises:
+      UserError: the value is another one.
+    """
+    known = tuple(known)
+    if value not in known:
+        raise UserError(
+            f"{field}: {value!r} is not one of {', '.join(map(str, known))}"
+        )
 
 
 class Once(logging.Filter):

@@ -6,12 +6,13 @@ has the dtype of its floating-point inputs.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Array = jax.Array
 
 
-def log_prior(counts: Array) -> Array:
+def log_prior(counts: Array | np.ndarray) -> Array:
     r"""Log class prior :math:`\log(\max(n_c, 1) / \sum_k n_k)`.
 
     Args:
@@ -44,7 +45,9 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
-def balanced_softmax(logits: Array, targets: Array, counts: Array) -> Array:
+def balanced_softmax(
+    logits: Array, targets: Array, counts: Array | np.ndarray
+) -> Array:
     r"""Cross-entropy of :math:`z + \log(n / \sum n)`.
 
     Args:

@@ -10,7 +10,7 @@ from jaxnlt import data, metrics, report, selection
 
 
 def clean_probability(
-    history: np.ndarray, scores: np.ndarray, given: np.ndarray, heads: int
+    history: np.ndarray, scores: np.ndarray, given: np.ndarray
 ) -> np.ndarray:
     """Belief that each given label is right.
 
@@ -20,16 +20,15 @@ def clean_probability(
 
     Args:
       history: [h, N] clean probabilities of the last selections.
-      scores: [N, C] of the vote.
+      scores: [N, C] mean logits of the vote.
       given: int[N] given labels.
-      heads: how many logits the vote adds up.
 
     Returns:
       float[N] in [0, 1].
     """
     if len(history):
         return history.mean(0, dtype=np.float64)
-    probs = selection.softmax(scores / heads)
+    probs = selection.softmax(scores)
     return probs[np.arange(len(given)), given]
 
 
@@ -38,7 +37,7 @@ def write(
     config,
     dataset: data.Dataset,
     records: list[dict[str, Any]],
-    memory: dict,
+    history: np.ndarray,
     scores: np.ndarray,
     suggested_scores: np.ndarray,
     facts: dict[str, Any],
@@ -50,8 +49,9 @@ def write(
       config: the whole configuration.
       dataset: what was trained on.
       records: all of metrics.jsonl.
-      memory: host memory after the last epoch.
-      scores: [N, C] of the vote on the training images.
+      history: [h, N] clean probabilities of the last selections; h = 0 for a
+        method that selects nothing.
+      scores: [N, C] mean logits of the vote on the training images.
       suggested_scores: [N, C] behind suggested labels.
       facts: seconds, device, command ... for the summary.
 
@@ -59,13 +59,9 @@ def write(
       The summary.
     """
     train = dataset.train
-    clean = clean_probability(
-        memory["history"], scores, train.labels, facts["votes"]
-    )
+    clean = clean_probability(history, scores, train.labels)
     predicted = scores.argmax(-1)
-    suggested = np.where(
-        clean > 0.5, train.labels, suggested_scores.argmax(-1)
-    )
+    suggested = np.where(clean > 0.5, train.labels, suggested_scores.argmax(-1))
     metrics.write_labels_csv(
         directory / "labels.csv",
         train.ids,
@@ -89,7 +85,7 @@ def write(
         "method": config.method,
         "benchmark": config.benchmark,
         "seed": config.seed,
-        "data_seed": config.data_seed,
+        "data_seed": dataset.facts["data_seed"],
         "epochs": config.epochs,
         "test_kind": dataset.test_kind,
         "best_test_accuracy": accuracy[best],
@@ -104,6 +100,7 @@ def write(
         },
         **facts,
         "noise": config.data.noise,
+        "noise_rate_realised": dataset.facts["noise_rate_realised"],
         "data": dataset.facts,
         "options": config_lib.as_json(config)[config.method],
     }
@@ -116,8 +113,10 @@ def write(
         images=train.images,
         given=train.labels,
         true=train.true_labels,
-        clean_probability=clean,
-        suggested=suggested,
+        # A memorised label has a high probability, right or wrong: only a
+        # selection is worth a plot.
+        clean_probability=clean if len(history) else None,
+        suggested=suggested if len(history) else None,
         ids=train.ids,
         test_kind=dataset.test_kind,
     )

@@ -26,8 +26,8 @@ def mean_probs(logits: Sequence[Array]) -> Array:
 
     Source: DivideMix eq. 5 (co-guessing).
     """
-    probs = sum(jax.nn.softmax(z) for z in logits) / len(logits)
-    return jax.lax.stop_gradient(probs)
+    probs = jnp.stack([jax.nn.softmax(z) for z in logits])
+    return jax.lax.stop_gradient(probs.mean(0))
 
 
 def refine(labels: Array, probs: Array, weights: Array) -> Array:

@@ -5,6 +5,7 @@ contrastive denominators are over the global batch, so one device and eight
 compute the same function.
 """
 
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,3 +64,11 @@ def fetch(tree: PyTree) -> PyTree:
       The same tree of NumPy arrays, copies that no donated buffer can change.
     """
     return jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(tree))
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if none is set."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

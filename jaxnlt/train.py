@@ -14,6 +14,7 @@ from jaxnlt import checkpoint, data, metrics, outcome, sharding, step
 from jaxnlt import config as config_lib
 from jaxnlt.data import noise
 from jaxnlt.errors import Once, UserError, logger
+from jaxnlt.methods.base import Phase
 from jaxnlt.progress import Progress
 from jaxnlt.trainer import Trainer, vote
 
@@ -56,6 +57,7 @@ def run(
 
 def _run(config, workdir: str, command: str) -> dict[str, Any]:
     began = time.time()
+    config_lib.check(config)
     directory = pathlib.Path(workdir).absolute()
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
@@ -63,12 +65,14 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
     if finished is not None:
         print(f"{directory}: already complete", file=sys.stderr)
         return finished
-    _enable_compilation_cache()
+    sharding.enable_compilation_cache()
     dataset = data.load(config)
     trainer = Trainer(config, dataset)
     states, memory, start = _initial(config, trainer)
 
     _make_workdir(directory)
+    # From here on warnings may be shown: nothing is refused any more.
+    logger.info("%s: the run starts", directory, extra={"started": True})
     checkpoints = checkpoint.Checkpoints(directory)
     restored = checkpoints.restore(states)
     if restored is not None:
@@ -85,15 +89,17 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
 
     method = trainer.method
     states = trainer.put(states)
-    host: dict[str, Any] = {"states": None, "pool": None, "train": None}
+    host: dict[str, Any] = {"pool": [], "train": []}
     for epoch in range(start, config.epochs):
         phase, following = method.phase(epoch), method.phase(epoch + 1)
         epoch_began = time.time()
         if epoch == 0 or method.phase(epoch - 1) is not phase:
             entered, memory = method.enter(epoch, states, memory)
             if entered is not states:
-                states, host["pool"] = trainer.put(entered), None
-        if host["pool"] is None:
+                states, host["pool"] = trainer.put(entered), []
+        if phase.selector and not host["pool"]:
+            # At the start of a run, or of networks that `enter` exchanged;
+            # else the end of the last epoch has brought it.
             pooled = trainer.infer_pools(epoch, phase, states)
             host["pool"] = sharding.fetch(pooled)
         states, memory, facts = trainer.train(
@@ -105,10 +111,10 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
                 "terms": facts["terms"],
                 "states": states,
                 "test": trainer.infer_test(states),
-                "pool": None
+                "pool": []
                 if last
                 else trainer.infer_pools(epoch + 1, following, states),
-                "train": trainer.infer_train(states) if last else None,
+                "train": trainer.infer_train(states) if last else [],
             }
         )
         record = {
@@ -119,7 +125,7 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             "learning_rate": method.learning_rate(epoch),
             **_mean_terms(host["terms"], facts["steps"], epoch),
             **_test_record(trainer, host["test"], memory),
-            **_selection_record(trainer, facts["selections"]),
+            **_selection_record(trainer, phase, facts["selections"]),
         }
         log.write(record)
         records.append(record)
@@ -132,25 +138,27 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             accuracy=record["test_accuracy"],
             last_of_phase=last or following is not phase,
         )
-    if host["train"] is None:  # the run had trained but not yet reported
+    if not host["train"]:  # the run had trained but not yet reported
         host = sharding.fetch(
             {"states": states, "train": trainer.infer_train(states)}
         )
     checkpoints.close()
     log.close()
-    size = len(dataset.train)
+    size, heads = len(dataset.train), method.num_nets * len(method.vote)
     scores, suggested = vote(method, host["train"], size, memory)
     facts = {
         "seconds": before + time.time() - began,
         "device": describe_device(trainer.mesh.devices.size),
         "weights_sha256": checkpoint.weights_sha256(host["states"]),
         "command": command,
-        "networks": method.num_nets,
-        "votes": method.num_nets * len(method.vote),
+        "networks_voting": method.num_nets,
+        # A network's heads share one pass.
+        "forward_passes": method.num_nets,
         "workdir": str(directory),
     }
     return outcome.write(
-        directory, config, dataset, records, memory, scores, suggested, facts
+        *(directory, config, dataset, records, memory["history"]),
+        *(scores / heads, suggested, facts),
     )
 
 
@@ -219,9 +227,9 @@ def _mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
     }
     broken = [name for name, value in means.items() if not np.isfinite(value)]
     if broken:
-        names = ", ".join(sorted(broken, key=lambda name: name == "loss"))
+        terms = ", ".join(sorted(broken, key=lambda name: name == "loss"))
         raise UserError(
-            f"epoch {epoch}: the training loss is not finite (term {names}); "
+            f"epoch {epoch}: the training loss is not finite (term {terms}); "
             "try a smaller config.optimizer.learning_rate"
         )
     return means
@@ -239,11 +247,14 @@ def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
     )
 
 
-def _selection_record(trainer: Trainer, selections: list) -> dict[str, Any]:
+def _selection_record(
+    trainer: Trainer, phase: Phase, selections: list
+) -> dict[str, Any]:
     """Sizes of the split and, where truth is known, how right it is."""
     train = trainer.dataset.train
-    if any(s.clean_probability is None for s in selections):
+    if phase.selector is None:
         return {}
+    clean = [s.clean_probability for s in selections]
     record: dict[str, Any] = {
         "labelled": np.mean([len(s.labelled) for s in selections]),
         "unlabelled": np.mean([len(s.unlabelled) for s in selections]),
@@ -251,19 +262,20 @@ def _selection_record(trainer: Trainer, selections: list) -> dict[str, Any]:
             max(np.sum(np.asarray(s.counts) == 0) for s in selections)
         ),
     }
-    if train.true_labels is None:
+    if train.true_labels is None or any(c is None for c in clean):
         return record
     rows = []
-    for s in selections:
+    for selection in selections:
         chosen = np.zeros(len(train), bool)
-        chosen[s.labelled] = True
+        chosen[selection.labelled] = True
         rows.append(
             metrics.selection_metrics(
-                *(s.clean_probability, chosen, train.labels, train.true_labels)
+                *(selection.clean_probability, chosen),
+                *(train.labels, train.true_labels),
             )
         )
     for name in rows[0]:
-        values = [row[name] for row in rows if row[name] is not None]
+        values = [value for row in rows if (value := row[name]) is not None]
         record[name] = float(np.mean(values)) if values else None
     return record
 
@@ -288,11 +300,3 @@ def describe_device(used: int) -> str:
     if device.platform == "cpu":
         kind = f"CPU {platform.machine()}"
     return kind if used == 1 else f"{used} x {kind}"
-
-
-def _enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, if none is set."""
-    if jax.config.jax_compilation_cache_dir is None:
-        folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnlt import data, models, sharding, step
-from jaxnlt.errors import logger
+from jaxnlt import augment, data, models, sharding, step
+from jaxnlt.errors import logger, one_of
 from jaxnlt.methods import base
 
 PyTree = Any
@@ -34,6 +34,8 @@ class Trainer:
 
     def __init__(self, config, dataset: data.Dataset):
         self.config, self.dataset = config, dataset
+        for view, name in config.augment.items():
+            one_of(f"config.augment.{view}", name, augment.AUGMENTATIONS)
         self.info = base.DataInfo(dataset.train.labels, dataset.num_classes)
         self.method = base.create(config, self.info)
         self.network = models.build(
@@ -150,9 +152,13 @@ class Trainer:
             selections.append(self._checked(selection, rows, k, epoch))
         selector = memory["selector"] | {phase.name: remembered}
         memory = memory | {"selector": selector}
-        clean = [s.clean_probability for s in selections]
-        if all(c is not None for c in clean):
-            latest = np.mean(clean, axis=0, dtype=np.float64)[None]
+        clean = [
+            s.clean_probability
+            for s in selections
+            if s.clean_probability is not None
+        ]
+        if clean:
+            latest = np.mean(np.stack(clean), axis=0)[None]
             history = [memory["history"], latest.astype(np.float32)]
             memory = memory | {"history": np.concatenate(history)[-10:]}
         return selections, memory
@@ -250,11 +256,10 @@ class Trainer:
                 fresh = sharding.fetch(self.infer_pools(epoch, phase, states))
                 selections, memory = self.select(epoch, phase, fresh, memory)
             other = (k + 1) % len(nets)
-            peer = {
-                "none": lambda: None,
-                "updated": lambda: step.variables(states[other]),
-                "epoch_start": lambda: step.variables(start[other]),
-            }[phase.peer]()
+            shown = states if phase.peer == "updated" else start
+            peer = None
+            if phase.peer != "none":
+                peer = step.variables(shown[other])
             teacher = {"peer": other, "self": k}[phase.taught_by]
             states[k], terms, steps, images = self._train_one(
                 epoch, k, phase, states[k], peer, selections[teacher], progress

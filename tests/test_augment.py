@@ -292,8 +292,14 @@ def test_digits_draws_around_unchanged():
         assert offset.min() < -0.99 * limit and offset.max() > 0.99 * limit
     correlation = np.corrcoef(np.stack(draws))  # each drawn by itself
     assert np.abs(correlation - np.eye(len(draws))).max() < 0.06
-    for middle in draws.cut_y, draws.cut_x:
-        assert np.unique(middle).tolist() == list(range(8))
+    assert np.unique(draws.cut_y).tolist() == [-3, *range(8)]
+    assert np.unique(draws.cut_x).tolist() == list(range(8))
+    # Half of the digits keep each property, both shifts at once.
+    pairs = zip(draws[:7], unchanged(1)[:7], strict=True)
+    still = [values == middle for values, middle in pairs]
+    still.append(draws.cut_y < 0)
+    assert all(abs(kept.mean() - 0.5) < 0.03 for kept in still)
+    np.testing.assert_array_equal(still[3], still[4])
 
 
 def test_digits_affine_map_equals_scipy():

@@ -11,7 +11,7 @@ from PIL import Image
 from jaxnlt.data.base import Source, Split, labels_array, read_npz
 from jaxnlt.errors import UserError, logger
 
-_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     ".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm".split()
 )
 _NPZ_KEYS = (
@@ -229,8 +229,8 @@ def _scan(
     for name in names:
         found = sorted(p for p in (base / name).rglob("*") if p.is_file())
         kept = [p for p in found if not p.name.startswith(".")]
-        images = [p for p in kept if p.suffix.lower() in _SUFFIXES]
-        strange += [p for p in kept if p.suffix.lower() not in _SUFFIXES]
+        images = [p for p in kept if p.suffix.lower() in SUFFIXES]
+        strange += [p for p in kept if p.suffix.lower() not in SUFFIXES]
         if not images:
             raise UserError(f"{base / name}: class {name} has no image")
         files += [p.relative_to(root).as_posix() for p in images]
@@ -297,12 +297,12 @@ def _decode(
     if image_size:
         shape = (image_size, image_size)
     if shape is None:
-        shape = _decode_one(root / files[0], None).shape[:2]
+        shape = decode(root / files[0], None).shape[:2]
     images = np.empty((len(files), *shape, 3), np.uint8)
 
     def fill(row: int) -> None:
         path = root / files[row]
-        pixels = _decode_one(path, shape if image_size else None)
+        pixels = decode(path, shape if image_size else None)
         if pixels.shape[:2] != shape:
             raise UserError(
                 f"{path}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
@@ -318,9 +318,7 @@ def _decode(
     return images
 
 
-def _decode_one(
-    path: pathlib.Path, shape: tuple[int, ...] | None
-) -> np.ndarray:
+def decode(path: pathlib.Path, shape: tuple[int, ...] | None) -> np.ndarray:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: empty file, not an image")
     try:

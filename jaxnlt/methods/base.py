@@ -322,8 +322,8 @@ def fifo(carry: Mapping, rows: jax.Array, keep: jax.Array) -> dict:
     rows = jax.lax.stop_gradient(rows).astype(memory.dtype)
     valid = jnp.concatenate([jnp.arange(size) >= size - fill, keep])
     # A stable sort moves the invalid rows to the front and keeps the order.
-    order = jnp.argsort(valid, stable=True)[-size:] if size else []
-    memory = jnp.concatenate([memory, rows])[jnp.asarray(order, jnp.int32)]
+    order = jnp.argsort(valid, stable=True)[len(rows) :]
+    memory = jnp.concatenate([memory, rows])[order]
     fill = jnp.minimum(size, fill + keep.sum(dtype=fill.dtype))
     return {"memory": memory, "fill": fill}
 

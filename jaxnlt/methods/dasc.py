@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, models, selection, semi
-from jaxnlt.errors import UserError, logger
+from jaxnlt.errors import UserError, logger, one_of
 from jaxnlt.methods import base
 
 CONTRASTIVE = ("projector", "prototype_projector")
@@ -32,6 +32,14 @@ def feature_head(options) -> str:
     trained = options.contrast or options.untrained_projector
     use_projection = options.feature_type == "project" and trained
     return "projection" if use_projection else "features"
+
+
+CHOICES = {
+    "feature_type": ("project", "default"),
+    "midl_label": ("zero", "arange"),
+    "midl_key": ("mixed_batch", "two_views"),
+    "memory_rows": ("all", "low_confidence"),
+}
 
 
 class DaCC(base.Selector):
@@ -94,6 +102,8 @@ class Method(base.Method):
     def __init__(self, config, data):
         super().__init__(config, data)
         self.options = options = config.dasc
+        for name, known in CHOICES.items():
+            one_of(f"config.dasc.{name}", options[name], known)
         if options.midl and not options.contrast:
             raise UserError(
                 "config.dasc.midl: needs the projector that "

@@ -6,7 +6,7 @@ Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
 import jax.numpy as jnp
 
 from jaxnlt import losses, semi
-from jaxnlt.errors import UserError
+from jaxnlt.errors import UserError, one_of
 from jaxnlt.methods import base
 
 
@@ -17,15 +17,17 @@ class Method(base.Method):
         super().__init__(config, data)
         options = config.erm
         self.num_nets = options.num_nets
-        try:
-            loss, draws = {
-                "ce": (self.ce_loss, lambda key, sizes: {}),
-                "mixup": (self.mixup_loss, self.mixup_draws),
-            }[options.loss]
-        except KeyError:
+        losses_and_draws = {
+            "ce": (self.ce_loss, lambda key, sizes: {}),
+            "mixup": (self.mixup_loss, self.mixup_draws),
+        }
+        one_of("config.erm.loss", options.loss, losses_and_draws)
+        one_of("config.erm.view", options.view, ("weak", "strong", "none"))
+        if options.num_nets < 1:
             raise UserError(
-                f"config.erm.loss: {options.loss!r} is not one of ce, mixup"
-            ) from None
+                f"config.erm.num_nets: must be at least 1, is {self.num_nets}"
+            )
+        loss, draws = losses_and_draws[options.loss]
         self._phase = base.Phase(
             name="train",
             loss=loss,

@@ -29,6 +29,10 @@ class Case:
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
+    def peek(self, key: str) -> np.ndarray:
+        """An array that says what the case is; does not consume it."""
+        return self._arrays[key]
+
     def keys(self):
         return self._arrays.keys()
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxnlt import metrics
 
+from . import tiny
 from .cases import golden
 
 VOTES = {
@@ -36,6 +37,14 @@ def test_accuracies(case):
         actual = percent([got[name]["test_accuracy"]])[0]
         np.testing.assert_allclose(actual, expected, rtol=1e-12)
     four = got["acc_avg_all_four"]
+    voting = tiny.method(labels, scores.shape[1], 1)
+    heads = {"logits": "conventional", "balanced": "balanced"}
+    outputs = [
+        {head: case[f"logits_net{n}_{name}"] for head, name in heads.items()}
+        for n in (1, 2)
+    ]
+    scores = voting.predict(outputs, {})
+    assert metrics.test_metrics(scores, labels, counts, "paper") == four
     per_class = percent(four["accuracy_per_class"])
     np.testing.assert_allclose(per_class, case["acc_per_class"], rtol=1e-12)
     if "acc_all_many_medium_few" in case:

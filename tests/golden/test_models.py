@@ -97,7 +97,7 @@ def dasc_tensors(case) -> dict[str, np.ndarray]:
 def preact_cases():
     """Cases of the nets that we have; reading the kind consumes nothing."""
     mark = golden("dasc_network")
-    cases = [c for c in mark.args[1] if str(c._arrays["kind"]) in PREACT_KINDS]
+    cases = [c for c in mark.args[1] if str(c.peek("kind")) in PREACT_KINDS]
     return pytest.mark.parametrize("case", cases, ids=repr)
 
 

@@ -1,4 +1,4 @@
-"""Whole training steps against the authors' loops, and SGD against PyTorch's."""
+"""Training steps against the authors' loops, and SGD against PyTorch's."""
 
 from functools import partial
 
@@ -80,8 +80,12 @@ def test_warmup_steps(case, dtype):
         update = jax.jit(partial(step.update, tiny.apply, phase, optimizer))
         for j in range(int(case["n_iters"])):
             it = f"it{j}__"
-            views = tuple(jnp.asarray(case[it + v], dtype) for v in ("x1", "x2"))
-            batch = {"x": {"views": views, "labels": jnp.asarray(case[it + "y"])}}
+            views = tuple(
+                jnp.asarray(case[it + v], dtype) for v in ("x1", "x2")
+            )
+            batch = {
+                "x": {"views": views, "labels": jnp.asarray(case[it + "y"])}
+            }
             state, terms = update(state, None, batch, {}, {}, rate)
             ce = (case[it + "ce_view1_f64"] + case[it + "ce_view2_f64"]) / 2
             balanced = case[it + "bal_view1_f64"] + case[it + "bal_view2_f64"]
@@ -256,7 +260,9 @@ def test_sgd_trajectory(case):
                 terms["loss"], case[f"step{j}{run}_loss"], **close_f4
             )
             after = case.group(f"after{j}{run}_")
-            for name in (f"{a}_{b}" for a in layers for b in ("weight", "bias")):
+            for name in (
+                f"{a}_{b}" for a in layers for b in ("weight", "bias")
+            ):
                 layer, kind = name.split("_")
                 np.testing.assert_allclose(
                     state["params"][layer][kind], after[name], **close_f4

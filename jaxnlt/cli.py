@@ -1,0 +1,358 @@
+"""Reads command lines; says everything that goes wrong in one line."""
+
+import contextlib
+import difflib
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import ml_collections
+import tqdm
+from absl import flags
+from ml_collections import config_flags
+
+from jaxnlt import config as config_lib
+from jaxnlt.errors import UserError, logger
+
+HELP_FLAGS = frozenset(("-h", "-help", "--help", "--helpfull", "--helpshort"))
+MENDABLE, INTERRUPTED = 2, 130
+
+
+def one_line(text: object) -> str:
+    """The text of an error or a warning, whatever its layout, on one line."""
+    return " ".join(str(text).split("\n")).strip()
+
+
+def _say(line: str) -> None:
+    """Prints to stderr, stepping around a progress bar."""
+    tqdm.tqdm.write(f"jaxnlt: {line}", file=sys.stderr)
+
+
+class _Stderr(logging.Handler):
+    """Prints our messages and what JAX warns of; other libraries' if errors.
+
+    Messages wait until the run has started, which a record with the attribute
+    `started` says: a run that is refused leaves one line, the error.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._held: list[str] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "started", False):
+            self.start()
+            return
+        source, level = record.name.partition(".")[0], record.levelno
+        least = {"jaxnlt": logging.INFO, "jax": logging.WARNING}
+        if level < least.get(source, logging.ERROR):
+            return
+        kind = "warning" if level >= logging.WARNING else "note"
+        line = f"{kind}: {one_line(record.getMessage())}"
+        if self._held is None:
+            _say(line)
+        else:
+            self._held.append(line)
+
+    def start(self) -> None:
+        """Prints what was held back, and from now on everything at once."""
+        for line in self._held or ():
+            _say(line)
+        self._held = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[_Stderr]:
+    """Sends log records through `_Stderr`; silences Python warnings."""
+    handler, level = _Stderr(), logger.level
+    logging.root.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:  # python -W asks for them
+                warnings.simplefilter("ignore")
+            yield handler
+    finally:
+        logger.setLevel(level)
+        logging.root.removeHandler(handler)
+
+
+def guarded(
+    command: Callable[[list[str]], None], argv: Sequence[str], interrupted: str
+) -> int:
+    """Runs a command under the contract of errors.
+
+    Args:
+      command: takes argv; raises UserError for what the user can mend.
+      argv: program name and arguments.
+      interrupted: what Ctrl-C prints, one line.
+
+    Returns:
+      The exit status: 0; 2 with exactly one line on stderr after a UserError;
+      130 after Ctrl-C.  Other exceptions pass, for they are our mistakes.
+    """
+    with _quiet() as messages:
+        try:
+            command(list(argv))
+        except UserError as error:
+            _say(f"error: {one_line(error)}")
+            return MENDABLE
+        except KeyboardInterrupt:
+            messages.start()
+            _say(interrupted)
+            return INTERRUPTED
+        except BaseException:
+            messages.start()
+            raise
+        messages.start()
+    return 0
+
+
+def set_environment(deterministic: bool) -> None:
+    """Sets what XLA reads when its first device is asked for.
+
+    Args:
+      deterministic: only operations that repeat to the bit, on GPUs.
+    """
+    # Its log would stand between our lines; errors reach us as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if deterministic:
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = (
+            f"{given} --xla_gpu_deterministic_ops=true".strip()
+        )
+
+
+def check_devices() -> None:
+    """Starts JAX.
+
+    Raises:
+      UserError: the environment asks for devices that are not there.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    # JAX raises RuntimeError, for an absent plugin AssertionError.
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error) or "no such device, or JAX lacks support for it"
+        raise UserError(f"JAX_PLATFORMS={asked}: {reason}") from error
+
+
+def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parses flags; nothing but flags may stand in argv.
+
+    Args:
+      values: the defined flags.
+      argv: program name and arguments.
+
+    Raises:
+      UserError: an unknown flag, a value of the wrong type, an argument that
+        is no flag.
+    """
+    values.set_gnu_getopt(True)
+    try:
+        rest = values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"--{error.flagname}: unknown flag, see --help") from (
+            error
+        )
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_type(values, str(error))) from error
+    except flags.Error as error:
+        raise UserError(f"command line: {one_line(error)}") from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r}: is not a flag, see --help")
+
+
+def _wrong_type(values: flags.FlagValues, message: str) -> str:
+    match = re.match(r"flag --([^=]+)=(.*?): ", message, re.DOTALL)
+    if match is None:
+        return one_line(message)
+    name, text = match.groups()
+    kind = values[name].flag_type().removeprefix("multi ")
+    prefix = "" if name.startswith("config.") else "--"
+    return f"{prefix}{name}: expects {kind}, is {text!r}"
+
+
+# The configuration ----------------------------------------------------------
+
+
+def _config_folder() -> pathlib.Path:
+    """configs/ as shipped: inside an installed package, else beside it."""
+    package = pathlib.Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def methods() -> list[str]:
+    found = (path.stem for path in _config_folder().glob("*.py"))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def config_file(name: str) -> pathlib.Path:
+    """Finds the file that --config names.
+
+    Args:
+      name: a path; or METHOD or configs/METHOD.py of the shipped ones.
+
+    Returns:
+      An existing file.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(name).expanduser()
+    if path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py") if path.name else path
+    places = [path]
+    if path.parent == pathlib.Path("."):
+        places.append("configs" / path)
+    if str(path.parent) in (".", "configs"):
+        places.append(_config_folder() / path.name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"--config: {name}: no such file; methods are {', '.join(methods())}"
+    )
+
+
+def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
+    """Calls `get_config` of a config file.
+
+    Args:
+      name: see `config_file`.
+      arg: the text after the colon.
+
+    Returns:
+      Its configuration.
+
+    Raises:
+      UserError: no such file, or it fails; the line at fault is named.
+      config_lib.HelpRequested: the text after the colon is `help`.
+    """
+    path = config_file(name)
+    spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*([] if arg is None else [arg]))
+    except (UserError, config_lib.HelpRequested):
+        raise
+    except Exception as error:
+        own = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) or (own or [None])[-1]
+        where = str(path) if line is None else f"{path}, line {line}"
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"{path}: get_config must return a ConfigDict")
+    return config
+
+
+def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, and argv without it."""
+    at = [i for i, a in enumerate(argv) if re.match(r"--?config(=|$)", a)]
+    if not at:
+        raise UserError(
+            "--config: missing; start with --config=configs/dasc.py, or see "
+            "--help"
+        )
+    first = at[0]
+    for text in argv[:first]:
+        if re.match(r"--?(no)?config\.", text):
+            raise UserError(f"{text}: must stand after --config=...")
+    if len(at) > 1:
+        raise UserError(f"{argv[at[1]]}: --config is given twice")
+    _, sign, value = argv[first].partition("=")
+    after = first + 1
+    if not sign and after < len(argv):
+        value, after = argv[after], after + 1
+    if not value:
+        raise UserError("--config: needs a value, such as configs/dasc.py")
+    return value, [*argv[:first], *argv[after:]]
+
+
+def _check_names(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+    """Refuses overrides of what is no field, or follows from --config."""
+    fields = config_lib.flatten(config.to_dict())
+    for text in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", text)
+        if not match or match[1] in fields:
+            continue
+        path = match[1]
+        inside = [name for name in fields if name.startswith(f"{path}.")]
+        if inside:
+            raise UserError(
+                f"config.{path}: is a group of fields; set one, such as "
+                f"config.{inside[0]}"
+            )
+        # The name alone counts first: its group may have been forgotten.
+        last = path.rpartition(".")[2]
+        near = difflib.get_close_matches(path, fields, 1) or [
+            name for name in fields if name.rpartition(".")[2] == last
+        ]
+        hint = f", did you mean config.{near[0]}?" if near else ""
+        raise UserError(f"config.{path}: no such field{hint}")
+
+
+def _check_values(before: dict, after: dict) -> None:
+    """Refuses what the flags' own parsers let pass."""
+    for name in ("method", "benchmark"):
+        if after[name] != before[name]:
+            raise UserError(
+                f"config.{name}: is chosen by --config=configs/METHOD.py:"
+                "BENCHMARK, so that its defaults fit"
+            )
+    for name, value in after.items():
+        if isinstance(value, tuple):
+            kinds = {type(v) for v in before[name]} or {int, float}
+            if not {type(v) for v in value} <= kinds:
+                raise UserError(
+                    f"config.{name}: expects numbers such as "
+                    f"{before[name] or (10, 20)}, is {value}"
+                )
+
+
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
+    """Reads the command line.
+
+    Args:
+      argv: program name and arguments.
+
+    Returns:
+      The resolved configuration and the workdir, None where not given.
+
+    Raises:
+      UserError: whatever is wrong with it.
+      config_lib.HelpRequested: the text after the colon is `help`.
+    """
+    value, rest = take_config(argv)
+    name, colon, arg = value.partition(":")
+    config = load_config(name, arg if colon else None)
+    before = config_lib.flatten(config.to_dict())
+    _check_names(config, rest)
+    values = flags.FlagValues()
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=rest
+        )
+    except flags.Error as error:
+        raise UserError(f"command line: {one_line(error)}") from error
+    parse_flags(values, rest)
+    _check_values(before, config_lib.flatten(config.to_dict()))
+    folder = workdir.value and str(pathlib.Path(workdir.value).expanduser())
+    return config, folder

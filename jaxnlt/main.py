@@ -1,0 +1,109 @@
+"""The command line: `python -m jaxnlt.main --config=configs/METHOD.py ...`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from jaxnlt import cli
+from jaxnlt import config as config_lib
+from jaxnlt.data import benchmarks
+
+USAGE = """\
+jaxnlt trains an image classifier on data whose labels are partly wrong and
+whose classes are long-tailed, and says which labels it distrusts.
+
+usage: python -m jaxnlt.main --config=METHOD[:BENCHMARK[,KEY=VALUE,...]]
+                             [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+  METHOD           {methods}; or a config file such as configs/dasc.py
+  BENCHMARK        {benchmarks}
+  KEY=VALUE        such as imb=0.1, noise=sym, rate=0.4, seed=1, epochs=20
+  --workdir        where the results go
+                   (default: runs/METHOD-BENCHMARK-<hash of the config>)
+  --config.FIELD   changes any field of the configuration
+  --config=METHOD:help lists all benchmarks, keys and fields.
+
+examples
+  Handwritten digits, built in; a few minutes on a laptop:
+    python -m jaxnlt.main --config=configs/dasc.py
+  Your own images, DIR/train/CLASS/*.jpg; finds the wrong labels among them:
+    python -m jaxnlt.main --config=configs/dasc.py:folder --config.data.path=DIR
+  CIFAR-10 with 60 % label noise, from its files in DIR:
+    python -m jaxnlt.main --config=configs/dasc.py:cifar10,noise=sym,rate=0.6 \\
+        --config.data.path=DIR --workdir=runs/cifar
+
+results, in the workdir
+  report.html      open it in a browser: plots and the most suspicious images
+  labels.csv       every training image, the most suspicious label first
+  summary.json     the final figures; metrics.jsonl has those of every epoch
+  checkpoints/     networks; python -m jaxnlt.predict labels new images
+
+Stopped?  The same command goes on from the last whole epoch.
+"""
+INTERRUPTED = "interrupted; the same command goes on from the last whole epoch"
+
+
+def usage() -> str:
+    """What --help prints."""
+    names = ", ".join(benchmarks.BENCHMARKS)
+    return USAGE.format(methods=", ".join(cli.methods()), benchmarks=names)
+
+
+def method_help(name: str, keys: config_lib.Keys) -> str:
+    """What --config=configs/METHOD.py:help prints."""
+    lines = [f"--config={name}:BENCHMARK,KEY=VALUE,...", "", "benchmarks"]
+    for entry in benchmarks.BENCHMARKS.values():
+        lines += [
+            f"  {entry.name:<10} {entry.about}",
+            f"{'':13}imb {entry.imb:g}, noise {entry.noise}, "
+            f"rate {entry.rate:g}, {entry.epochs} epochs",
+        ]
+    lines += ["", "keys (type, default; auto: from the benchmark)"]
+    for key, (kind, default, about) in keys.items():
+        shown = "auto" if default is None else repr(default)
+        lines.append(f"  {key:<12} {kind.__name__:<6} {shown:<7} {about}")
+    lines += ["", "fields (of digits), each --config.FIELD=VALUE"]
+    fields = config_lib.flatten(cli.load_config(name).to_dict())
+    lines += [f"  config.{key} = {value!r}" for key, value in fields.items()]
+    return "\n".join(lines)
+
+
+def _command(argv: list[str]) -> None:
+    if cli.HELP_FLAGS & set(argv[1:]):
+        print(usage(), end="")
+        return
+    try:
+        config, workdir = cli.parse(argv)
+    except config_lib.HelpRequested as request:
+        name = cli.take_config(argv)[0].partition(":")[0]
+        print(method_help(name, request.keys))
+        return
+    cli.set_environment(config.deterministic)
+    # Only now: it loads JAX, for which a mistyped command need not wait.
+    from jaxnlt import metrics, train
+
+    cli.check_devices()
+    recorded = f"python -m jaxnlt.main {shlex.join(argv[1:])}"
+    summary = train.run(config, workdir, recorded)
+    print(f"\n{metrics.summary_table(summary)}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: program name and arguments.
+
+    Returns:
+      The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """
+    return cli.guarded(_command, argv, INTERRUPTED)
+
+
+def entry() -> None:
+    """The console script `jaxnlt`."""
+    sys.exit(main(sys.argv))
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,269 @@
+"""One step of SGD, its compiled form, and inference in batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import erm as erm_config
+from jaxnlt import augment, data, models, sharding, step
+from jaxnlt.methods import base
+
+OPTIMIZER = {"momentum": 0.5, "weight_decay": 0.1}
+START = {"w": 2.0, "frozen": 3.0}
+
+
+def linear(net, params, batch, draws, selection, carry):
+    """Gradient 1 for every parameter, the frozen one included."""
+    assert net.batch_stats == {"n": 0}
+    net.batch_stats = {"n": 1}
+    loss = params["w"] + params["frozen"]
+    return loss, {"carried": carry["carried"] + 1}, {"term": 7 * loss}
+
+
+def phase(**fields):
+    fields = {"loss": linear, "streams": None, "views": {}} | fields
+    return base.Phase(name="test", **fields)
+
+
+def state(**params):
+    params = {k: np.float32(v) for k, v in (START | params).items()}
+    initial = {"params": params, "batch_stats": {"n": 0}}
+    return step.init_state(initial, {"carried": 0})
+
+
+def update(phase, state, rate):
+    return step.update(None, phase, OPTIMIZER, state, None, {}, {}, {}, rate)
+
+
+def momentum(state):
+    return {k: float(v) for k, v in state["opt_state"].trace.items()}
+
+
+# update ----------------------------------------------------------------------
+
+
+def test_update_is_pytorch_s_sgd():
+    before = state()
+    assert momentum(before) == {"w": 0, "frozen": 0}
+    first, terms = update(phase(), before, 0.5)
+    # g = 1 + 0.1 p enters the momentum before the step size does.
+    assert terms == {"loss": 5.0, "term": 35.0}
+    np.testing.assert_allclose(momentum(first)["w"], 1.2, rtol=1e-6)
+    np.testing.assert_allclose(first["params"]["w"], 2 - 0.5 * 1.2, rtol=1e-6)
+    assert first["batch_stats"] == {"n": 1}
+    assert first["carry"] == {"carried": 1}
+    again, _ = update(phase(), first | {"batch_stats": {"n": 0}}, 0.1)
+    v = 0.5 * 1.2 + 1 + 0.1 * 1.4
+    np.testing.assert_allclose(momentum(again)["w"], v, rtol=1e-6)
+    np.testing.assert_allclose(again["params"]["w"], 1.4 - 0.1 * v, rtol=1e-6)
+
+
+def test_untrained_parameters_keep_value_and_momentum():
+    some = phase(trainable=lambda path: path != ("frozen",))
+    before = state()
+    trace = {"w": np.float32(1), "frozen": np.float32(4)}
+    before["opt_state"] = before["opt_state"]._replace(trace=trace)
+    after, _ = update(some, before, 0.5)
+    assert after["params"]["frozen"] == 3 and momentum(after)["frozen"] == 4
+    np.testing.assert_allclose(momentum(after)["w"], 0.5 + 1.2, rtol=1e-6)
+    assert after["params"]["w"] < 2
+
+
+def test_weight_decay_of_a_phase_goes_before_the_optimizer_s():
+    for decay, expected in ((None, 1.2), (0.0, 1.0), (0.5, 2.0)):
+        after, _ = update(phase(weight_decay=decay), state(), 1.0)
+        np.testing.assert_allclose(momentum(after)["w"], expected, rtol=1e-6)
+
+
+def test_learning_rate_is_an_argument():
+    after = jax.jit(lambda rate: update(phase(), state(), rate)[0]["params"])
+    for rate in (0.0, 0.25):
+        value = after(jnp.float32(rate))["w"]
+        np.testing.assert_allclose(value, 2 - rate * 1.2, rtol=1e-6)
+    assert after._cache_size() == 1
+
+
+def test_trainable_mask_names_leaves_by_their_path():
+    tree = {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}
+    mask = step.trainable_mask(tree, lambda path: path == ("a", "kernel"))
+    assert mask == {
+        "a": {"kernel": True, "bias": False},
+        "b": {"kernel": False},
+    }
+
+
+# The compiled step -----------------------------------------------------------
+
+
+def split(size, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (size, 8, 8, 1), np.uint8)
+    labels = (np.arange(size) % 3).astype(np.int32)
+    return data.Split(images, labels, labels, np.arange(size))
+
+
+DATASET = data.Dataset(
+    *(split(6, 0), split(5, 1), ("a", "b", "c")),
+    *((0.5,), (0.25,), "test", {}),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = erm_config.get_config("digits,smoke")
+    with config.unlocked():
+        config.model.width, config.model.blocks = 4, (1,)
+        config.batch_size = config.warmup_batch_size = 2
+        config.eval_batch_size = 4
+    network = models.build(config.model, 3, ("logits",))
+    mesh = sharding.make_mesh([2])
+    return config, network, mesh, network.init(0, (8, 8, 1))
+
+
+def put(tree, mesh):
+    return jax.device_put(tree, sharding.replicated(mesh))
+
+
+def test_make_step_trains_donates_and_compiles_once(tiny):
+    config, network, mesh, variables = tiny
+    method = base.create(config, base.DataInfo(DATASET.train.labels, 3))
+    compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
+    state = put(step.init_state(variables, {}), mesh)
+    first = state
+    images = put(DATASET.train.images, mesh)
+    losses = []
+    for i in range(6):
+        index = np.array([0, 1], np.int32)
+        rows = {
+            "index": index,
+            "labels": DATASET.train.labels[index],
+            "weights": np.ones(2, np.float32),
+        }
+        # Counts and sizes of other selections are values, not shapes.
+        selection = {
+            "counts": np.array([i, 1, 2], np.float32),
+            "num_labelled": np.float32(10 + i),
+            "num_unlabelled": np.float32(0),
+        }
+        moment = {
+            "epoch": np.int32(i // 3),
+            "step": np.int32(i % 3),
+            "learning_rate": np.float32(0.1 / (i + 1)),
+        }
+        state, terms = compiled(
+            *(state, None, images, {"x": rows}),
+            *(put(selection, mesh), moment, jax.random.key(0)),
+        )
+        losses.append(float(terms["loss"]))
+        assert terms["loss"] == terms["loss_ce"]
+    assert losses[-1] < losses[0]
+    assert compiled._cache_size() == 1
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    assert jax.tree.structure(state) == jax.tree.structure(
+        step.init_state(variables, {})
+    )
+
+
+def traced_views(tiny, monkeypatch, moment_step=0):
+    """Keys and images with which the views of one step are augmented."""
+    config, network, mesh, variables = tiny
+    seen = []
+
+    def record(name):
+        def augmentation(key, images):
+            seen.append((name, key, images))
+            return images
+
+        return augmentation
+
+    table = {name: record(name) for name in augment.AUGMENTATIONS}
+    monkeypatch.setattr(augment, "AUGMENTATIONS", table)
+
+    def loss(net, params, batch, draws, selection, carry):
+        views = [v for s in ("u", "x") for v in batch[s]["views"]]
+        return 0.0 * params["w"], (views, draws["key"]), {}
+
+    both = base.Phase(
+        name="test",
+        loss=loss,
+        streams=None,
+        views={"x": ("weak", "strong", "none"), "u": ("weak",)},
+        draws=lambda key, sizes: {"key": jax.random.key_data(key), **sizes},
+    )
+    compiled = step.make_step(network, both, config, DATASET, mesh)
+    rows = {
+        name: {
+            "index": np.array(index, np.int32),
+            "labels": np.zeros(2, np.int32),
+        }
+        for name, index in (("x", [3, 1]), ("u", [0, 5]))
+    }
+    state = step.init_state(
+        {"params": {"w": np.float32(0)}, "batch_stats": {}}, ([], ())
+    )
+    moment = {
+        "epoch": np.int32(0),
+        "step": np.int32(moment_step),
+        "learning_rate": np.float32(0),
+    }
+    with jax.disable_jit():
+        images = jnp.asarray(DATASET.train.images)
+        args = (state, None, images, rows, {}, moment, jax.random.key(0))
+        after, _ = compiled.__wrapped__(*args)
+    return seen, after["carry"]
+
+
+def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
+    seen, (views, drawn) = traced_views(tiny, monkeypatch)
+    # Digits: weak is a shift, strong their own table; 'none' is nothing.
+    names = [name for name, _, _ in seen]
+    assert names == ["shift", "shift", "digits_strong"]
+    images = DATASET.train.images
+    for (_, _, given), index in zip(
+        seen, ([0, 5], [3, 1], [3, 1]), strict=True
+    ):
+        np.testing.assert_array_equal(given, images[index])
+    scaled = (images / 255 - 0.5) / 0.25
+    for view, index in zip(views, [[0, 5]] + [[3, 1]] * 3, strict=True):
+        assert view.dtype == jnp.float32
+        np.testing.assert_allclose(view, scaled[index], rtol=1e-5, atol=1e-6)
+    later, _ = traced_views(tiny, monkeypatch, moment_step=1)
+    keys = [jax.random.key_data(key) for _, key, _ in seen + later]
+    assert len({tuple(key.tolist()) for key in [*keys, drawn]}) == 7
+
+
+# Inference -------------------------------------------------------------------
+
+
+def test_inference_pads_and_collect_drops_the_padding(tiny):
+    config, network, mesh, variables = tiny
+    infer = step.Inference(network, ("logits",), config, DATASET, mesh)
+    images = put(DATASET.train.images, mesh)
+    rows = np.array([5, 0, 3, 1, 2])
+    batches = sharding.fetch(infer(variables, images, rows))
+    assert [b["logits"].shape for b in batches] == [(4, 3), (4, 3)]
+    out = step.collect(batches, 5)["logits"]
+    assert out.shape == (5, 3)
+    # Eval mode: a row's output does not depend on the others.
+    order = np.array([4, 2, 0, 3, 1])
+    moved = sharding.fetch(infer(variables, images, rows[order]))
+    np.testing.assert_allclose(
+        step.collect(moved, 5)["logits"], out[order], rtol=1e-5, atol=1e-6
+    )
+    one = sharding.fetch(infer(variables, images, rows[:1]))
+    np.testing.assert_allclose(
+        step.collect(one, 1)["logits"], out[:1], rtol=1e-5, atol=1e-6
+    )
+    # Test images, of another number, share the compiled network.
+    infer(variables, put(DATASET.test.images, mesh), np.arange(5))
+    assert infer._infer._cache_size() == 1
+
+
+def test_collect_joins_every_head():
+    batches = [
+        {"a": np.array([[k], [k + 1]]), "b": np.array([k, k])} for k in (0, 2)
+    ]
+    out = step.collect(batches, 3)
+    np.testing.assert_array_equal(out["a"], [[0], [1], [2]])
+    np.testing.assert_array_equal(out["b"], [0, 0, 2])

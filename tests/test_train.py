@@ -1,0 +1,271 @@
+"""Whole runs on a tiny net: files, resume, reuse, what must not happen."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxnlt import data, metrics, sharding, train, trainer
+from jaxnlt.errors import UserError
+
+from .runs import same_figures, tiny, write_npz
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted DaSC run: workdir, summary, its trainer, fetches."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    seen = {"fetches": 0}
+    fetch, make = sharding.fetch, trainer.Trainer
+
+    def counting_fetch(tree):
+        seen["fetches"] += 1
+        return fetch(tree)
+
+    def remember(*args):
+        seen["trainer"] = make(*args)
+        return seen["trainer"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "fetch", counting_fetch)
+        patch.setattr(train, "Trainer", remember)
+        summary = train.run(tiny(), str(workdir), "the command")
+    return workdir, summary, seen
+
+
+def records(workdir):
+    return metrics.read_jsonl(workdir / "metrics.jsonl")
+
+
+def copy_unfinished(finished, target):
+    """The run's folder as if it had been stopped before its report."""
+    shutil.copytree(finished[0], target)
+    (target / "summary.json").unlink()
+    return target
+
+
+def test_workdir_holds_the_contract(finished):
+    workdir, summary, _ = finished
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {
+        *("config.json", "metrics.jsonl", "summary.json", "labels.csv"),
+        *("checkpoints", "events", "report.html", "noise.json"),
+    }
+    assert json.loads((workdir / "summary.json").read_text()) == json.loads(
+        json.dumps(summary)
+    )
+    for name in (
+        *("method", "benchmark", "seed", "epochs", "seconds", "device"),
+        *("best_test_accuracy", "last_test_accuracy", "weights_sha256"),
+        *("mean_last10_test_accuracy", "noise_rate_realised", "command"),
+    ):
+        assert summary[name] is not None, name
+    rows = records(workdir)
+    assert [r["phase"] for r in rows] == [
+        *("warmup", "warmup_contrast", "semi", "semi")
+    ]
+    assert [r["epoch"] for r in rows] == [0, 1, 2, 3]
+    for name in (
+        *("selection_auc", "clean_precision", "clean_recall"),
+        *("noise_precision", "noise_recall", "accuracy_many"),
+        *("accuracy_few", "accuracy_per_class", "lambda_u", "loss_midl"),
+        *("images_per_second", "seconds", "labelled", "unlabelled"),
+    ):
+        assert name in rows[-1], name
+    accuracies = [r["test_accuracy"] for r in rows]
+    assert summary["best_test_accuracy"] == max(accuracies)
+    assert summary["last_test_accuracy"] == accuracies[-1]
+    np.testing.assert_allclose(
+        summary["mean_last10_test_accuracy"], np.mean(accuracies)
+    )
+
+
+def test_labels_csv_is_worst_first_and_complete(finished):
+    workdir, _, seen = finished
+    with open(workdir / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    train_split = seen["trainer"].dataset.train
+    assert len(rows) == len(train_split)
+    clean = [float(row["clean_probability"]) for row in rows]
+    assert clean == sorted(clean)
+    given = {
+        str(i): str(g)
+        for i, g in zip(train_split.ids, train_split.labels, strict=True)
+    }
+    assert all(given[row["index"]] == row["given_label"] for row in rows)
+    trusted = [row for row in rows if float(row["clean_probability"]) > 0.5]
+    assert all(r["suggested_label"] == r["given_label"] for r in trusted)
+
+
+def test_values_reach_the_host_once_an_epoch(finished):
+    assert finished[2]["fetches"] == 4
+
+
+def test_step_compiles_once_for_two_splits(finished):
+    steps = finished[2]["trainer"].steps
+    assert {name: s._cache_size() for name, s in steps.items()} == {
+        "warmup": 1,
+        "warmup_contrast": 1,
+        "semi": 1,
+    }
+    semi = records(finished[0])[2:]
+    assert semi[0]["labelled"] != semi[1]["labelled"]
+
+
+def test_complete_run_is_left_alone(finished, monkeypatch):
+    workdir, summary, _ = finished
+    monkeypatch.setattr(train, "Trainer", None)
+    assert train.run(tiny(), str(workdir)) == json.loads(json.dumps(summary))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from jaxnlt import train
+from tests.runs import tiny
+train.run(tiny(), {workdir!r})
+"""
+
+
+def test_kill_and_resume_end_alike(finished, tmp_path):
+    workdir = tmp_path / "killed"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    script = SCRIPT.format(root=root, workdir=str(workdir))
+    cache = os.path.expanduser("~/.cache/jaxnlt/xla")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        if len(records(workdir)) >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (workdir / "summary.json").exists()
+    summary = train.run(tiny(), str(workdir))
+    assert summary["weights_sha256"] == finished[1]["weights_sha256"]
+    pairs = list(zip(records(workdir), records(finished[0]), strict=True))
+    assert len(pairs) == 4
+    assert all(same_figures(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated"])
+def test_damaged_checkpoint_is_named_and_skipped(
+    finished, tmp_path, caplog, damage
+):
+    workdir = copy_unfinished(finished, tmp_path / "damaged")
+    newest = workdir / "checkpoints" / "3"
+    files = [p for p in newest.glob("net0/**/*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with caplog.at_level("WARNING", "jaxnlt"):
+        summary = train.run(tiny(), str(workdir))
+    assert str(newest) in caplog.text
+    assert summary["weights_sha256"] == finished[1]["weights_sha256"]
+
+
+def test_true_labels_change_no_weight(finished, monkeypatch, tmp_path):
+    load = data.load
+
+    def shuffled(config):
+        dataset = load(config)
+        true = np.random.default_rng(1).permutation(dataset.train.true_labels)
+        return replace(dataset, train=replace(dataset.train, true_labels=true))
+
+    monkeypatch.setattr(data, "load", shuffled)
+    summary = train.run(tiny(), str(tmp_path / "run"))
+    assert summary["weights_sha256"] == finished[1]["weights_sha256"]
+    assert summary["selection_auc"] != finished[1]["selection_auc"]
+
+
+def test_other_seed_gives_other_weights(finished, tmp_path):
+    config = tiny(arg="digits,seed=1,data_seed=0", epochs=3)
+    summary = train.run(config, str(tmp_path / "run"))
+    assert summary["weights_sha256"] != finished[1]["weights_sha256"]
+
+
+def test_workdir_of_another_config_is_refused(finished):
+    with pytest.raises(UserError, match=r"another config: .*seed 0 -> 1"):
+        train.run(tiny(arg="digits,seed=1,data_seed=0"), str(finished[0]))
+
+
+def test_one_warm_up_serves_many_experiments(finished, tmp_path):
+    source = f"{finished[0]}@1"
+    config = tiny(init_from=source, start_phase="semi")
+    summary = train.run(config, str(tmp_path / "same"))
+    # Nothing else differs, so the second half of the run is the same.
+    assert summary["weights_sha256"] == finished[1]["weights_sha256"]
+    assert [r["epoch"] for r in records(tmp_path / "same")] == [2, 3]
+
+
+def test_init_from_takes_networks_only(finished, tmp_path):
+    config = tiny(init_from=str(finished[0]), max_steps=1, epochs=3)
+    train.run(config, str(tmp_path / "run"))
+    assert [r["epoch"] for r in records(tmp_path / "run")] == [0, 1, 2]
+
+
+def test_init_from_names_what_does_not_fit(finished, tmp_path):
+    wide = tiny(init_from=str(finished[0]), **{"model.width": 8})
+    with pytest.raises(UserError, match="backbone") as error:
+        train.run(wide, str(tmp_path / "run"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="nowhere"):
+        train.run(tiny(init_from="nowhere"), str(tmp_path / "run"))
+    lost = tiny(init_from=str(finished[0]), start_phase="polish")
+    with pytest.raises(UserError, match="polish.*warmup, warmup_contrast"):
+        train.run(lost, str(tmp_path / "run"))
+
+
+def test_noise_file_gives_the_same_labels(finished, tmp_path):
+    noise = str(finished[0] / "noise.json")
+    again = data.load(tiny(**{"data.noise_file": noise, "data.noise": "none"}))
+    original = finished[2]["trainer"].dataset.train
+    np.testing.assert_array_equal(again.train.labels, original.labels)
+
+
+def test_non_finite_loss_stops_the_run(tmp_path):
+    config = tiny("erm", **{"optimizer.learning_rate": 1e30, "epochs": 2})
+    with pytest.raises(UserError, match="epoch 0: .*not finite.*loss_ce"):
+        train.run(config, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("loss", ["ce", "mixup"])
+def test_erm_smoke(tmp_path, loss):
+    config = tiny("erm", f"digits,smoke,loss={loss},num_nets=2,view=strong")
+    summary = train.run(config, str(tmp_path / "run"))
+    assert summary["networks_voting"] == 2
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_32_pixels_with_the_autoaugment_table(tmp_path):
+    path = write_npz(tmp_path / "images.npz", size=32)
+    config = tiny("dasc", "npz,smoke", **{"data.path": str(path)})
+    with config.unlocked():
+        config.epochs = 3
+    assert config.augment.strong == "autoaugment"
+    summary = train.run(config, str(tmp_path / "run"))
+    assert summary["epochs"] == 3
+
+
+def test_without_a_test_set_given_labels_stand_in(tmp_path):
+    path = write_npz(tmp_path / "images.npz", size=8, test=False)
+    config = tiny("erm", "npz,smoke", **{"data.path": str(path)})
+    summary = train.run(config, str(tmp_path / "run"))
+    assert summary["test_kind"] == "held_out"
