@@ -40,7 +40,6 @@ synthetic images of their shape are trained on.
   --samples        how many samples are divided (default: the training set's)
   --json           writes the figures there, too
 
-  python -m jaxnlt.benchmark --config=configs/dasc.py
   python -m jaxnlt.benchmark --config=configs/dasc.py:cifar10 --steps=2
 """
 
@@ -293,8 +292,9 @@ def _selection(
             *(everyone, 0, info, memory, epoch, np.random.default_rng(0))
         )
         times.append(time.perf_counter() - began)
-    name = f"selection for {phase.name}, host"
-    return _row(name, 0.0, statistics.median(times), size)
+    return _row(
+        f"selection for {phase.name}, host", 0.0, statistics.median(times), size
+    )
 
 
 def table(result: dict[str, Any], config) -> str:

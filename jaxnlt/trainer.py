@@ -123,25 +123,31 @@ class Trainer:
         ]
 
     def select(
-        self, epoch: int, phase: base.Phase, pooled: list, memory: dict
-    ) -> tuple[list[base.Selection], dict]:
-        """Every network's selection, in rows of the whole training set.
+        self,
+        epoch: int,
+        phase: base.Phase,
+        pooled: list,
+        memory: dict,
+        which: Sequence[int],
+    ) -> tuple[dict[int, base.Selection], dict]:
+        """Selections of some networks, in rows of the whole training set.
 
         Args:
           epoch: about to be trained.
           phase: its selector and pool.
           pooled: fetched outputs, as `infer_pools` orders them.
           memory: host memory; not changed.
+          which: the networks whose view is wanted.
 
         Returns:
-          One selection a network, and the new memory.
+          The selection of each, and the new memory.
         """
-        nets = range(self.method.num_nets)
         if phase.selector is None:
-            return [base.trust_all(self.info) for _ in nets], memory
+            return {k: base.trust_all(self.info) for k in which}, memory
         remembered = list(memory["selector"][phase.name])
-        selections = []
-        for k, rows in zip(nets, self.pools(epoch, phase), strict=True):
+        pools, selections = self.pools(epoch, phase), {}
+        for k in which:
+            rows = pools[k]
             batches = pooled[k] if phase.pool else pooled[0]
             outputs = [step.collect(b, len(rows)) for b in batches]
             info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
@@ -149,22 +155,15 @@ class Trainer:
             selection, remembered[k] = phase.selector.select(
                 outputs, k, info, remembered[k], epoch, rng
             )
-            selections.append(self._checked(selection, rows, k, epoch))
+            selection = self._checked(selection, rows, k, epoch)
+            if phase.pool:
+                selection = self._spread(selection, rows)
+            selections[k] = selection
         selector = memory["selector"] | {phase.name: remembered}
-        memory = memory | {"selector": selector}
-        clean = [
-            s.clean_probability
-            for s in selections
-            if s.clean_probability is not None
-        ]
-        if clean:
-            latest = np.mean(np.stack(clean), axis=0)[None]
-            history = [memory["history"], latest.astype(np.float32)]
-            memory = memory | {"history": np.concatenate(history)[-10:]}
-        return selections, memory
+        return selections, memory | {"selector": selector}
 
     def _checked(self, selection, rows, k, epoch) -> base.Selection:
-        """Maps a selection to the whole training set; nobody trusted: all."""
+        """Says what is odd about a selection; nobody trusted: all are."""
         if not len(selection.labelled):
             logger.warning(
                 "network %d trusts no sample in epoch %d; all are trained on",
@@ -192,9 +191,7 @@ class Trainer:
                 "counts as one in the class prior",
                 *(k, names, epoch),
             )
-        if len(rows) == len(self.info.labels):
-            return selection
-        return self._spread(selection, rows)
+        return selection
 
     def _spread(self, selection, rows) -> base.Selection:
         """Moves a pool's selection to rows of the whole training set."""
@@ -248,25 +245,33 @@ class Trainer:
         start = states
         if phase.peer == "epoch_start":  # the originals will be donated
             start = jax.tree.map(lambda leaf: leaf.copy(), states)
-        selections, memory = self.select(epoch, phase, pooled, memory)
+        others = [(k + 1) % len(nets) for k in nets]
+        teachers = others if phase.taught_by == "peer" else list(nets)
+        each = phase.order == "select_train_each"
+        selections, memory = self.select(
+            epoch, phase, pooled, memory, teachers[:1] if each else nets
+        )
         facts: dict[str, Any] = {"terms": [], "steps": [], "images": 0}
-        facts["selections"] = selections
         for k in nets:
-            if k and phase.order == "select_train_each":
+            if teachers[k] not in selections:
                 fresh = sharding.fetch(self.infer_pools(epoch, phase, states))
-                selections, memory = self.select(epoch, phase, fresh, memory)
-            other = (k + 1) % len(nets)
+                chosen, memory = self.select(
+                    epoch, phase, fresh, memory, [teachers[k]]
+                )
+                selections |= chosen
             shown = states if phase.peer == "updated" else start
             peer = None
             if phase.peer != "none":
-                peer = step.variables(shown[other])
-            teacher = {"peer": other, "self": k}[phase.taught_by]
+                peer = step.variables(shown[others[k]])
             states[k], terms, steps, images = self._train_one(
-                epoch, k, phase, states[k], peer, selections[teacher], progress
+                *(epoch, k, phase, states[k], peer),
+                *(selections[teachers[k]], progress),
             )
             facts["terms"].append(terms)
             facts["steps"].append(steps)
             facts["images"] += images
+        facts["selections"] = [selections[k] for k in nets]
+        memory = _with_history(memory, facts["selections"])
         return self.method.end_epoch(phase, states), memory, facts
 
     def _train_one(self, epoch, k, phase, state, peer, selection, progress):
@@ -323,6 +328,20 @@ class Trainer:
             images += sum(len(stream["index"]) for stream in batch.values())
             progress(k, i + 1, steps, images)
         return state, sums, steps, images
+
+
+def _with_history(memory: dict, selections: list[base.Selection]) -> dict:
+    """Keeps the mean clean probability of the last ten selecting epochs."""
+    clean = [
+        s.clean_probability
+        for s in selections
+        if s.clean_probability is not None
+    ]
+    if not clean:
+        return memory
+    latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)
+    history = np.concatenate([memory["history"], latest])[-10:]
+    return memory | {"history": history}
 
 
 def vote(

@@ -203,11 +203,26 @@ def test_in_turn_selects_for_all_before_training_any(make):
 def test_select_train_each_selects_anew_before_each_network(make):
     selector = Recorder([0, 1, 2])
     each = phase(selector=selector, order="select_train_each")
+    result = run(make(each))
+    calls = [(c.k, c.weights) for c in selector.calls]
+    # Network 1 is selected for after network 0 has moved; each one once.
+    assert calls == [(0, [100, 100]), (1, [98, 100])]
+    assert len(result.memory["history"]) == 1
+    assert len(result.facts[0]["selections"]) == 2
+
+
+def test_select_train_each_selects_for_the_teacher(make):
+    selector = Recorder([0, 1, 2])
+    each = phase(selector=selector, order="select_train_each", taught_by="peer")
     run(make(each))
-    first, *later = [(c.k, c.weights) for c in selector.calls]
-    assert first == (0, [100, 100])
-    # Network 1 is selected for after network 0 has moved.
-    assert later[-1] == (1, [98, 100])
+    calls = [(c.k, c.weights) for c in selector.calls]
+    assert calls == [(1, [100, 100]), (0, [98, 100])]
+
+
+@pytest.mark.parametrize("field", ["order", "peer", "taught_by"])
+def test_unknown_words_in_a_phase_are_refused(field):
+    with pytest.raises(ValueError, match=field):
+        phase(**{field: "sometimes"})
 
 
 @pytest.mark.parametrize("peer, seen", [("updated", 98), ("epoch_start", 100)])
@@ -295,6 +310,15 @@ def test_pool_is_mapped_to_rows_of_the_whole_set(make):
     assert terms["labels"] == LABELS[6] + LABELS[5]
     assert terms["images"] == 11 and terms["extra"] == 1 + 4
     assert not len(result.memory["history"])
+
+
+def test_a_reordered_pool_of_everything_is_mapped_too(make):
+    selector = Recorder([0, 1])
+    order = np.arange(SIZE)[::-1]
+    subset = phase(selector=selector, pool=lambda epoch, k, rng: order)
+    result = run(make(subset, num_nets=1))
+    (chosen,) = result.facts[0]["selections"]
+    np.testing.assert_array_equal(chosen.labelled, order[:2])
 
 
 def test_every_network_has_a_pool_of_its_own(make):
@@ -422,7 +446,6 @@ def test_enter_is_called_at_the_start_of_phases_only(
     monkeypatch.setattr(train, "Trainer", lambda config, dataset: trainer)
     monkeypatch.setattr(data, "load", lambda config: DATASET)
     monkeypatch.setattr(train.outcome, "write", lambda *args: {"done": True})
-    monkeypatch.setattr(train, "_enable_compilation_cache", lambda: None)
     assert train.run(configuration(4), str(tmp_path / "run")) == {"done": True}
     # Four steps an epoch of warm-up, one in the second phase.
     assert entered[0] == (0, [100, 100], {})

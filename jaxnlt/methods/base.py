@@ -131,9 +131,11 @@ class Phase:
       taught_by: 'peer' trains a network on its peer's selection, 'self' on
         its own.
       order: 'in_turn' selects for all networks, then trains one after the
-        other; 'select_train_each' selects anew before each.
+        other; 'select_train_each' selects for a network's teacher just before
+        the network is trained.
       peer: 'updated' shows a network its peer as it is, 'epoch_start' as it
-        was before this epoch's first step, 'none' not at all.
+        was before this epoch's first step (training both at once is the same),
+        'none' not at all.
       trainable: whether a parameter, named by its path, is trained; others
         keep value and momentum.
       pool: (epoch, k, rng) -> rows that are inferred for selection; None
@@ -155,6 +157,15 @@ class Phase:
     trainable: Callable[[tuple[str, ...]], bool] = lambda path: True
     pool: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
     weight_decay: float | None = None
+
+    def __post_init__(self):
+        for name, known in (
+            ("taught_by", ("self", "peer")),
+            ("order", ("in_turn", "select_train_each")),
+            ("peer", ("none", "updated", "epoch_start")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Phase.{name} must be one of {known}")
 
 
 class Net:
