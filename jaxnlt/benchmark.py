@@ -70,11 +70,10 @@ def measure(
     Raises:
       UserError: bad fields, or files that the benchmark needs.
     """
-    for name, value in (("repeats", repeats), ("steps", steps)):
-        if value < 1:
-            raise UserError(f"--{name}: must be at least 1, is {value}")
-    if samples < 0:
-        raise UserError(f"--samples: must not be negative, is {samples}")
+    asked = (("repeats", repeats, 1), ("steps", steps, 1))
+    for name, value, least in (*asked, ("samples", samples, 0)):
+        if value < least:
+            raise UserError(f"--{name}: must be at least {least}, is {value}")
     load = [round(value, 2) for value in os.getloadavg()]
     config = config.copy_and_resolve_references()
     dataset, origin = _dataset(config)
@@ -292,9 +291,8 @@ def _selection(
             *(everyone, 0, info, memory, epoch, np.random.default_rng(0))
         )
         times.append(time.perf_counter() - began)
-    return _row(
-        f"selection for {phase.name}, host", 0.0, statistics.median(times), size
-    )
+    median = statistics.median(times)
+    return _row(f"selection for {phase.name}, host", 0.0, median, size)
 
 
 def table(result: dict[str, Any], config) -> str:

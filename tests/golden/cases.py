@@ -68,15 +68,19 @@ def read(path: pathlib.Path) -> list[Case]:
     ]
 
 
-def golden(*stems: str):
-    """Parametrises a test over every case of the named files, as ``case``."""
+def golden(*stems: str, keep=lambda cases: cases):
+    """Parametrises a test over the cases of the named files, as ``case``.
+
+    ``keep`` takes those out that the project does not reproduce; they are
+    listed at the end as not consumed.
+    """
     cases = [
         case
         for stem in stems
         if (path := FOLDER / f"{stem}.npz").exists()
         for case in read(path)
     ]
-    return pytest.mark.parametrize("case", cases, ids=repr)
+    return pytest.mark.parametrize("case", keep(cases), ids=repr)
 
 
 def unconsumed() -> list[str]:

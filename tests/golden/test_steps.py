@@ -108,7 +108,13 @@ def test_semi_supervised_steps(case, dtype):
     batch_size = len(case["it0__y"])
     iterations = int(case["num_iter"])
     with precision(dtype):
-        for label in ("zero", "arange"):
+        labels = [
+            label
+            for label in ("zero", "arange")
+            if f"it0__total_loss__{label}_f64" in case
+        ]
+        assert labels
+        for label in labels:
             method = tiny.method(
                 np.arange(len(counts)),
                 len(counts),
@@ -159,7 +165,11 @@ def test_semi_supervised_steps(case, dtype):
                 )
                 close(targets[0], expected("targets_x"), dtype)
                 close(targets[1], expected("targets_u"), dtype)
-                if j == 0:
+                contrast = expected("sbcl_loss")
+                # No confident row: the authors divide 0 by 0 and go on with
+                # NaN; the term is 0 here, and nothing after it compares.
+                defined = np.isfinite(contrast)
+                if j == 0 and defined:
                     check_grads(
                         case,
                         *(label, method, state, peer),
@@ -176,11 +186,15 @@ def test_semi_supervised_steps(case, dtype):
                     ("loss_balanced_ce", "Lx_bal"),
                     ("loss_balanced_mse", "Lu_bal"),
                     ("loss_penalty", "penalty"),
-                    ("loss_contrast", "sbcl_loss"),
                     ("loss_midl", "midl_loss"),
-                    ("loss", "total_loss"),
                 ):
                     close(terms[ours], expected(theirs), dtype)
+                if not defined:
+                    assert terms["loss_contrast"] == 0
+                    assert np.isfinite(terms["loss"])
+                    break
+                close(terms["loss_contrast"], contrast, dtype)
+                close(terms["loss"], expected("total_loss"), dtype)
                 memory = expected("memory_after")
                 close(valid(state["carry"]), memory, dtype, grad=True)
                 prefix, suffix = f"{it}params_after__", f"__{label}_f64"
