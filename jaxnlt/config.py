@@ -172,6 +172,42 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
     )
 
 
+def semi_fields(small: bool) -> dict[str, Any]:
+    """Fields of the semi-supervised stage that DivideMix's kin share.
+
+    Args:
+      small: whether the benchmark is `digits`, whose schedule is shorter.
+
+    Returns:
+      Field names and values.
+
+    Source: papers/dividemix_rolt.md section 1.
+    """
+    return {
+        # First semi-supervised epoch.
+        "warmup": 15 if small else 30,
+        "lambda_u": 25.0,
+        "ramp": 8.0 if small else 16.0,
+        "alpha": 4.0,
+        "sharpen_temperature": 0.5,
+        "p_threshold": 0.5,
+        # WebVision and Clothing1M leave the squared error out.
+        "unlabelled_loss": True,
+        # Mean sum p log p in warm-up, against asymmetric noise.
+        "confidence_penalty": False,
+    }
+
+
+def gmm_fields() -> dict[str, Any]:
+    """Fields of `dividemix.LossGMM`, DivideMix's loss mixture."""
+    return {
+        "average_losses": 1,
+        "gmm_max_iter": 10,
+        "gmm_tol": 1e-2,
+        "gmm_reg_covar": 5e-4,
+    }
+
+
 def _get(config, path: str):
     return reduce(operator.getitem, path.split("."), config)
 

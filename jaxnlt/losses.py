@@ -101,6 +101,21 @@ def prior_penalty(logits: Array) -> Array:
     return -jnp.mean(log_mean) - jnp.log(jnp.asarray(classes, logits.dtype))
 
 
+def negative_entropy(logits: Array) -> Array:
+    r"""Negative entropy :math:`\sum_c p_c \log p_c` of the prediction.
+
+    Args:
+      logits: [B, C].
+
+    Returns:
+      [B] values in nats, finite where a probability underflows.
+
+    Source: DivideMix section 3.1 (confidence penalty against asymmetric noise).
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    return jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
 def class_balanced_contrastive(
     features: Array, targets: Array, prototypes: Array, temperature: float
 ) -> Array:

@@ -61,6 +61,14 @@ def gmm_probability(values: Array, seed: int = 0, **settings) -> Array:
     return mixture.predict_proba(values)[:, mixture.means_.argmin()]
 
 
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Cross-entropy with integer labels, float64[N], in nats."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(-1))
+    return log_sum - shifted[np.arange(len(labels)), labels]
+
+
 def per_class_gmm(values: Array, labels: Array, num_classes: int, seed=0):
     """`gmm_probability` fitted within every given class by itself.
 

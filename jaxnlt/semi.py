@@ -139,3 +139,70 @@ def terms(logits: Array, targets: Array, num_labelled: int, prior=0.0):
     )
     unlabelled = losses.brier(logits[num_labelled:], targets[num_labelled:])
     return jnp.mean(labelled), jnp.mean(unlabelled)
+
+
+def two_view_targets(net, params, x, u, temperature: float):
+    """Sharpened targets of both sides, each from its first two views.
+
+    Unlabelled rows are guessed by both networks on both views, labelled rows
+    refined by the trained network alone.  Train-mode passes run in the order
+    u1, u2, x1, x2.
+
+    Args:
+      net: `methods.base.Net`.
+      params: of the trained network.
+      x: `views`, `labels`, `weights` of the labelled batch.
+      u: `views` of the unlabelled batch.
+      temperature: of the sharpening.
+
+    Returns:
+      [Bx, C] and [Bu, C] probabilities, without gradient.
+
+    Source: DivideMix eq. 3-5.
+    """
+    head = ("logits",)
+    own_u = [net.guess(params, view, head)["logits"] for view in u["views"][:2]]
+    own_x = [net.guess(params, view, head)["logits"] for view in x["views"][:2]]
+    peer_u = [net.peer(view, head)["logits"] for view in u["views"][:2]]
+    guessed = mean_probs(own_u + peer_u)
+    refined = refine(x["labels"], mean_probs(own_x), x["weights"])
+    return sharpen(refined, temperature), sharpen(guessed, temperature)
+
+
+def mixed_batch(x_views, u_views, targets_x, targets_u, draws):
+    """Mixes two views of both sides across the whole batch.
+
+    Args:
+      x_views: two [Bx, ...] labelled views.
+      u_views: two [Bu, ...] unlabelled views.
+      targets_x: [Bx, C].
+      targets_u: [Bu, C].
+      draws: `coefficient` and `permutation` of 2 Bx + 2 Bu rows.
+
+    Returns:
+      Mixed images and targets, rows in the order x1, x2, u1, u2.
+
+    Source: DivideMix, algorithm 1, MixMatch.
+    """
+    images = jnp.concatenate([*x_views, *u_views])
+    targets = jnp.concatenate([targets_x, targets_x, targets_u, targets_u])
+    mix = (draws["coefficient"], draws["permutation"])
+    return mixup(images, *mix), mixup(targets, *mix)
+
+
+def ramp_time(batch, selection, batch_size: int):
+    """Time in epochs as the ramp of DivideMix's kin counts it.
+
+    An epoch has `num_labelled // batch_size + 1` parts, one too many where the
+    batch size divides.
+
+    Args:
+      batch: `epoch` and `step`.
+      selection: `num_labelled`.
+      batch_size: labelled rows a step.
+
+    Returns:
+      Scalar.
+    """
+    parts = selection["num_labelled"] // batch_size + 1
+    return batch["epoch"] + batch["step"] / parts

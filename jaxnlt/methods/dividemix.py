@@ -1,0 +1,161 @@
+"""DivideMix: two networks divide the data for each other and mix it.
+
+Li, Socher, Hoi, "DivideMix: Learning with Noisy Labels as Semi-supervised
+Learning", ICLR 2020, arXiv 2002.07394.
+
+Warm-up on all given labels, then every epoch a two-component mixture of each
+network's losses divides the data for its peer; MixMatch with co-guessing and
+co-refinement trains on the division.  SMR, RoLT+, TABASCO and SFA start here.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnlt import losses, selection, semi
+from jaxnlt.methods import base
+
+
+class LossGMM(base.Selector):
+    """One mixture of the min-max normalised losses of all samples.
+
+    Args:
+      options: `p_threshold`, `average_losses` (how many past selections to
+        average), `gmm_max_iter`, `gmm_tol`, `gmm_reg_covar`.
+    """
+
+    outputs = ("logits",)
+
+    def __init__(self, options):
+        self.options = options
+
+    def init_memory(self):
+        return {"losses": []}
+
+    def select(self, outputs, k, data, memory, epoch, rng):
+        options = self.options
+        losses_now = selection.min_max(
+            selection.cross_entropy(outputs[k]["logits"], data.labels)
+        )
+        history = [*memory["losses"], losses_now][-options.average_losses :]
+        clean = selection.gmm_probability(
+            np.mean(history, axis=0),
+            int(rng.integers(2**31)),
+            max_iter=options.gmm_max_iter,
+            tol=options.gmm_tol,
+            reg_covar=options.gmm_reg_covar,
+        )
+        divided = divide(clean, options.p_threshold, data)
+        return divided, {"losses": history}
+
+
+def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
+    """Trusts samples whose clean probability is above the threshold.
+
+    Args:
+      clean: float[N] clean probability, also the weight of the given label.
+      threshold: strict lower bound.
+      data: labels and number of classes.
+
+    Returns:
+      The selection, with counts of the trusted samples.
+    """
+    labelled = np.flatnonzero(clean > threshold)
+    return base.Selection(
+        labelled=labelled,
+        unlabelled=np.flatnonzero(~(clean > threshold)),
+        weights=clean,
+        counts=np.bincount(data.labels[labelled], minlength=data.num_classes),
+        clean_probability=clean,
+    )
+
+
+class Method(base.Method):
+    """DivideMix; subclasses replace the selector, a phase or the loss."""
+
+    num_nets = 2
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.options = config[config.method]
+        self.warmup = base.Phase(
+            name="warmup",
+            loss=self.warmup_loss,
+            streams=base.single_stream(config.warmup_batch_size),
+            views={"x": ("weak",)},
+        )
+        self.semi = self.semi_phase()
+
+    def semi_phase(self) -> base.Phase:
+        """The semi-supervised phase, trained on the peer's division."""
+        batch = self.config.batch_size
+        return base.Phase(
+            name="semi",
+            loss=self.semi_loss,
+            streams=base.split_streams(batch, batch),
+            views={"x": ("weak", "weak"), "u": ("weak", "weak")},
+            draws=lambda key, sizes: semi.mixup_draws(
+                key, self.options.alpha, 2 * (sizes["x"] + sizes["u"])
+            ),
+            selector=self.selector(),
+            taught_by="peer",
+            peer="updated",
+        )
+
+    def selector(self) -> base.Selector:
+        """Whom to trust."""
+        return LossGMM(self.options)
+
+    def phases(self):
+        return (self.warmup, self.semi)
+
+    def phase(self, epoch):
+        return self.warmup if epoch < self.options.warmup else self.semi
+
+    def warmup_loss(self, net, params, batch, draws, selection, carry):
+        """Cross-entropy, with the confidence penalty if asked for."""
+        (images,) = batch["x"]["views"]
+        logits = net(params, images, ("logits",))["logits"]
+        ce = jnp.mean(losses.cross_entropy(logits, batch["x"]["labels"]))
+        terms = {"loss_ce": ce}
+        if self.options.confidence_penalty:
+            penalty = jnp.mean(losses.negative_entropy(logits))
+            terms["loss_negative_entropy"] = penalty
+            ce = ce + penalty
+        return ce, carry, terms
+
+    def semi_loss(self, net, params, batch, draws, selection, carry):
+        """Cross-entropy, ramped squared error and prior penalty, all mixed.
+
+        Source: DivideMix eq. 9-12.
+        """
+        options, x, u = self.options, batch["x"], batch["u"]
+        targets_x, targets_u = semi.two_view_targets(
+            net, params, x, u, options.sharpen_temperature
+        )
+        images, targets = semi.mixed_batch(
+            x["views"][:2], u["views"][:2], targets_x, targets_u, draws
+        )
+        num_x = 2 * len(targets_x)
+        if not options.unlabelled_loss:  # partners still come from all rows
+            images, targets = images[:num_x], targets[:num_x]
+        out = net(params, images, self.vote)
+        terms, total = self.mixed_terms(out, targets, num_x, selection)
+        terms["loss_penalty"] = losses.prior_penalty(out["logits"])
+        total += terms["loss_penalty"]
+        if options.unlabelled_loss:
+            time = semi.ramp_time(batch, selection, self.config.batch_size)
+            ramp = semi.ramp(time, options.warmup, options.ramp)
+            terms["lambda_u"] = options.lambda_u * ramp
+            # Copies of labelled rows, where nothing is unlabelled, weigh 0.
+            some = selection["num_unlabelled"] > 0
+            squares = sum(v for k, v in terms.items() if k.endswith("mse"))
+            total += jnp.where(some, terms["lambda_u"], 0) * squares
+        return total, carry, terms
+
+    def mixed_terms(self, out, targets, num_x, selection):
+        """Terms of the mixed batch, and the sum of those without a ramp."""
+        ce, mse = semi.terms(out["logits"], targets, num_x)
+        terms = {"loss_ce": ce}
+        if self.options.unlabelled_loss:
+            terms["loss_mse"] = mse
+        return terms, ce
