@@ -8,19 +8,6 @@ Numbers: papers/dividemix_rolt.md section 1 of the project's notes.
 
 from jaxnlt import config as lib
 
-# (benchmark, noise, rate) -> lambda_u: the paper's appendix, table 7, as its
-# author confirmed it in the repository's issues 9, 10, 15, 26, 41.  The
-# release's default of 25 does not reproduce the 0 rows.
-LAMBDA_U = {
-    ("cifar10", "sym_count", 0.2): 0.0,
-    ("cifar10", "sym_count", 0.5): 25.0,
-    ("cifar10", "asym", 0.4): 0.0,
-    ("cifar100", "sym_count", 0.2): 25.0,
-    ("cifar100", "sym_count", 0.5): 150.0,
-    ("cifar100", "sym_count", 0.8): 150.0,
-    ("cifar100", "sym_count", 0.9): 150.0,
-}
-
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
@@ -33,10 +20,12 @@ def get_config(arg=None):
     if not small:
         config.epochs = 301
         config.optimizer.drops = (150,)
-        fields["warmup"] = 10 if config.benchmark == "cifar10" else 30
-    cell = (config.benchmark, config.data.noise, config.data.rate)
-    if not released:
-        fields["lambda_u"] = LAMBDA_U.get(cell, fields["lambda_u"])
+        ten_classes = config.benchmark in ("cifar10", "cifar10n")
+        fields["warmup"] = 10 if ten_classes else 30
+    if not released:  # the release's default is 25 whatever the noise
+        fields["lambda_u"] = lib.published_lambda_u(
+            config.data, config.benchmark
+        )
     if config.data.rate == 0.9:
         fields["average_losses"] = 5
         if not released:  # issue 10

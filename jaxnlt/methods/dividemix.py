@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, selection, semi
+from jaxnlt.errors import UserError
 from jaxnlt.methods import base
 
 
@@ -19,33 +20,51 @@ class LossGMM(base.Selector):
     """One mixture of the min-max normalised losses of all samples.
 
     Args:
-      options: `p_threshold`, `average_losses` (how many past selections to
-        average), `gmm_max_iter`, `gmm_tol`, `gmm_reg_covar`.
+      options: `p_threshold`, `average_losses` (over how many selections, this
+        one included, a sample's loss is averaged), `gmm_max_iter`, `gmm_tol`,
+        `gmm_reg_covar`.
+
+    Raises:
+      UserError: `average_losses` is not positive.
+
+    Source: DivideMix section 3.2 and appendix A (averaging at 90 % noise).
     """
 
     outputs = ("logits",)
 
     def __init__(self, options):
         self.options = options
+        if options.average_losses < 1:
+            raise UserError(
+                "average_losses: must be at least 1, is "
+                f"{options.average_losses}"
+            )
 
     def init_memory(self):
-        return {"losses": []}
+        """Normalised losses [h, N] of the selections to average, oldest first.
+
+        Before the first selection there are none, and N is not known.
+        """
+        return {"losses": np.zeros((0, 0))}
 
     def select(self, outputs, k, data, memory, epoch, rng):
         options = self.options
         losses_now = selection.min_max(
             selection.cross_entropy(outputs[k]["logits"], data.labels)
         )
-        history = [*memory["losses"], losses_now][-options.average_losses :]
+        latest = options.average_losses
+        history = np.stack([*memory["losses"], losses_now])[-latest:]
+        # The oldest of a full history leaves before the next one comes.
+        kept = history[max(0, len(history) + 1 - latest) :]
         clean = selection.gmm_probability(
-            np.mean(history, axis=0),
+            history.mean(0),
             int(rng.integers(2**31)),
             max_iter=options.gmm_max_iter,
             tol=options.gmm_tol,
             reg_covar=options.gmm_reg_covar,
         )
         divided = divide(clean, options.p_threshold, data)
-        return divided, {"losses": history}
+        return divided, {"losses": kept}
 
 
 def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
@@ -69,6 +88,13 @@ def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
     )
 
 
+def given_label_loss(net, params, x):
+    """Mean cross-entropy of a batch's only view, and the logits [B, C]."""
+    (images,) = x["views"]
+    logits = net(params, images, ("logits",))["logits"]
+    return jnp.mean(losses.cross_entropy(logits, x["labels"])), logits
+
+
 class Method(base.Method):
     """DivideMix; subclasses replace the selector, a phase or the loss."""
 
@@ -77,13 +103,18 @@ class Method(base.Method):
     def __init__(self, config, data):
         super().__init__(config, data)
         self.options = config[config.method]
-        self.warmup = base.Phase(
-            name="warmup",
-            loss=self.warmup_loss,
-            streams=base.single_stream(config.warmup_batch_size),
-            views={"x": ("weak",)},
-        )
+        self.warmup = self.supervised_phase("warmup", self.warmup_loss)
         self.semi = self.semi_phase()
+
+    def supervised_phase(self, name: str, loss, **fields) -> base.Phase:
+        """One pass over all given labels, a weak view each."""
+        return base.Phase(
+            name=name,
+            loss=loss,
+            streams=base.single_stream(self.config.warmup_batch_size),
+            views={"x": ("weak",)},
+            **fields,
+        )
 
     def semi_phase(self) -> base.Phase:
         """The semi-supervised phase, trained on the peer's division."""
@@ -111,11 +142,17 @@ class Method(base.Method):
     def phase(self, epoch):
         return self.warmup if epoch < self.options.warmup else self.semi
 
+    def ce_loss(self, net, params, batch, draws, selection, carry):
+        """Mean cross-entropy with the given labels."""
+        ce, _ = given_label_loss(net, params, batch["x"])
+        return ce, carry, {"loss_ce": ce}
+
     def warmup_loss(self, net, params, batch, draws, selection, carry):
-        """Cross-entropy, with the confidence penalty if asked for."""
-        (images,) = batch["x"]["views"]
-        logits = net(params, images, ("logits",))["logits"]
-        ce = jnp.mean(losses.cross_entropy(logits, batch["x"]["labels"]))
+        """Cross-entropy, with the confidence penalty if asked for.
+
+        Source: DivideMix section 3.1.
+        """
+        ce, logits = given_label_loss(net, params, batch["x"])
         terms = {"loss_ce": ce}
         if self.options.confidence_penalty:
             penalty = jnp.mean(losses.negative_entropy(logits))

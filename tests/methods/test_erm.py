@@ -1,14 +1,17 @@
-"""The yardstick: plain and mixed cross-entropy."""
+"""The yardstick: every loss, resampling and the second phases."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import erm as erm_config
+from jaxnlt import metrics, train
 from jaxnlt.errors import UserError
 from jaxnlt.methods import base, erm
 from jaxnlt.selection import softmax
 
+from .. import runs
 from . import toy
 
 VARIABLES = toy.variables(0)
@@ -23,7 +26,8 @@ def make(arg=""):
 def batch():
     images = np.random.default_rng(0).normal(size=(4, toy.FEATURES))
     images = jnp.asarray(images, jnp.float32)
-    return {"x": {"views": (images,), "labels": jnp.asarray(LABELS)}}
+    x = {"views": (images,), "labels": jnp.asarray(LABELS)}
+    return {"x": x | {"index": jnp.arange(4)}}
 
 
 def loss(method, draws):
@@ -82,7 +86,10 @@ def test_fields_reach_the_method():
 @pytest.mark.parametrize(
     "arg, message",
     [
-        ("loss=focal", "^config.erm.loss: .*'focal'"),
+        ("loss=hinge", "^config.erm.loss: .*'hinge'"),
+        ("sampling=rare", "^config.erm.sampling: .*'rare'"),
+        ("second=third", "^config.erm.second: .*'third'"),
+        ("second=crt,num_nets=2", "^config.erm.num_nets: cRT trains one"),
         ("view=strongest", "^config.erm.view: .*'strongest'"),
         ("num_nets=0", "^config.erm.num_nets: must be at least 1, is 0"),
     ],
@@ -90,3 +97,179 @@ def test_fields_reach_the_method():
 def test_bad_fields_are_refused(arg, message):
     with pytest.raises(UserError, match=message):
         make(f",{arg}")
+
+
+def values(arg, carry=None, params=None):
+    """Value, carry and terms of the first phase on the toy network."""
+
+    def apply(variables, images, heads, train):
+        if heads == ("features",):
+            return {"features": images}, variables["batch_stats"]
+        return toy.apply(variables, images, heads, train)
+
+    params = params or VARIABLES["params"]
+    method = make(arg)
+    return method.phase(0).loss(
+        *(base.Net(apply, [], None), params, batch(), {}, {}, carry)
+    )
+
+
+def test_losses_by_their_formulas():
+    (images,) = batch()["x"]["views"]
+    p = np.exp(log_probs(images))[np.arange(4), LABELS]
+    expected = {
+        "focal": -((1 - p) ** 2) * np.log(p),
+        "gce": (1 - p**0.7) / 0.7,
+        "sce": -0.1 * np.log(p) + 4 * (1 - p),
+    }
+    for loss, value in expected.items():
+        total, _, terms = values(f",loss={loss}")
+        assert terms == {f"loss_{loss}": total}
+        np.testing.assert_allclose(total, value.mean(), rtol=1e-5)
+    prior = np.bincount(LABELS) / 4
+    logits = toy.apply(VARIABLES, images, ("logits",), False)[0]["logits"]
+    for loss in ("balanced_softmax", "logit_adjustment"):
+        balanced = softmax(np.asarray(logits) + np.log(prior))
+        expected = -np.log(balanced[np.arange(4), LABELS]).mean()
+        np.testing.assert_allclose(
+            values(f",loss={loss}")[0], expected, rtol=1e-5
+        )
+
+
+def test_elr_keeps_a_target_of_every_sample():
+    method = make(",loss=elr")
+    carry = method.init_carry()
+    assert carry["targets"].shape == (4, toy.CLASSES)
+    assert not carry["targets"].any()
+    total, carry, _ = values(",loss=elr", jax.tree.map(jnp.asarray, carry))
+    (images,) = batch()["x"]["views"]
+    p = np.exp(log_probs(images))
+    np.testing.assert_allclose(carry["targets"], 0.3 * p, atol=1e-3)
+    ce = -np.log(p[np.arange(4), LABELS])
+    inner = (np.asarray(carry["targets"]) * p).sum(-1)
+    expected = np.mean(ce + 3 * np.log(1 - inner))
+    np.testing.assert_allclose(total, expected, rtol=1e-2)
+
+
+def test_ldam_is_a_cosine_classifier():
+    params = {"logits": {"kernel": VARIABLES["params"]["logits"]}}
+    params["logits"]["bias"] = jnp.ones(toy.CLASSES)
+    method = make(",loss=ldam_drw")
+    total = values(",loss=ldam_drw", params=params)[0]
+    (images,) = batch()["x"]["views"]
+    kernel = np.asarray(params["logits"]["kernel"])
+    f = images / np.linalg.norm(images, axis=1, keepdims=True)
+    z = np.array(f @ (kernel / np.linalg.norm(kernel, axis=0)))
+    margins = 0.5 / np.bincount(LABELS) ** 0.25
+    z[np.arange(4), LABELS] -= margins[LABELS]
+    expected = -np.log(softmax(30 * z)[np.arange(4), LABELS]).mean()
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+
+    assert not method.train.trainable(("logits", "bias"))
+    assert method.train.trainable(("logits", "kernel"))
+    (state,) = method.end_epoch(method.train, [{"params": params}])
+    head = state["params"]["logits"]
+    np.testing.assert_allclose(
+        np.linalg.norm(head["kernel"], axis=0), 1, rtol=1e-6
+    )
+    assert not head["bias"].any()
+
+
+def test_drw_weighs_classes_from_the_second_phase_on():
+    method = make(",second=drw,epochs=10")
+    assert [method.phase(e).name for e in (0, 7, 8, 10)] == [
+        *("train", "train", "drw", "drw"),
+    ]
+    weights = (1 - 0.9999) / (1 - 0.9999 ** np.bincount(LABELS))
+    weights = weights[LABELS]
+    (images,) = batch()["x"]["views"]
+    ce = -log_probs(images)[np.arange(4), LABELS]
+    net = base.Net(toy.apply, [], None)
+    total, _, _ = method.phase(9).loss(
+        *(net, VARIABLES["params"], batch(), {}, {}, None)
+    )
+    expected = (weights * ce).sum() / weights.sum()
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_sampling_reaches_the_streams():
+    labels = np.repeat(np.arange(3), (40, 8, 2))
+    info = base.DataInfo(labels, 3)
+    for sampling, largest in (
+        *(("instance", 40), ("square_root", 30), ("class_balanced", 17)),
+    ):
+        config = erm_config.get_config(f"digits,sampling={sampling}")
+        with config.unlocked():
+            config.warmup_batch_size = 10
+        phase = erm.Method(config, info).phase(0)
+        rows = phase.streams(base.trust_all(info), np.random.default_rng(0))
+        assert rows["x"].shape == (5, 10)
+        assert abs((labels[rows["x"]] == 0).sum() - largest) <= 1
+
+
+@pytest.fixture(scope="module")
+def two_phases(tmp_path_factory):
+    """States of runs before and in the second phase."""
+    states = {}
+    for second in ("crt", "tau_norm"):
+        config = runs.tiny("erm", f"digits,second={second},epochs=2")
+        entered = []
+        enter = erm.Method.enter
+
+        def keep(self, epoch, states, memory, entered=entered, enter=enter):
+            after, memory = enter(self, epoch, states, memory)
+            entered.append(jax.device_get((states, after)))
+            return after, memory
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(erm.Method, "enter", keep)
+            folder = tmp_path_factory.mktemp(second)
+            train.run(config, folder)
+        records = metrics.read_jsonl(folder / "metrics.jsonl")
+        assert [r["phase"] for r in records] == ["train", second]
+        states[second] = entered[1]
+    return states
+
+
+def test_crt_begins_with_a_new_classifier(two_phases):
+    ((before,), (after,)) = two_phases["crt"]
+    kernels = [s["params"]["logits"]["kernel"] for s in (before, after)]
+    assert kernels[0].shape == kernels[1].shape
+    assert not np.allclose(*kernels)
+    assert not after["opt_state"].trace["logits"]["kernel"].any()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        before["params"]["backbone"],
+        after["params"]["backbone"],
+    )
+    method = make(",second=crt")
+    phase = method.second
+    assert phase.trainable(("logits", "kernel"))
+    assert not phase.trainable(("backbone", "conv", "kernel"))
+
+
+def test_tau_norm_rescales_the_classifier(two_phases):
+    ((_,), (after,)) = two_phases["tau_norm"]
+    head = after["params"]["logits"]
+    np.testing.assert_allclose(
+        np.linalg.norm(head["kernel"], axis=0), 1, rtol=1e-5
+    )
+    assert not head["bias"].any()
+
+
+@pytest.mark.parametrize("loss", ["ldam_drw", "elr"])
+def test_a_run(loss, tmp_path):
+    config = runs.tiny("erm", f"digits,loss={loss},epochs=2")
+    train.run(config, tmp_path)
+    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
+    second = "drw" if loss == "ldam_drw" else "train"
+    assert [r["phase"] for r in records] == ["train", second]
+    assert all(np.isfinite(r["loss"]) for r in records)
+
+
+def test_a_second_phase_needs_its_first_epoch():
+    config = erm_config.get_config("digits")
+    with config.unlocked():
+        config.erm.second = "crt"
+    with pytest.raises(UserError, match="^config.erm.second_start: .*is 0"):
+        erm.Method(config, base.DataInfo(LABELS, toy.CLASSES))

@@ -1,0 +1,81 @@
+"""RoLT and RoLT+ (Wei et al., arXiv 2108.11569).
+
+    python -m jaxnlt.main --config=configs/rolt.py
+    python -m jaxnlt.main --config=configs/rolt.py:digits,loss=ldam
+    python -m jaxnlt.main --config=configs/rolt.py:cifar10,plus=True
+
+Numbers: papers/dividemix_rolt.md sections 4 and 6 of the project's notes.
+"""
+
+from jaxnlt import config as lib
+
+
+def get_config(arg=None):
+    """The configuration of one benchmark; see `:help` for the keys."""
+    arg = lib.parse(
+        arg,
+        plus=(bool, False, "RoLT+: DivideMix that selects as RoLT does"),
+        loss=(str, "ce", "loss of RoLT: ce or ldam"),
+        drw=(bool, True, "deferred re-weighting of RoLT's classes"),
+    )
+    config = lib.base(arg)
+    return (_plus if arg["plus"] else _single)(config, arg)
+
+
+def _single(config, arg):
+    config.method = "rolt"
+    small = config.benchmark == "digits"
+    if not small:
+        config.epochs = 200
+        config.optimizer.learning_rate = 0.1
+        config.optimizer.weight_decay = 2e-4
+    config.optimizer.drops = (31, 35) if small else (159, 179)
+    config.optimizer.drop_factor = 0.01
+    config.rolt = {
+        "loss": arg["loss"],
+        # First epoch with soft labels, and with deferred re-weighting.
+        "soft_start": 16 if small else 80,
+        "drw": arg["drw"],
+        "drw_start": 32 if small else 160,
+        "drw_beta": 0.9999,
+        "ldam_margin": 0.5,
+        "ldam_scale": 30.0,
+        # Epochs over which the learning rate rises.
+        "lr_rise": 1.0 if small else 5.0,
+        "ensemble_decay": 0.6,
+        # The release divides the running mean by its correction over and over.
+        "ensembling": "compounding" if arg["as_released"] else "standard",
+        # 'ncm' votes by the centroids of the epoch's start.
+        "vote_by": "logits",
+    }
+    return lib.finish(
+        config,
+        arg,
+        boundaries=("rolt.soft_start", "rolt.drw_start"),
+        durations=("rolt.lr_rise",),
+    )
+
+
+def _plus(config, arg):
+    config.method = "rolt_plus"
+    small = config.benchmark == "digits"
+    fields = lib.semi_fields(small) | lib.gmm_fields()
+    del fields["average_losses"]
+    if not small:
+        config.epochs = 300
+        config.optimizer.drops = (150,)
+        ten_classes = config.benchmark in ("cifar10", "cifar10n")
+        balanced = 10 if ten_classes else 30
+        fields["warmup"] = balanced if config.data.imb == 1 else 50
+    config.rolt_plus = fields | {
+        # What the mixtures are fitted on: 'loss' or 'dist'ance.
+        "basis": "dist",
+        # One mixture a given class, or one for all.
+        "per_class": True,
+    }
+    return lib.finish(
+        config,
+        arg,
+        boundaries=("rolt_plus.warmup",),
+        durations=("rolt_plus.ramp",),
+    )

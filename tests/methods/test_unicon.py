@@ -1,0 +1,100 @@
+"""UNICON: phases, selection, streams and a run."""
+
+import numpy as np
+import pytest
+
+from configs import unicon as unicon_config
+from jaxnlt import metrics, train
+from jaxnlt.errors import UserError
+from jaxnlt.methods import base, unicon
+
+LABELS = np.arange(48) % 3
+
+
+def tiny(arg="digits", **fields):
+    config = unicon_config.get_config(arg)
+    small = {
+        "model.width": 4,
+        "model.blocks": (1, 1),
+        "batch_size": 16,
+        "warmup_batch_size": 16,
+        "max_steps": 2,
+        "eval_batch_size": 128,
+        "epochs": 2,
+        "unicon.warmup": 1,
+        "unicon.projection_dim": 4,
+    }
+    with config.unlocked():
+        config.update_from_flattened_dict(small | fields)
+    return config
+
+
+def make(arg="digits", **fields):
+    return unicon.Method(tiny(arg, **fields), base.DataInfo(LABELS, 3))
+
+
+def outputs(seed=0):
+    rng = np.random.default_rng(seed)
+    return [{"logits": rng.normal(size=(48, 3))} for _ in range(2)]
+
+
+def test_phases():
+    method = make()
+    assert method.phase(0) is method.warmup and method.phase(1) is method.semi
+    semi = method.semi
+    assert (semi.taught_by, semi.order, semi.peer) == (
+        *("self", "select_train_each", "updated"),
+    )
+    assert semi.views["u"] == ("weak", "weak", "strong", "strong")
+    assert not method.warmup.trainable(("embedding", "linear", "kernel"))
+    assert semi.trainable(("embedding", "linear", "kernel"))
+
+
+def test_selection_is_class_uniform_and_sets_the_pace():
+    method = make()
+    info = base.DataInfo(LABELS, 3)
+    chosen, _ = method.semi.selector.select(outputs(), 0, info, {}, 1, None)
+    assert len(set(chosen.counts)) == 1
+    share = chosen.shared["share"]
+    assert len(chosen.labelled) == 3 * int(share * 48 / 3)
+    both = np.concatenate([chosen.labelled, chosen.unlabelled])
+    np.testing.assert_array_equal(np.sort(both), np.arange(48))
+    rows = method.semi.streams(chosen, np.random.default_rng(0))
+    assert rows["x"].shape[1] == 16
+    pace = 8 * round(16 / (2 * share) / 8)
+    assert rows["u"].shape == (len(rows["x"]), min(max(pace, 8), 32))
+    exact = make("digits,as_released")
+    rows = exact.streams(chosen, np.random.default_rng(0))
+    assert rows["u"].shape[1] == int(16 / (2 * share))
+
+
+def test_equal_scores_select_nobody():
+    info = base.DataInfo(LABELS, 3)
+    flat = [{"logits": np.zeros((48, 3))}] * 2
+    for arg in ("digits", "digits,as_released"):
+        selector = make(arg).semi.selector
+        chosen, _ = selector.select(flat, 0, info, {}, 1, None)
+        assert len(chosen.labelled) == 0
+        assert np.isfinite(chosen.weights).all()
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("jsd_log", "10"),
+        ("unfilled", "some"),
+        ("unlabelled_batch", "most"),
+        ("cutoff_tau", 0.5),
+    ],
+)
+def test_bad_fields_are_refused(field, value):
+    with pytest.raises(UserError, match=f"^config.unicon.{field}: "):
+        make(**{f"unicon.{field}": value})
+
+
+def test_a_run(tmp_path):
+    train.run(tiny(), tmp_path)
+    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
+    assert [r["phase"] for r in records] == ["warmup", "semi"]
+    assert np.isfinite(records[1]["loss"])
+    assert records[1]["loss_contrast"] > 0
