@@ -23,13 +23,18 @@ def test_balanced_softmax(case, dtype):
         logits, soft = arrays(case, dtype, "logits", "soft_labels")
         hard, counts = jnp.asarray(case["labels"]), case["class_counts"]
         for kind, targets in (("hard", hard), ("soft", soft)):
-            value, grad = jax.value_and_grad(
+            value, grad = value_and_grad(
                 lambda z, t=targets: losses.balanced_softmax(
                     z, t, counts
                 ).mean()
             )(logits)
             close(value, case[f"loss_{kind}_f64"], dtype)
             close(grad, case[f"grad_logits_{kind}_f64"], dtype, grad=True)
+
+
+def value_and_grad(function, argnums=0, has_aux=False):
+    """Compiled as a whole: one by one the operations compile for seconds."""
+    return jax.jit(jax.value_and_grad(function, argnums, has_aux))
 
 
 def contrast(features, targets, prototypes, temperature, mask):
@@ -46,7 +51,7 @@ def test_supervised_contrast(case, dtype):
         features, prototypes = arrays(case, dtype, "features", "prototypes")
         targets = jax.nn.one_hot(case["labels"], len(prototypes), dtype=dtype)
         mask = jnp.ones(len(features), bool)
-        value, grads = jax.value_and_grad(contrast, (0, 2))(
+        value, grads = value_and_grad(contrast, (0, 2))(
             features, targets, prototypes, float(case["temperature"]), mask
         )
         close(value, case["loss_f64"], dtype)
@@ -66,7 +71,7 @@ def test_semi_contrast(case, dtype):
             case["targets"].max(-1), np.float32(case["conf_threshold"])
         )
         np.testing.assert_array_equal(mask, case["conf_mask"])
-        value, grads = jax.value_and_grad(contrast, (0, 2))(
+        value, grads = value_and_grad(contrast, (0, 2))(
             features,
             targets,
             prototypes,
@@ -100,7 +105,7 @@ def test_semi_losses(case, dtype):
             value += balanced[0] + 9.25 * balanced[1]
             return value, (*plain, *balanced, penalty)
 
-        (value, terms), grads = jax.value_and_grad(
+        (value, terms), grads = value_and_grad(
             total, (0, 1, 2, 3), has_aux=True
         )(*inputs)
         for term, name in zip(
@@ -181,7 +186,7 @@ def test_instance_discrimination(case, dtype):
                 midl_label=label,
                 midl_temperature=float(case["temperature"]),
             )
-            value, grad = jax.value_and_grad(
+            value, grad = value_and_grad(
                 lambda q, m=method: m.midl(q, jnp.asarray(unsure), carry, sizes)
             )(rows)
             if f"loss__{label}_f64" in case:

@@ -257,6 +257,7 @@ def test_sgd_trajectory(case):
             "momentum": float(case["momentum"]),
             "weight_decay": float(case[f"weight_decay{run}"]),
         }
+        update = jax.jit(partial(step.update, apply, phase, optimizer))
         j = 0
         while f"step{j}{run}_x" in case:
             batch = {
@@ -266,9 +267,7 @@ def test_sgd_trajectory(case):
                 }
             }
             rate = float(case[f"step{j}{run}_lr"])
-            state, terms = step.update(
-                *(apply, phase, optimizer, state, None, batch, {}, {}, rate)
-            )
+            state, terms = update(state, None, batch, {}, {}, rate)
             close_f4 = dict(rtol=1e-6, atol=1e-6)
             np.testing.assert_allclose(
                 terms["loss"], case[f"step{j}{run}_loss"], **close_f4

@@ -111,7 +111,7 @@ def select(trainer):
     """The selection of an epoch, from fetched outputs."""
     pooled = [[[out] for out in outputs()]]
     phase = trainer.method.phase(2)
-    trainer.select(2, phase, pooled, trainer.init_memory())
+    trainer.select(2, phase, pooled, trainer.init_memory(), [0])
 
 
 def evaluate(trainer):
