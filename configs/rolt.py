@@ -29,8 +29,8 @@ def _single(config, arg):
         config.epochs = 200
         config.optimizer.learning_rate = 0.1
         config.optimizer.weight_decay = 2e-4
-    config.optimizer.drops = (31, 35) if small else (159, 179)
-    config.optimizer.drop_factor = 0.01
+        config.optimizer.drops = (159, 179)
+        config.optimizer.drop_factor = 0.01
     config.rolt = {
         "loss": arg["loss"],
         # First epoch with soft labels, and with deferred re-weighting.

@@ -45,6 +45,28 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
+def mixup_cross_entropy(
+    logits: Array, labels: Array, partners: Array, coefficient: Array
+) -> Array:
+    r"""Cross-entropy of mixed rows, :math:`l\,H(y) + (1 - l)\,H(y_\pi)`.
+
+    Args:
+      logits: [B, C] of the mixed images.
+      labels: int[B] labels of the rows.
+      partners: int[B] labels of the rows they are mixed with.
+      coefficient: scalar l.
+
+    Returns:
+      [B] losses in nats.
+
+    Source: Zhang et al. 2018; SMR (papers/smr.md section 7).
+    """
+    own = cross_entropy(logits, labels)
+    other = cross_entropy(logits, partners)
+    coefficient = jnp.asarray(coefficient, logits.dtype)
+    return coefficient * own + (1 - coefficient) * other
+
+
 def balanced_softmax(
     logits: Array, targets: Array, counts: Array | np.ndarray
 ) -> Array:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxnlt import checkpoint, data, metrics, outcome, sharding, step
+from jaxnlt import checkpoint, data, macro, metrics, outcome, sharding, step
 from jaxnlt import config as config_lib
 from jaxnlt.data import noise
 from jaxnlt.errors import Once, UserError, logger
@@ -238,10 +238,11 @@ def _mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
 def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
     dataset = trainer.dataset
     scores, _ = vote(trainer.method, outputs, len(dataset.test), memory)
-    counts = dataset.true_counts
-    return metrics.test_metrics(
+    counts, labels = dataset.true_counts, dataset.test.labels
+    matrix = macro.confusion(scores.argmax(1), labels, dataset.num_classes)
+    return macro.macro_scores(matrix) | metrics.test_metrics(
         scores,
-        dataset.test.labels,
+        labels,
         dataset.given_counts if counts is None else counts,
         trainer.config.groups,
     )

@@ -46,6 +46,28 @@ TABLES = {
         ("DaSC, imb=1", 3, [f"{DASC},imb=1"]),
     ],
 }
+TABLES["digits-methods"] = [
+    *TABLES["digits"],
+    *(
+        (name, 3, [f"configs/{line}"])
+        for name, line in (
+            ("DivideMix", "dividemix.py:digits"),
+            ("SMR", "smr.py:digits"),
+            ("SFA", "sfa.py:digits"),
+            ("TABASCO", "tabasco.py:digits"),
+            ("UNICON", "unicon.py:digits"),
+            ("RoLT", "rolt.py:digits"),
+            ("RoLT+", "rolt.py:digits,plus"),
+            ("balanced softmax", "erm.py:digits,loss=balanced_softmax"),
+            ("LDAM-DRW", "erm.py:digits,loss=ldam_drw"),
+            ("logit adjustment", "erm.py:digits,loss=logit_adjustment"),
+            ("GCE", "erm.py:digits,loss=gce"),
+            ("SCE", "erm.py:digits,loss=sce"),
+            ("ELR", "erm.py:digits,loss=elr"),
+            ("focal", "erm.py:digits,loss=focal"),
+        )
+    ),
+]
 COLUMNS = (
     ("last 10", "mean_last10_test_accuracy"),
     ("best", "best_test_accuracy"),

@@ -13,26 +13,6 @@ from jaxnlt import losses, semi
 from jaxnlt.methods import dividemix
 
 
-def mixup_cross_entropy(logits, labels, partners, coefficient):
-    r"""Cross-entropy of mixed rows, :math:`l\,H(y) + (1 - l)\,H(y_\pi)`.
-
-    Args:
-      logits: [B, C] of the mixed images.
-      labels: int[B] labels of the rows.
-      partners: int[B] labels of the rows they are mixed with.
-      coefficient: scalar l.
-
-    Returns:
-      [B] losses in nats.
-
-    Source: papers/smr.md section 7.
-    """
-    own = losses.cross_entropy(logits, labels)
-    other = losses.cross_entropy(logits, partners)
-    coefficient = jnp.asarray(coefficient, logits.dtype)
-    return coefficient * own + (1 - coefficient) * other
-
-
 class Method(dividemix.Method):
     """SMR: two more kinds of supervised epochs, DivideMix's selection."""
 
@@ -79,7 +59,7 @@ class Method(dividemix.Method):
         labels, partner = batch["x"]["labels"], draws["permutation"]
         mixed = semi.mixup(images, draws["coefficient"], partner)
         logits = net(params, mixed, ("logits",))["logits"]
-        values = mixup_cross_entropy(
+        values = losses.mixup_cross_entropy(
             logits, labels, labels[partner], draws["coefficient"]
         )
         ce = jnp.mean(values)

@@ -45,7 +45,7 @@ def test_mixup_loss(case, dtype):
     for prefix in numbered(case):
         with precision(dtype):
             value, grad = jax.value_and_grad(
-                lambda z, c=prefix: smr.mixup_cross_entropy(
+                lambda z, c=prefix: losses.mixup_cross_entropy(
                     z,
                     jnp.asarray(case[f"{c}y_a"]),
                     jnp.asarray(case[f"{c}y_b"]),
