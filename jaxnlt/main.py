@@ -15,7 +15,8 @@ whose classes are long-tailed, and says which labels it distrusts.
 usage: python -m jaxnlt.main --config=METHOD[:BENCHMARK[,KEY=VALUE,...]]
                              [--workdir=DIR] [--config.FIELD=VALUE ...]
 
-  METHOD           {methods}; or a config file such as configs/dasc.py
+  METHOD           {methods};
+                   or a config file such as configs/dasc.py
   BENCHMARK        {benchmarks}
   KEY=VALUE        such as imb=0.1, noise=sym, rate=0.4, seed=1, epochs=20
   --workdir        where the results go
