@@ -1,9 +1,11 @@
-"""What every test shares: compiled programs are kept between runs."""
+"""What every test shares: compiled programs, and the golden cases' tally."""
 
 import pathlib
 
 import jax
 import pytest
+
+from .golden import cases
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -11,3 +13,26 @@ def compilation_cache():
     folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_sessionfinish(session):
+    """A worker of pytest-xdist hands its tally to the main process."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["golden"] = sorted(cases.consumed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    cases.consumed.update(map(tuple, node.workeroutput.get("golden", [])))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says which golden files and cases no test consumed."""
+    if not cases.consumed:
+        return
+    terminalreporter.section(f"golden vectors of {cases.FOLDER}")
+    left = cases.unconsumed()
+    for name in left:
+        terminalreporter.write_line(f"no test consumed: {name}")
+    if not left:
+        terminalreporter.write_line("every file and case was consumed")
