@@ -17,6 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnlt import benchmark_torch, cli, data, train
 from jaxnlt import config as config_lib
@@ -120,11 +121,14 @@ def measure(
 def _no_compilation_cache() -> Iterator[None]:
     """A compile time read from a cache would be none."""
     before = jax.config.values["jax_enable_compilation_cache"]
+    # JAX asks once whether the cache is on, and remembers until it is reset.
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _dataset(config) -> tuple[data.Dataset, str]:

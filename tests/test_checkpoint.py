@@ -138,7 +138,11 @@ def data_file(workdir: pathlib.Path, epoch: int, item: str) -> pathlib.Path:
     folder = workdir / "checkpoints" / str(epoch) / item
     if item == "meta":
         return folder / "metadata"
-    return max(folder.rglob("d/*"), key=lambda f: f.stat().st_size)
+    # Of equal ones the merged file, which is read, not its source.
+    return max(
+        folder.rglob("d/*"),
+        key=lambda f: (f.stat().st_size, f.parent.parent == folder),
+    )
 
 
 def flip(path: pathlib.Path, at: int):
