@@ -290,12 +290,9 @@ class Method(base.Method):
         balanced_ce, balanced_mse = semi.terms(
             mixed["balanced"], mixed_targets, num_x, prior
         )
-        iterations = selection["num_labelled"] // self.config.batch_size + 1
-        lambda_u = options.lambda_u * semi.ramp(
-            batch["epoch"] + batch["step"] / iterations,
-            options.warmup,
-            options.ramp,
-        )
+        time = semi.ramp_time(batch, selection, self.config.batch_size)
+        ramp = semi.ramp(time, options.warmup, options.ramp)
+        lambda_u = options.lambda_u * ramp
         terms = {
             "loss_ce": ce,
             "loss_mse": mse,
