@@ -5,8 +5,7 @@
                                                   after the other, then gathers
     python launch/sweep.py digits --gather        the table in markdown
 
-A table is a list of rows, a row a config line with its number of seeds; the
-seeds are 0, 1, 2 ... in every row, so that rows are paired.
+Several can be run at once: take the printed lines, each ends by itself.
 """
 
 import argparse
@@ -16,58 +15,64 @@ import shlex
 import statistics
 import subprocess
 import sys
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """Rows of a table, and further benchmarks that each fill one column.
+
+    Attributes:
+      rows: name -> config line and overrides.
+      seeds: how many seeds a row has: 0, 1, 2 ..., so that rows are paired.
+      also: key=value of the config line -> its seeds.
+    """
+
+    rows: dict[str, list[str]]
+    seeds: int
+    also: dict[str, int] = {}
+
 
 DASC, ERM = "configs/dasc.py:digits", "configs/erm.py:digits"
-TABLES = {
-    "digits": [
-        ("CE", 5, [ERM]),
-        ("CE, two networks", 5, [f"{ERM},num_nets=2"]),
-        ("CE, strong augmentation", 5, [f"{ERM},view=strong"]),
-        ("mixup", 5, [f"{ERM},loss=mixup"]),
-        ("DaSC", 5, [DASC]),
-    ],
-    "digits-switches": [
-        ("DaSC", 3, [DASC]),
-        (
-            "DaSC, midl_label=arange",
-            3,
-            [DASC, "--config.dasc.midl_label=arange"],
-        ),
-        (
-            "DaSC, aligned_clean_prob=False",
-            3,
-            [DASC, "--noconfig.dasc.aligned_clean_prob"],
-        ),
-    ],
-    "digits-no-harm": [
-        ("CE, noise=none", 5, [f"{ERM},noise=none"]),
-        ("DaSC, noise=none", 5, [f"{DASC},noise=none"]),
-        ("CE, imb=1", 3, [f"{ERM},imb=1"]),
-        ("DaSC, imb=1", 3, [f"{DASC},imb=1"]),
-    ],
+ERM_ROWS = {
+    "CE": [ERM],
+    "CE, two networks": [f"{ERM},num_nets=2"],
+    "CE, strong augmentation": [f"{ERM},view=strong"],
+    "mixup": [f"{ERM},loss=mixup"],
+    "focal": [f"{ERM},loss=focal"],
+    "balanced softmax": [f"{ERM},loss=balanced_softmax"],
+    "logit adjustment": [f"{ERM},loss=logit_adjustment"],
+    "LDAM-DRW": [f"{ERM},loss=ldam_drw"],
+    "GCE": [f"{ERM},loss=gce"],
+    "SCE": [f"{ERM},loss=sce"],
+    "ELR": [f"{ERM},loss=elr"],
 }
-TABLES["digits-methods"] = [
-    *TABLES["digits"],
-    *(
-        (name, 3, [f"configs/{line}"])
-        for name, line in (
-            ("DivideMix", "dividemix.py:digits"),
-            ("SMR", "smr.py:digits"),
-            ("SFA", "sfa.py:digits"),
-            ("TABASCO", "tabasco.py:digits"),
-            ("UNICON", "unicon.py:digits"),
-            ("RoLT", "rolt.py:digits"),
-            ("RoLT+", "rolt.py:digits,plus"),
-            ("balanced softmax", "erm.py:digits,loss=balanced_softmax"),
-            ("LDAM-DRW", "erm.py:digits,loss=ldam_drw"),
-            ("logit adjustment", "erm.py:digits,loss=logit_adjustment"),
-            ("GCE", "erm.py:digits,loss=gce"),
-            ("SCE", "erm.py:digits,loss=sce"),
-            ("ELR", "erm.py:digits,loss=elr"),
-            ("focal", "erm.py:digits,loss=focal"),
-        )
+METHOD_ROWS = {
+    "DivideMix": ["configs/dividemix.py:digits"],
+    "SMR": ["configs/smr.py:digits"],
+    "SFA": ["configs/sfa.py:digits"],
+    "TABASCO": ["configs/tabasco.py:digits"],
+    "UNICON": ["configs/unicon.py:digits"],
+    "RoLT": ["configs/rolt.py:digits"],
+    "RoLT+": ["configs/rolt.py:digits,plus"],
+    "DaSC": [DASC],
+}
+TABLES = {
+    "digits": Table(ERM_ROWS | METHOD_ROWS, 5, {"noise=none": 3, "imb=1": 3}),
+    "digits-switches": Table(
+        {
+            "DaSC": [DASC],
+            "DaSC, midl_label=arange": [
+                DASC,
+                "--config.dasc.midl_label=arange",
+            ],
+            "DaSC, aligned_clean_prob=False": [
+                DASC,
+                "--noconfig.dasc.aligned_clean_prob",
+            ],
+        },
+        3,
     ),
-]
+}
 COLUMNS = (
     ("last 10", "mean_last10_test_accuracy"),
     ("best", "best_test_accuracy"),
@@ -75,19 +80,33 @@ COLUMNS = (
     ("few-shot, last 10", "mean_last10_accuracy_few"),
     ("clean precision", "mean_last10_clean_precision"),
     ("clean recall", "mean_last10_clean_recall"),
+    ("selection AUC", "mean_last10_selection_auc"),
 )
 
 
-def runs(table: str, out: pathlib.Path):
-    """Row name, workdir and arguments of every run of a table."""
-    for name, seeds, (config, *overrides) in TABLES[table]:
-        for seed in range(seeds):
-            line = [f"--config={config},seed={seed}", *overrides]
-            folder = "-".join([*line[0].split(":")[1:], *overrides])
-            folder = folder.replace("--", "").replace("config.", "")
-            method = pathlib.Path(config.split(":")[0]).stem
-            workdir = out / f"{method}-{folder}".replace(",", "-")
-            yield name, workdir, [*line, f"--workdir={workdir}"]
+def runs(table: Table, out: pathlib.Path):
+    """Row, column (empty: the row itself), workdir, arguments of every run."""
+    for seed in range(max(table.seeds, *table.also.values(), 0)):
+        for name, (config, *overrides) in table.rows.items():
+            for column, seeds in {"": table.seeds, **table.also}.items():
+                if seed >= seeds:
+                    continue
+                keys = [config, *filter(None, [column]), f"seed={seed}"]
+                line = ",".join(keys)
+                file, _, rest = line.partition(":")
+                folder = "-".join([pathlib.Path(file).stem, rest, *overrides])
+                for old, new in (("--", ""), ("config.", ""), (",", "-")):
+                    folder = folder.replace(old, new)
+                workdir = out / folder
+                yield (
+                    name,
+                    column,
+                    workdir,
+                    [
+                        *(f"--config={line}", *overrides),
+                        f"--workdir={workdir}",
+                    ],
+                )
 
 
 def cell(values: list[float | None]) -> str:
@@ -100,42 +119,61 @@ def cell(values: list[float | None]) -> str:
     return f"{statistics.mean(known):.1f} ± {statistics.stdev(known):.1f}"
 
 
-def gather(table: str, out: pathlib.Path) -> str:
+def lambda_u(workdir: pathlib.Path) -> str:
+    """The weight of the squared error after its ramp, if there is one."""
+    config = json.loads((workdir / "config.json").read_text())
+    value = config.get(config["method"], {}).get("lambda_u")
+    return "–" if value is None else f"{value:g}"
+
+
+def gather(table: Table, out: pathlib.Path) -> str:
     """The finished runs of a table as markdown."""
-    rows: dict[str, list[dict]] = {}
-    for name, workdir, _ in runs(table, out):
+    rows: dict[str, dict[str, list[dict]]] = {}
+    weights = {}
+    for name, column, workdir, _ in runs(table, out):
         summary = workdir / "summary.json"
         if summary.exists():
-            rows.setdefault(name, []).append(json.loads(summary.read_text()))
-    heads = ["", "seeds", *(head for head, _ in COLUMNS), "nets", "seconds"]
+            found = rows.setdefault(name, {})
+            found.setdefault(column, []).append(json.loads(summary.read_text()))
+            weights[name] = lambda_u(workdir)
+    heads = ["", "seeds", *(head for head, _ in COLUMNS)]
+    heads += ["nets", "lambda_u", "seconds"]
+    heads += [f"{column}, last 10" for column in table.also]
     lines = [heads, ["---"] * len(heads)]
-    for name, found in rows.items():
+    for name in filter(rows.__contains__, table.rows):
+        found = rows[name].get("", [])
+        if not found:
+            continue
         seconds = statistics.mean(s["seconds"] for s in found)
-        lines.append(
-            [
-                name,
-                str(len(found)),
-                *(cell([s.get(key) for s in found]) for _, key in COLUMNS),
-                str(found[0]["networks_voting"]),
-                f"{seconds:.0f}",
-            ]
-        )
-    every = [s for found in rows.values() for s in found]
+        line = [name, str(len(found))]
+        line += [cell([s.get(key) for s in found]) for _, key in COLUMNS]
+        line += [str(found[0]["networks_voting"]), weights[name]]
+        line.append(f"{seconds:.0f}")
+        for column in table.also:
+            others = rows[name].get(column, [])
+            value = cell([s["mean_last10_test_accuracy"] for s in others])
+            line.append(f"{value} ({len(others)})" if others else "–")
+        lines.append(line)
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    if rows:
+        text += ["", remarks(rows)]
+    return "\n".join(text)
+
+
+def remarks(rows: dict[str, dict[str, list[dict]]]) -> str:
+    """What a table does not say: noise, the worst seeds, the device."""
+    every = [s for found in rows.values() for s in found.get("", [])]
     wrong = [100 * s["noise_rate_realised"] for s in every]
     devices = ", ".join(sorted({s["device"] for s in every}))
-    lowest = [
-        f"{name} {100 * min(s['mean_last10_test_accuracy'] for s in found):.1f}"
-        for name, found in rows.items()
-    ]
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    if every:
-        text += [
-            "",
-            f"Labels really wrong: {min(wrong):.1f}-{max(wrong):.1f} %. "
-            f"Lowest last-10 of a seed: {', '.join(lowest)}. "
-            f"Device: {devices}.",
-        ]
-    return "\n".join(text)
+    lowest = []
+    for name, found in rows.items():
+        if "" in found:
+            worst = min(s["mean_last10_test_accuracy"] for s in found[""])
+            lowest.append(f"{name} {100 * worst:.1f}")
+    return (
+        f"Labels really wrong: {min(wrong):.1f}-{max(wrong):.1f} %. "
+        f"Lowest last-10 of a seed: {', '.join(lowest)}. Device: {devices}."
+    )
 
 
 def main() -> int:
@@ -148,7 +186,8 @@ def main() -> int:
     parser.add_argument("--run", action="store_true")
     parser.add_argument("--gather", action="store_true")
     args = parser.parse_args()
-    for _, _, arguments in () if args.gather else runs(args.table, args.out):
+    table = TABLES[args.table]
+    for _, _, _, arguments in () if args.gather else runs(table, args.out):
         command = ["-m", "jaxnlt.main", *arguments]
         print(shlex.join(["python", *command]), flush=True)
         if args.run:
@@ -156,7 +195,7 @@ def main() -> int:
             if done.returncode:
                 return done.returncode
     if args.run or args.gather:
-        print(gather(args.table, args.out))
+        print(gather(table, args.out))
     return 0
 
 
