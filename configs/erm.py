@@ -22,7 +22,7 @@ def get_config(arg=None):
             str,
             "ce",
             "ce mixup focal balanced_softmax logit_adjustment ldam gce sce "
-            "elr; ldam_drw is ldam with second=drw",
+            "nce_rce elr; ldam_drw is ldam with second=drw",
         ),
         view=(str, "weak", "weak or strong augmentation"),
         num_nets=(int, 1, "networks that vote"),
@@ -61,7 +61,10 @@ def get_config(arg=None):
         "sce_forward": 6.0 if many else 0.1,
         "sce_backward": 0.1 if many else 1.0,
         "sce_log_zero": -4.0,
-        # ELR: likewise.
+        # NCE+RCE: its paper's weights of the active and the passive loss.
+        "apl_active": 10.0 if many else 1.0,
+        "apl_passive": 0.1 if many else 1.0,
+        # ELR: its paper's settings for CIFAR-10 and CIFAR-100.
         "elr_weight": 7.0 if many else 3.0,
         "elr_momentum": 0.9 if many else 0.7,
         # tau-normalisation; 0 leaves the classifier but for its bias.

@@ -22,6 +22,8 @@ def get_config(arg=None):
         config.epochs = 351
         ten_classes = config.benchmark in ("cifar10", "cifar10n")
         fields["warmup"] = 10 if ten_classes else 30
+        if released:  # the batches whose statistics train-mode scoring takes
+            config.eval_batch_size = 100
     fields["lambda_u"] = 30.0
     fields["confidence_penalty"] = config.data.noise in (
         *("asym", "asym_block", "flip"),
@@ -34,6 +36,10 @@ def get_config(arg=None):
         "cutoff_tau": 5.0,
         # Places that small classes leave free; the release repeats sample 0.
         "unfilled": "repeat_index_0" if released else "none",
+        # 'train' scores for the second network with the first one's batch
+        # statistics, in the data's order; the release forgets to leave that
+        # mode.
+        "scoring_mode": "train" if released else "eval",
         # int(B / 2 share) as released, or a multiple of 8 in [B/2, 2 B].
         "unlabelled_batch": "exact" if released else "rounded",
         "contrast_weight": 0.025,

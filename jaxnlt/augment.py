@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnlt import image_ops, policies
+from jaxnlt import image_ops, policies, randaugment
 
 # digits_strong: half-widths of the uniform draws
 ROTATION = 15.0  # degrees
@@ -306,7 +306,23 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 # function(key, images uint8 [B, H, W, C]) -> uint8 or float32, 0..255
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def randaugment_pypi(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Crop, flip, then RandAugment as the PyPI package does it (strong)."""
+    crop_key, ops_key = jax.random.split(key)
+    return randaugment.pypi(ops_key, crop_flip(crop_key, images))
+
+
+def randaugment_standard(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Crop, flip, then two operations at magnitude 9 of 10 (strong)."""
+    crop_key, ops_key = jax.random.split(key)
+    return randaugment.standard(ops_key, crop_flip(crop_key, images))
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
+    "randaugment_pypi": randaugment_pypi,
+    "randaugment": randaugment_standard,
     "none": none,
     "shift": shift,
     "digits_strong": digits_strong,

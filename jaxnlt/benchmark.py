@@ -225,8 +225,7 @@ def _phase(
     trainer: Trainer, epoch: int, phase: base.Phase, states, repeats, steps
 ) -> tuple[dict[str, Any], list]:
     memory = trainer.init_memory()
-    states, memory = trainer.method.enter(epoch, states, memory)
-    states = trainer.put(states)
+    states, memory = trainer.enter(epoch, states, memory)
     if phase.selector is not None:
         ready = _Ready(_half(trainer.info))
         phase = dataclasses.replace(

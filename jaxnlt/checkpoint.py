@@ -66,11 +66,12 @@ class _Preserve(preservation_policy.PreservationPolicy):
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         steps = [info.step for info in checkpoints]
-        known = [step for step in steps if step in self.facts]
+        known = {s: self.facts[s] for s in steps if s in self.facts}
         kept = set(steps[-2:])
-        kept |= {s for s in known if self.facts[s]["last_of_phase"]}
-        if known:
-            kept.add(max(known, key=lambda s: self.facts[s]["accuracy"]))
+        kept |= {s for s in known if known[s]["last_of_phase"]}
+        evaluated = [s for s in known if known[s]["accuracy"] is not None]
+        if evaluated:
+            kept.add(max(evaluated, key=lambda s: known[s]["accuracy"]))
         return [step in kept for step in steps]
 
 
@@ -292,7 +293,7 @@ class Checkpoints:
         memory: dict[str, Any],
         meta: dict[str, Any],
         *,
-        accuracy: float,
+        accuracy: float | None,
         last_of_phase: bool,
     ) -> None:
         """Starts writing one checkpoint; the arrays may change afterwards.
@@ -305,7 +306,7 @@ class Checkpoints:
           memory: dicts, lists and tuples of numpy arrays (empty ones too) and
             of plain str, int, float, bool, None.
           meta: JSON-able facts (epoch, phase, config ...).
-          accuracy: test accuracy, fraction in [0, 1].
+          accuracy: test accuracy, fraction in [0, 1]; None if there is none.
           last_of_phase: whether to keep this epoch for good.
         """
         kept: sealed.Arrays = {}
@@ -314,7 +315,7 @@ class Checkpoints:
         items["memory"] = kept
         facts = {
             "meta": meta,
-            "accuracy": float(accuracy),
+            "accuracy": None if accuracy is None else float(accuracy),
             "last_of_phase": bool(last_of_phase),
             "memory": skeleton,
             "sha256": {

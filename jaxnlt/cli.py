@@ -18,7 +18,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxnlt import config as config_lib
-from jaxnlt.errors import UserError, logger
+from jaxnlt import selectors
+from jaxnlt.errors import UserError, logger, one_of
 
 HELP_FLAGS = frozenset(("-h", "-help", "--help", "--helpfull", "--helpshort"))
 MENDABLE, INTERRUPTED = 2, 130
@@ -262,6 +263,36 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     return config
 
 
+def with_selector(
+    config: ml_collections.ConfigDict, name: str, arg: str | None = None
+) -> ml_collections.ConfigDict:
+    """Lets a method select as another does, and adds that one's fields.
+
+    Args:
+      config: of a two-network method; changed.
+      name: of selectors.SELECTORS.
+      arg: the text after the colon that made the config.
+
+    Returns:
+      The same config, with the selector's fields in `config.NAME`.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    one_of("config.selector", name, selectors.SELECTORS)
+    entry = selectors.SELECTORS[name]
+    if entry.method != config.method:
+        file, *keys = entry.config
+        shared = config_lib.shared_keys(arg)
+        source = load_config(file, ",".join([shared, *keys]))
+        fields = source[source.method]
+        with config.unlocked():
+            config[name] = {field: fields[field] for field in entry.fields}
+    with config.unlocked():
+        config.selector = name
+    return config
+
+
 def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
     """The value of --config, and argv without it."""
     at = [i for i, a in enumerate(argv) if re.match(r"--?config(=|$)", a)]
@@ -342,6 +373,10 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
     value, rest = take_config(argv)
     name, colon, arg = value.partition(":")
     config = load_config(name, arg if colon else None)
+    for text in rest:
+        match = re.match(r"--?config\.selector=(.+)", text)
+        if match:
+            with_selector(config, match[1], arg)
     before = config_lib.flatten(config.to_dict())
     _check_names(config, rest)
     values = flags.FlagValues()

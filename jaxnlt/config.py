@@ -29,7 +29,8 @@ KEYS: dict[str, tuple[type, Any, str]] = {
     "noise": (
         str,
         None,
-        "none sym sym_count sym_excl asym asym_block flip joint human:NAME",
+        "none sym sym_count sym_excl asym asym_block flip joint joint_any "
+        "human:NAME",
     ),
     "rate": (float, None, "noise rate in [0, 1)"),
     "seed": (int, 0, "initialisation, shuffles, augmentation"),
@@ -103,6 +104,14 @@ def parse(arg: str | None, **extra: tuple[type, Any, str]) -> Mapping[str, Any]:
     return {"benchmark": first, **values}
 
 
+def shared_keys(arg: str | None) -> str:
+    """The text after the colon without the keys that one method alone has."""
+    items = (arg or "").split(",")
+    first = items[0] if items[0] in benchmarks.BENCHMARKS else "digits"
+    kept = [item for item in items if item.partition("=")[0] in KEYS]
+    return ",".join([first, *kept])
+
+
 def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Fields that all methods share, with the benchmark's defaults.
 
@@ -135,8 +144,14 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
             # 'auto': >100 / 20-100 / <20 training images, else thirds of the
             # classes; 'paper': classes 0-1 / 2-6 / 7-9.
             "groups": "auto",
+            # Another method's way to select, of jaxnlt/selectors.py; empty is
+            # the method's own.
+            "selector": "",
             # Bit-identical reruns on GPU, at some cost; CPU always is.
             "deterministic": False,
+            # Keep what every selection reads, in WORKDIR/outputs, for
+            # launch/study_selector.py.
+            "log_outputs": False,
             # WORKDIR[@EPOCH] whose networks to start from; with a phase name in
             # start_phase also its memory and momentum.
             "init_from": "",

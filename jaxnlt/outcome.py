@@ -72,15 +72,16 @@ def write(
         suggested,
         train.true_labels,
     )
-    accuracy = [r["test_accuracy"] for r in records]
-    last = records[-1]
+    evaluated = [r for r in records if "test_accuracy" in r]
+    accuracy = [r["test_accuracy"] for r in evaluated]
+    last = evaluated[-1]
     best = int(np.argmax(accuracy))
     kept = (
         *("accuracy_many", "accuracy_medium", "accuracy_few"),
         *("selection_auc", "clean_precision", "clean_recall"),
         *("noise_precision", "noise_recall"),
     )
-    tail = records[-10:]
+    tail = evaluated[-10:]
     summary = {
         "method": config.method,
         "benchmark": config.benchmark,
@@ -89,7 +90,7 @@ def write(
         "epochs": config.epochs,
         "test_kind": dataset.test_kind,
         "best_test_accuracy": accuracy[best],
-        "best_epoch": records[best]["epoch"],
+        "best_epoch": evaluated[best]["epoch"],
         "last_test_accuracy": accuracy[-1],
         "mean_last10_test_accuracy": float(np.mean(accuracy[-10:])),
         **{name: last.get(name) for name in kept},

@@ -28,7 +28,10 @@ class Progress:
         records: list[dict[str, Any]],
     ):
         self._epochs = config.epochs
-        self._best = max((r["test_accuracy"] for r in records), default=0.0)
+        self._best = max(
+            (r["test_accuracy"] for r in records if "test_accuracy" in r),
+            default=0.0,
+        )
         self._seconds: list[float] = []
         self._bar: tqdm.tqdm | None = None
         self._started = 0.0
@@ -74,8 +77,6 @@ class Progress:
     def epoch(self, record: dict[str, Any]) -> None:
         """Prints one epoch's figures and the time left."""
         self._close()
-        accuracy = record["test_accuracy"]
-        self._best = max(self._best, accuracy)
         self._seconds.append(record["seconds"])
         recent = self._seconds[-3:]
         left = self._epochs - record["epoch"] - 1
@@ -83,9 +84,14 @@ class Progress:
             f"epoch {record['epoch'] + 1:3d}/{self._epochs}",
             f"{record['phase']:<15s}",
             f"loss {record['loss']:7.3f}",
-            f"{self._kind} {100 * accuracy:5.1f} %",
-            f"best {100 * self._best:5.1f} %",
         ]
+        if "test_accuracy" in record:
+            accuracy = record["test_accuracy"]
+            self._best = max(self._best, accuracy)
+            parts += [
+                f"{self._kind} {100 * accuracy:5.1f} %",
+                f"best {100 * self._best:5.1f} %",
+            ]
         if record.get("clean_precision") is not None:
             parts.append(f"clean prec {100 * record['clean_precision']:5.1f} %")
         if record.get("clean_recall") is not None:

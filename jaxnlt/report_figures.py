@@ -126,7 +126,7 @@ def accuracy(records: Records) -> str:
     ax.plot(epochs, values, color=INK, linewidth=2.2, label="all classes")
     # A white halo keeps the text readable where it crosses a curve.
     halo = [withStroke(linewidth=3, foreground="white")]
-    best, last = int(np.nanargmax(values)), len(values) - 1
+    best, last = int(np.nanargmax(values)), np.isfinite(values).nonzero()[0][-1]
     for at, name, color, offset, align in (
         (best, "best", GREEN, (0, 11), "center"),
         (last, "last", BLUE, (10, 0), "left"),

@@ -204,7 +204,7 @@ def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
 
 
 class Inference:
-    """Eval-mode outputs of a network on any rows, in batches of one shape.
+    """Outputs of a network on any rows, in batches of one shape.
 
     Gathering is a program of its own, so that training and test images, of
     different number, share the compiled network.
@@ -212,7 +212,7 @@ class Inference:
     Args:
       network: the model.
       heads: what to compute.
-      config: `eval_batch_size` and the model's dtype.
+      config: `eval_batch_size`, the model's dtype, names of augmentations.
       dataset: mean and standard deviation of its images.
       mesh: devices.
     """
@@ -227,6 +227,11 @@ class Inference:
             images = augment.normalise(images, dataset.mean, dataset.std, dtype)
             return network.apply(parameters, images, heads, False)[0]
 
+        def infer_view(parameters, images, key, view, train):
+            names = config.augment.to_dict()
+            images = prepare(images, key, view, dataset, dtype, names)
+            return network.apply(parameters, images, heads, train)
+
         self._take = jax.jit(
             lambda images, index: images[index],
             in_shardings=(everywhere, rowwise),
@@ -237,9 +242,21 @@ class Inference:
             in_shardings=(everywhere, rowwise),
             out_shardings=rowwise,
         )
+        self._infer_view = jax.jit(
+            infer_view,
+            static_argnums=(3, 4),
+            in_shardings=(everywhere, rowwise, everywhere),
+            out_shardings=(rowwise, everywhere),
+        )
+
+    def _batches(self, images, rows: np.ndarray):
+        """Images of every batch; the first rows fill the last one up."""
+        batches = -(-len(rows) // self.batch_size)
+        padded = np.resize(rows, (batches, self.batch_size)).astype(np.int32)
+        return (self._take(images, index) for index in padded)
 
     def __call__(self, state: Mapping, images, rows: np.ndarray) -> list:
-        """Outputs on the device, one dict a batch; `collect` joins them.
+        """Eval-mode outputs on the device, a dict a batch, for `collect`.
 
         Args:
           state: the network's `params` and `batch_stats`.
@@ -249,12 +266,44 @@ class Inference:
         Returns:
           List of dicts of [batch_size, ...] arrays.
         """
-        batches = -(-len(rows) // self.batch_size)
-        padded = np.resize(rows, (batches, self.batch_size)).astype(np.int32)
         return [
-            self._infer(variables(state), self._take(images, index))
-            for index in padded
+            self._infer(variables(state), batch)
+            for batch in self._batches(images, rows)
         ]
+
+    def as_trained(
+        self,
+        state: Mapping,
+        images,
+        rows: np.ndarray,
+        key: jax.Array,
+        view: str,
+        train: bool,
+    ) -> tuple[list, Mapping]:
+        """Outputs on a view of the images, in eval or in train mode.
+
+        Args:
+          state: the network's training state.
+          images: uint8 [N, H, W, C] on the device.
+          rows: int[n] which of them, in the order in which they are batched.
+          key: JAX key of the view; every batch folds its number in.
+          view: 'weak', 'strong' or 'none'.
+          train: whether every batch is normalised by its own statistics, which
+            move the running ones.
+
+        Returns:
+          Outputs as a plain call returns them, and the state after them.
+        """
+        outputs = []
+        for i, batch in enumerate(self._batches(images, rows)):
+            out, batch_stats = self._infer_view(
+                *(variables(state), batch, jax.random.fold_in(key, i)),
+                *(view, train),
+            )
+            outputs.append(out)
+            if train:
+                state = {**state, "batch_stats": batch_stats}
+        return outputs, state
 
 
 def collect(batches: list, size: int) -> dict[str, np.ndarray]:

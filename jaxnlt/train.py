@@ -10,7 +10,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxnlt import checkpoint, data, macro, metrics, outcome, sharding, step
+from jaxnlt import (
+    checkpoint,
+    data,
+    macro,
+    metrics,
+    outcome,
+    outputs_log,
+    sharding,
+    step,
+)
 from jaxnlt import config as config_lib
 from jaxnlt.data import noise
 from jaxnlt.errors import Once, UserError, logger
@@ -93,15 +102,13 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
     for epoch in range(start, config.epochs):
         phase, following = method.phase(epoch), method.phase(epoch + 1)
         epoch_began = time.time()
-        if epoch == 0 or method.phase(epoch - 1) is not phase:
-            entered, memory = method.enter(epoch, states, memory)
-            if entered is not states:
-                states, host["pool"] = trainer.put(entered), []
         if phase.selector and not host["pool"]:
-            # At the start of a run, or of networks that `enter` exchanged;
-            # else the end of the last epoch has brought it.
+            # At the start of a run; else the end of the last epoch brought it.
             pooled = trainer.infer_pools(epoch, phase, states)
             host["pool"] = sharding.fetch(pooled)
+        if epoch == 0 or method.phase(epoch - 1) is not phase:
+            states, memory = trainer.enter(epoch, states, memory)
+        outputs_log.keep(directory, method, epoch, phase, host["pool"])
         states, memory, facts = trainer.train(
             *(epoch, phase, states, host["pool"], memory, progress.step)
         )
@@ -110,7 +117,7 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             {
                 "terms": facts["terms"],
                 "states": states,
-                "test": trainer.infer_test(states),
+                "test": trainer.infer_test(states) if phase.evaluated else [],
                 "pool": []
                 if last
                 else trainer.infer_pools(epoch + 1, following, states),
@@ -135,8 +142,9 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             host["states"],
             memory,
             {"epoch": epoch, "phase": phase.name, "config": resolved},
-            accuracy=record["test_accuracy"],
-            last_of_phase=last or following is not phase,
+            accuracy=record.get("test_accuracy"),
+            last_of_phase=phase
+            not in map(method.phase, range(epoch + 1, config.epochs)),
         )
     if not host["train"]:  # the run had trained but not yet reported
         host = sharding.fetch(
@@ -236,6 +244,8 @@ def _mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
 
 
 def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
+    if not outputs:
+        return {}
     dataset = trainer.dataset
     scores, _ = vote(trainer.method, outputs, len(dataset.test), memory)
     counts, labels = dataset.true_counts, dataset.test.labels
@@ -259,6 +269,8 @@ def _selection_record(
     record: dict[str, Any] = {
         "labelled": np.mean([len(s.labelled) for s in selections]),
         "unlabelled": np.mean([len(s.unlabelled) for s in selections]),
+        # Networks all of whose samples fell on one side.
+        "collapsed_splits": sum(not len(s.unlabelled) for s in selections),
         "classes_without_selected": int(
             max(np.sum(np.asarray(s.counts) == 0) for s in selections)
         ),

@@ -36,7 +36,9 @@ class Trainer:
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
             one_of(f"config.augment.{view}", name, augment.AUGMENTATIONS)
-        self.info = base.DataInfo(dataset.train.labels, dataset.num_classes)
+        self.info = base.DataInfo(
+            dataset.train.labels, dataset.num_classes, dataset.train.ids
+        )
         self.method = base.create(config, self.info)
         self.network = models.build(
             config.model,
@@ -61,13 +63,14 @@ class Trainer:
         """Copies host arrays to every device."""
         return jax.device_put(tree, sharding.replicated(self.mesh))
 
-    def init_states(self) -> list[dict]:
-        """Fresh host states of all networks, from the seed."""
+    def init_states(self, *when: int) -> list[dict]:
+        """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
         return [
             step.init_state(
                 self.network.init(
-                    int(rng_of(self.config.seed, k).integers(2**31)), shape
+                    int(rng_of(self.config.seed, k, *when).integers(2**31)),
+                    shape,
                 ),
                 self.method.init_carry(),
             )
@@ -113,14 +116,43 @@ class Trainer:
 
     def infer_pools(self, epoch: int, phase: base.Phase, states: list) -> list:
         """Device outputs of every network on every pool: [pool][network]."""
+        return self.score_pools(epoch, phase, states, ())[0]
+
+    def score_pools(
+        self,
+        epoch: int,
+        phase: base.Phase,
+        states: list,
+        trained: Sequence[int],
+    ) -> tuple[list, list]:
+        """What `infer_pools` returns, and the states after it.
+
+        Args:
+          epoch: that selects.
+          phase: its pools, their view and mode.
+          states: device states.
+          trained: networks that this epoch has trained so far.
+        """
         if phase.selector is None:
-            return []
-        pools = self.pools(epoch, phase)
-        if phase.pool is None:
-            return [[self.infer(s, self.images, pools[0]) for s in states]]
-        return [
-            [self.infer(s, self.images, pool) for s in states] for pool in pools
-        ]
+            return [], states
+        pools, states = self.pools(epoch, phase), list(states)
+        pooled: list[list] = []
+        for rows in pools if phase.pool else pools[:1]:
+            pooled.append([])
+            for k, state in enumerate(states):
+                train = phase.pool_train and k in trained
+                if phase.pool_view == "none" and not train:
+                    pooled[-1].append(self.infer(state, self.images, rows))
+                    continue
+                # Numbers below that of the networks make training's keys.
+                key = jax.random.fold_in(self.key, epoch)
+                for number in (self.method.num_nets + k, len(trained)):
+                    key = jax.random.fold_in(key, number)
+                outputs, states[k] = self.infer.as_trained(
+                    *(state, self.images, rows, key, phase.pool_view, train)
+                )
+                pooled[-1].append(outputs)
+        return pooled, states
 
     def select(
         self,
@@ -155,14 +187,14 @@ class Trainer:
             selection, remembered[k] = phase.selector.select(
                 outputs, k, info, remembered[k], epoch, rng
             )
-            selection = self._checked(selection, rows, k, epoch)
+            selection = self._checked(selection, rows, k, epoch, phase)
             if phase.pool:
                 selection = self._spread(selection, rows)
             selections[k] = selection
         selector = memory["selector"] | {phase.name: remembered}
         return selections, memory | {"selector": selector}
 
-    def _checked(self, selection, rows, k, epoch) -> base.Selection:
+    def _checked(self, selection, rows, k, epoch, phase) -> base.Selection:
         """Says what is odd about a selection; nobody trusted: all are."""
         if not len(selection.labelled):
             logger.warning(
@@ -177,7 +209,7 @@ class Trainer:
                 unlabelled=everyone[:0],
                 counts=np.bincount(labels, minlength=self.info.num_classes),
             )
-        if not len(selection.unlabelled):
+        if "u" in phase.views and not len(selection.unlabelled):
             logger.warning(
                 "network %d leaves nothing unlabelled in epoch %d; the "
                 "unlabelled terms weigh nothing",
@@ -214,6 +246,13 @@ class Trainer:
                 for name, values in selection.per_sample.items()
             },
         )
+
+    def enter(self, epoch: int, states: list, memory: dict):
+        """What the method does before the first epoch of a phase."""
+        states, memory = self.method.enter(
+            *(epoch, states, memory, lambda: self.init_states(epoch))
+        )
+        return self.put(states), memory
 
     # Training ----------------------------------------------------------------
 
@@ -254,9 +293,10 @@ class Trainer:
         facts: dict[str, Any] = {"terms": [], "steps": [], "images": 0}
         for k in nets:
             if teachers[k] not in selections:
-                fresh = sharding.fetch(self.infer_pools(epoch, phase, states))
+                fresh, states = self.score_pools(epoch, phase, states, nets[:k])
                 chosen, memory = self.select(
-                    epoch, phase, fresh, memory, [teachers[k]]
+                    *(epoch, phase, sharding.fetch(fresh), memory),
+                    [teachers[k]],
                 )
                 selections |= chosen
             shown = states if phase.peer == "updated" else start

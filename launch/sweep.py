@@ -9,6 +9,7 @@ Several can be run at once: take the printed lines, each ends by itself.
 """
 
 import argparse
+import csv
 import json
 import pathlib
 import shlex
@@ -81,6 +82,7 @@ COLUMNS = (
     ("clean precision", "mean_last10_clean_precision"),
     ("clean recall", "mean_last10_clean_recall"),
     ("selection AUC", "mean_last10_selection_auc"),
+    ("wrong labels learnt", "wrong_learnt"),
 )
 
 
@@ -126,6 +128,17 @@ def lambda_u(workdir: pathlib.Path) -> str:
     return "–" if value is None else f"{value:g}"
 
 
+def wrong_learnt(workdir: pathlib.Path) -> float | None:
+    """Share of the wrong training labels that the last epoch predicts."""
+    with (workdir / "labels.csv").open(newline="") as file:
+        wrong = [
+            row["given_label"] == row["predicted_label"]
+            for row in csv.DictReader(file)
+            if row["given_label"] != row["true_label"]
+        ]
+    return statistics.mean(wrong) if wrong else None
+
+
 def gather(table: Table, out: pathlib.Path) -> str:
     """The finished runs of a table as markdown."""
     rows: dict[str, dict[str, list[dict]]] = {}
@@ -134,7 +147,9 @@ def gather(table: Table, out: pathlib.Path) -> str:
         summary = workdir / "summary.json"
         if summary.exists():
             found = rows.setdefault(name, {})
-            found.setdefault(column, []).append(json.loads(summary.read_text()))
+            facts = json.loads(summary.read_text())
+            facts["wrong_learnt"] = wrong_learnt(workdir)
+            found.setdefault(column, []).append(facts)
             weights[name] = lambda_u(workdir)
     heads = ["", "seeds", *(head for head, _ in COLUMNS)]
     heads += ["nets", "lambda_u", "seconds"]

@@ -1,10 +1,12 @@
 """What every test shares: compiled programs, and the golden cases' tally."""
 
+import functools
 import pathlib
 
 import jax
 import pytest
 
+from . import toy_epochs
 from .golden import cases
 
 
@@ -13,6 +15,12 @@ def compilation_cache():
     folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def toy_trainer(monkeypatch):
+    """Builds a trainer of a toy method; see `toy_epochs.build`."""
+    return functools.partial(toy_epochs.build, monkeypatch)
 
 
 def pytest_sessionfinish(session):

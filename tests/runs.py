@@ -1,15 +1,47 @@
-"""Small configurations for tests that train."""
+"""Small configurations for tests that train, and whether a run resumes."""
 
+import functools
+import importlib
+import pkgutil
+import shutil
+
+import jax
 import numpy as np
 
-from configs import dasc, erm
+import configs
+from jaxnlt import checkpoint, metrics, train
+from jaxnlt.config import KEYS, HelpRequested
 
-CONFIGS = {"dasc": dasc, "erm": erm}
+
+@functools.cache
+def methods():
+    """Every method, {name: (module of its config file, text after the colon)}.
+
+    A file makes more than one where a flag of its own asks for another: RoLT's
+    `plus`.
+    """
+    found = {}
+    for file in pkgutil.iter_modules(configs.__path__):
+        module = importlib.import_module(f"configs.{file.name}")
+        try:
+            module.get_config("help")
+        except HelpRequested as request:
+            own = {k: v for k, v in request.keys.items() if k not in KEYS}
+        flags = [f",{key}" for key, (kind, *_) in own.items() if kind is bool]
+        for text in ("", *flags):
+            name = module.get_config(f"digits{text}").method
+            found.setdefault(name, (module, text))
+    return found
+
+
+# Options of the methods that have them.
+FEW = {"projection_dim": 4, "memory_size": 24}
 
 
 def tiny(method="dasc", arg="digits", **fields):
     """A config of a two-convolution net that runs every phase in seconds."""
-    config = CONFIGS[method].get_config(arg)
+    module, text = methods()[method]
+    config = module.get_config(arg + text)
     small = {
         "model.width": 4,
         "model.blocks": (1, 1),
@@ -18,14 +50,10 @@ def tiny(method="dasc", arg="digits", **fields):
         "max_steps": 3,
         "eval_batch_size": 128,
     }
+    few = {k: v for k, v in FEW.items() if k in config[method]}
+    small |= {f"{method}.{name}": value for name, value in few.items()}
     if method == "dasc":
-        small |= {
-            "epochs": 4,
-            "dasc.contrast_start": 1,
-            "dasc.warmup": 2,
-            "dasc.projection_dim": 4,
-            "dasc.memory_size": 24,
-        }
+        small |= {"epochs": 4, "dasc.contrast_start": 1, "dasc.warmup": 2}
     with config.unlocked():
         config.update_from_flattened_dict(small | fields)
     return config
@@ -37,6 +65,45 @@ def same_figures(a, b):
     return {k: v for k, v in a.items() if k not in timing} == {
         k: v for k, v in b.items() if k not in timing
     }
+
+
+def records(workdir):
+    return metrics.read_jsonl(workdir / "metrics.jsonl")
+
+
+def check_resume(config, workdir):
+    """Asserts that a finished run ends alike if its last epoch is run again.
+
+    The second run has a copy of the folder as a kill leaves it while the last
+    checkpoint is written: metrics of all epochs, that checkpoint missing.
+    """
+    target = workdir.with_name(f"{workdir.name}-resumed")
+    shutil.copytree(workdir, target)
+    whole = metrics.read_json(target / "summary.json")
+    (target / "summary.json").unlink()
+    shutil.rmtree(target / "checkpoints" / str(config.epochs - 1))
+    again = train.run(config, target)
+    assert again["weights_sha256"] == whole["weights_sha256"]
+
+    rows, rows_again = records(workdir), records(target)
+    assert len(rows) == config.epochs
+    for a, b in zip(rows, rows_again, strict=True):
+        assert same_figures(a, b)
+    # Times too: the earlier epochs were taken over, not trained again.
+    assert rows[:-1] == rows_again[:-1]
+    assert rows[-1]["seconds"] != rows_again[-1]["seconds"]
+
+    kept, kept_again = checkpoint.load(workdir), checkpoint.load(target)
+    assert kept.epoch == kept_again.epoch == config.epochs - 1
+    for a, b in (
+        *((kept.memory, kept_again.memory), (kept.states, kept_again.states)),
+    ):
+        jax.tree.map(_assert_same, a, b)
+
+
+def _assert_same(a, b):
+    np.testing.assert_array_equal(a, b)
+    assert a.dtype == b.dtype
 
 
 def write_npz(path, size=32, per_class=12, classes=3, channels=3, test=True):

@@ -23,6 +23,7 @@ SYNTHETIC = (
     "asym_block",
     "flip",
     "joint",
+    "joint_any",
 )
 # Which human labels exist for which classes: papers/dasc.md §1.2.
 HUMAN = {
@@ -37,7 +38,7 @@ HUMAN = {
 }
 # SFA and RoLT draw over images listed class by class, the others over images
 # in official order.
-CLASS_BY_CLASS = ("sym_excl", "joint")
+CLASS_BY_CLASS = ("sym_excl", "joint", "joint_any")
 # The pairing of DaSC's flip noise never changes: papers/dasc.md §1.2.
 FLIP_SEED = 1
 BLOCK = 5
@@ -99,24 +100,29 @@ def transition(
 
     ``sym``: ``r / C + (1 - r) [i = j]``.  ``flip``: ``1 - r`` on the diagonal
     and ``r`` on one other class.  ``asym_block``: ``r`` on the next class of
-    the block of five.  ``joint``, of changed labels: ``n_j / (N - n_i)``.
+    the block of five.  ``joint``, of changed labels: ``n_j / (N - n_i)``;
+    ``joint_any``, of redrawn ones: ``n_j / N``.
 
     Args:
-      kind: ``sym``, ``flip``, ``asym_block`` or ``joint``.
-      rate: ``r`` in [0, 1); ``joint`` takes none.
+      kind: ``sym``, ``flip``, ``asym_block``, ``joint`` or ``joint_any``.
+      rate: ``r`` in [0, 1); the joint kinds take none.
       num_classes: ``C``.
       rng: draws the pairing of ``flip``.
-      counts: ``[C]`` true class sizes, for ``joint``.
+      counts: ``[C]`` true class sizes, for the joint kinds.
 
     Returns:
       ``float64 [C, C]``.
 
-    Source: papers/dasc.md §1.2, papers/sfa.md §3.2, papers/unicon.md §8.
+    Source: papers/dasc.md §1.2, papers/sfa.md §3.2, papers/unicon.md §8,
+    papers/dividemix_rolt.md §4.1.
     """
     if kind == "sym":
         # Written as the authors do, for the same last bit.
         full = rate / num_classes * np.ones((num_classes, num_classes))
         return full + (1 - rate) * np.eye(num_classes)
+    if kind == "joint_any":
+        assert counts is not None
+        return np.tile(counts / counts.sum(), (num_classes, 1))
     if kind == "joint":
         assert counts is not None
         sizes = counts.astype(np.float64)
@@ -136,6 +142,32 @@ def transition(
     raise ValueError(f"no transition matrix for {kind!r}")
 
 
+def redrawn_share(rate: float, counts: np.ndarray) -> float:
+    """Share of labels that ``joint_any`` redraws, ``r / (1 - sum_k q_k^2)``.
+
+    A redrawn label keeps its class ``k`` with probability ``q_k = n_k / N``.
+
+    Args:
+      rate: ``r``, share of labels that shall end up wrong.
+      counts: ``[C]`` true class sizes.
+
+    Returns:
+      The share, at most 1.
+
+    Raises:
+      UserError: redrawing all labels would not make so many wrong.
+
+    Source: papers/dividemix_rolt.md §4.1.
+    """
+    wrong = 1 - np.square(counts / counts.sum()).sum()
+    if rate > wrong + 1e-9:  # as much as the sum above may be off
+        raise UserError(
+            "config.data.rate: joint_any can make at most "
+            f"{wrong:.3f} of these labels wrong, {rate:g} is asked for"
+        )
+    return min(1.0, float(rate / wrong)) if rate else 0.0
+
+
 def draw(
     kind: str,
     labels: np.ndarray,
@@ -153,18 +185,18 @@ def draw(
       num_classes: ``C``.
       rate: ``r`` in [0, 1).
       seed: of the generators made here.
-      rng: the generator that drew the subset, whose stream ``sym`` and
-        ``joint`` continue; None makes a new one from ``seed``.
+      rng: the generator that drew the subset, whose stream ``sym`` and the
+        joint kinds continue; None makes a new one from ``seed``.
 
     Returns:
       ``int32 [N]``.
 
     Raises:
-      UserError: the noise does not fit the number of classes.
+      UserError: the noise does not fit the number of classes or their sizes.
 
     Source: papers/dasc.md §1.2 (sym, flip), papers/dividemix_rolt.md §2.1
-    (sym_count, asym), papers/sfa.md §3.2 (sym_excl, joint), papers/unicon.md
-    §8 (asym_block).
+    (sym_count, asym) and §4.1 (joint_any), papers/sfa.md §3.2 (sym_excl,
+    joint), papers/unicon.md §8 (asym_block).
     """
     if rng is None:
         rng = np.random.RandomState(seed)
@@ -199,14 +231,15 @@ def _draw_counted(
     seed: int,
     rng: np.random.RandomState,
 ) -> np.ndarray:
-    """The kinds that touch exactly ``int(r N)`` labels, shuffled by Python."""
+    """The kinds that touch exactly so many labels, shuffled by Python."""
+    counts = np.bincount(labels, minlength=num_classes)
+    share = redrawn_share(rate, counts) if kind == "joint_any" else rate
     python = random.Random(seed)
     order = list(range(len(labels)))
     python.shuffle(order)
-    chosen = sorted(order[: int(rate * len(labels))])
+    chosen = sorted(order[: int(share * len(labels))])
     noisy = np.array(labels)
-    if kind == "joint":
-        counts = np.bincount(labels, minlength=num_classes)
+    if kind in ("joint", "joint_any"):
         matrix = transition(kind, rate, num_classes, counts=counts)
     elif kind == "asym":
         target = asym_map(num_classes)
@@ -216,7 +249,7 @@ def _draw_counted(
             noisy[i] = python.randint(0, num_classes - 1)
         elif kind == "sym_excl":
             noisy[i] = (python.randint(1, num_classes - 1) + y) % num_classes
-        elif kind == "joint":
+        elif kind in ("joint", "joint_any"):
             noisy[i] = rng.choice(num_classes, p=matrix[y])
         elif kind == "asym":
             noisy[i] = target[y]

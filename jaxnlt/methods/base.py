@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxnlt import streams
+from jaxnlt import selectors, streams
+from jaxnlt.errors import UserError
 
 PyTree = Any
 Outputs = Mapping[str, np.ndarray]
@@ -28,10 +29,13 @@ class DataInfo:
     Attributes:
       labels: int32[N] given labels.
       num_classes: C.
+      ids: [N] official indices (int) or relative paths (str) of the images,
+        as in labels.csv; None where nothing is trained.
     """
 
     labels: np.ndarray
     num_classes: int
+    ids: np.ndarray | None = None
 
     @property
     def counts(self) -> np.ndarray:
@@ -76,11 +80,18 @@ def trust_all(data: DataInfo) -> Selection:
 class Selector:
     """Decides on the host whom to trust; any two-network method can take it.
 
+    Args:
+      options: its fields, of config.METHOD or of config.SELECTOR.
+      heads: heads of the networks.
+
     Attributes:
       outputs: heads whose eval-mode values it reads.
     """
 
     outputs: tuple[str, ...] = ()
+
+    def __init__(self, options: Any = None, heads: tuple[str, ...] = ()):
+        self.options, self.heads = options, heads
 
     def init_memory(self) -> dict[str, np.ndarray]:
         """Host arrays kept from epoch to epoch for one network."""
@@ -140,7 +151,12 @@ class Phase:
         keep value and momentum.
       pool: (epoch, k, rng) -> rows that are inferred for selection; None
         takes all.
+      pool_view: the view in which the pool is inferred, as those of streams.
+      pool_train: whether a network that this epoch has trained infers the
+        pool in train mode: by the statistics of batches in the pool's order,
+        which move the running ones.  Only 'select_train_each' infers then.
       weight_decay: overrides the optimizer's.
+      evaluated: whether its networks vote on the test images.
     """
 
     name: str
@@ -156,13 +172,17 @@ class Phase:
     peer: str = "none"
     trainable: Callable[[tuple[str, ...]], bool] = lambda path: True
     pool: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
+    pool_view: str = "none"
+    pool_train: bool = False
     weight_decay: float | None = None
+    evaluated: bool = True
 
     def __post_init__(self):
         for name, known in (
             ("taught_by", ("self", "peer")),
             ("order", ("in_turn", "select_train_each")),
             ("peer", ("none", "updated", "epoch_start")),
+            ("pool_view", ("none", "weak", "strong")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"Phase.{name} must be one of {known}")
@@ -191,6 +211,11 @@ class Net:
         """Train-mode outputs without gradient; they move the statistics too."""
         return self(jax.lax.stop_gradient(params), images, heads)
 
+    def frozen(self, params: PyTree, images: jax.Array, heads: tuple):
+        """Eval-mode outputs, with gradient; the statistics stay."""
+        variables = {"params": params, "batch_stats": self.batch_stats}
+        return self._apply(variables, images, heads, False)[0]
+
     def peer(self, images: jax.Array, heads: tuple):
         """The peer's eval-mode outputs, without gradient."""
         return self._apply(self._peer, images, heads, False)[0]
@@ -204,12 +229,15 @@ class Method:
       data: what may be known of the training set.
 
     Attributes:
+      own_selector: its selector's name in jaxnlt.selectors; empty if no
+        other can take its place.
       num_nets: how many networks are trained.
       heads: heads the parameters hold.
       vote: heads that `predict` adds up.
       network_options: further arguments of models.build.
     """
 
+    own_selector = ""
     num_nets = 1
     heads: tuple[str, ...] = ("logits",)
     vote: tuple[str, ...] = ("logits",)
@@ -217,6 +245,17 @@ class Method:
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         self.config, self.data = config, data
+        if config.selector and not self.own_selector:
+            raise UserError(
+                f"config.selector: {config.method} takes no other selector"
+            )
+
+    def selector(self) -> Selector:
+        """Whom to trust: the method's own way, or that of config.selector."""
+        name = self.config.selector or self.own_selector
+        own = name == self.own_selector
+        options = self.config[self.config.method if own else name]
+        return selectors.create(name, options, self.heads)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -245,17 +284,21 @@ class Method:
         """Device arrays of fixed shape that a network carries along."""
         return {}
 
-    def enter(self, epoch: int, states: list, memory: dict):
+    def enter(self, epoch: int, states: list, memory: dict, fresh: Callable):
         """Called before the first epoch of every phase.
+
+        What the phase's first selection reads was inferred before that: it
+        sees the networks as the last phase left them.
 
         Args:
           epoch: the phase's first epoch.
-          states: the networks' training states, on the device.
-          memory: host arrays, {"selector": [per network], "method": {...}}.
+          states: the networks' training states.
+          memory: host arrays, {"selector": {phase: [per network]}, "method":
+            {...}}.
+          fresh: () -> states of new networks, drawn for this epoch.
 
         Returns:
-          The states and memory to go on with; the very same objects say that
-          nothing changed.
+          The states and memory to go on with.
         """
         return states, memory
 

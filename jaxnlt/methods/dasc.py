@@ -29,13 +29,13 @@ def feature_head(options) -> str:
     An untrained projector says nothing, so without contrast the features do;
     the release takes it all the same (papers/dasc.md B3).
     """
+    one_of("feature_type", options.feature_type, ("project", "default"))
     trained = options.contrast or options.untrained_projector
     use_projection = options.feature_type == "project" and trained
     return "projection" if use_projection else "features"
 
 
 CHOICES = {
-    "feature_type": ("project", "default"),
     "midl_label": ("zero", "arange"),
     "midl_key": ("mixed_batch", "two_views"),
     "memory_rows": ("all", "low_confidence"),
@@ -47,13 +47,20 @@ class DaCC(base.Selector):
 
     Args:
       options: `phi`, `eval_temperature`, `p_threshold`, `feature_type`,
-        `aligned_clean_prob` of config.dasc.
+        `contrast`, `untrained_projector`, `aligned_clean_prob` of config.dasc.
+      heads: heads of the networks.  Where there is no balanced head, the
+        conventional one is asked twice; where no projector, features cluster.
     """
 
-    def __init__(self, options):
-        self.options = options
-        self.feature_head = feature_head(options)
-        self.outputs = (*BOTH_HEADS, self.feature_head)
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
+        self.feature_head = "features"
+        if "projection" in heads:
+            self.feature_head = feature_head(options)
+        self.balanced = "balanced" if "balanced" in heads else "logits"
+        self.outputs = tuple(
+            dict.fromkeys(("logits", self.balanced, self.feature_head))
+        )
 
     def select(self, outputs, k, data, memory, epoch, rng):
         options, out = self.options, outputs[k]
@@ -63,7 +70,7 @@ class DaCC(base.Selector):
         scores = selection.dacc_scores(
             features=out[self.feature_head],
             logits=out["logits"],
-            balanced=out["balanced"],
+            balanced=out[self.balanced],
             labels=data.labels,
             threshold=threshold,
             temperature=options.eval_temperature,
@@ -95,6 +102,7 @@ class DaCC(base.Selector):
 class Method(base.Method):
     """DaSC with every switch of config.dasc."""
 
+    own_selector = "dacc"
     num_nets = 2
     heads = ("logits", "balanced", "projection", "prototypes")
     vote = BOTH_HEADS
@@ -139,7 +147,7 @@ class Method(base.Method):
             draws=lambda key, sizes: semi.mixup_draws(
                 key, options.alpha, 2 * (sizes["x"] + sizes["u"])
             ),
-            selector=DaCC(options),
+            selector=self.selector(),
             taught_by="peer",
             peer="updated",
             trainable=lambda path: (

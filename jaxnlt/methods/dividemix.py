@@ -32,8 +32,8 @@ class LossGMM(base.Selector):
 
     outputs = ("logits",)
 
-    def __init__(self, options):
-        self.options = options
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
         if options.average_losses < 1:
             raise UserError(
                 "average_losses: must be at least 1, is "
@@ -98,6 +98,7 @@ def given_label_loss(net, params, x):
 class Method(base.Method):
     """DivideMix; subclasses replace the selector, a phase or the loss."""
 
+    own_selector = "dividemix"
     num_nets = 2
 
     def __init__(self, config, data):
@@ -132,10 +133,6 @@ class Method(base.Method):
             peer="updated",
         )
 
-    def selector(self) -> base.Selector:
-        """Whom to trust."""
-        return LossGMM(self.options)
-
     def phases(self):
         return (self.warmup, self.semi)
 
@@ -169,8 +166,10 @@ class Method(base.Method):
         targets_x, targets_u = semi.two_view_targets(
             net, params, x, u, options.sharpen_temperature
         )
+        terms_u, loss_u = self.unlabelled_terms(net, params, u)
+        # The first two views make targets, the last two are trained on.
         images, targets = semi.mixed_batch(
-            x["views"][:2], u["views"][:2], targets_x, targets_u, draws
+            x["views"][-2:], u["views"][-2:], targets_x, targets_u, draws
         )
         num_x = 2 * len(targets_x)
         if not options.unlabelled_loss:  # partners still come from all rows
@@ -178,16 +177,20 @@ class Method(base.Method):
         out = net(params, images, self.vote)
         terms, total = self.mixed_terms(out, targets, num_x, selection)
         terms["loss_penalty"] = losses.prior_penalty(out["logits"])
-        total += terms["loss_penalty"]
         if options.unlabelled_loss:
             time = semi.ramp_time(batch, selection, self.config.batch_size)
             ramp = semi.ramp(time, options.warmup, options.ramp)
             terms["lambda_u"] = options.lambda_u * ramp
-            # Copies of labelled rows, where nothing is unlabelled, weigh 0.
-            some = selection["num_unlabelled"] > 0
             squares = sum(v for k, v in terms.items() if k.endswith("mse"))
-            total += jnp.where(some, terms["lambda_u"], 0) * squares
-        return total, carry, terms
+            loss_u += terms["lambda_u"] * squares
+        # Copies of labelled rows, where nothing is unlabelled, weigh 0.
+        some = selection["num_unlabelled"] > 0
+        total += terms["loss_penalty"] + jnp.where(some, loss_u, 0)
+        return total, carry, terms | terms_u
+
+    def unlabelled_terms(self, net, params, u):
+        """Further terms of the unlabelled rows, and their weighted sum."""
+        return {}, 0.0
 
     def mixed_terms(self, out, targets, num_x, selection):
         """Terms of the mixed batch, and the sum of those without a ramp."""

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, models, robust_losses, samplers, semi
+from jaxnlt import (
+    active_passive,
+    losses,
+    models,
+    robust_losses,
+    samplers,
+    semi,
+)
 from jaxnlt.errors import UserError, one_of
 from jaxnlt.methods import base
 
@@ -34,6 +41,7 @@ class Method(base.Method):
             "logit_adjustment": self.logit_adjustment,
             "gce": self.gce,
             "sce": self.sce,
+            "nce_rce": self.nce_rce,
             "elr": self.elr,
         }
         one_of("config.erm.loss", options.loss, self.losses)
@@ -43,11 +51,6 @@ class Method(base.Method):
         if options.num_nets < 1:
             raise UserError(
                 f"config.erm.num_nets: must be at least 1, is {self.num_nets}"
-            )
-        if options.second == "crt" and options.num_nets > 1:
-            raise UserError(
-                "config.erm.num_nets: cRT trains one network, "
-                f"is {self.num_nets}"
             )
         if options.second != "none" and options.second_start < 1:
             raise UserError(
@@ -85,17 +88,12 @@ class Method(base.Method):
         )
 
     def _crt_phase(self) -> base.Phase:
-        """A new classifier on the frozen network, classes sampled evenly.
-
-        The network's peer is its own copy of the epoch's start, in eval mode:
-        neither its weights nor its running statistics move.
-        """
+        """A new classifier on the frozen network, classes sampled evenly."""
         return base.Phase(
             name="crt",
             loss=self.crt_loss,
             streams=self._streams("class_balanced"),
             views={"x": (self.options.view,)},
-            peer="epoch_start",
             trainable=lambda path: path[0] == "logits",
         )
 
@@ -139,14 +137,14 @@ class Method(base.Method):
         dtype = models.DTYPES[self.config.model.dtype][1]
         return {"targets": np.zeros(shape, dtype)}
 
-    def enter(self, epoch, states, memory):
+    def enter(self, epoch, states, memory, fresh):
         """A second phase begins with a new or a rescaled classifier."""
         if epoch < self.options.second_start:
             return states, memory
         if self.options.second == "crt":
             states = [
-                _with_classifier(state, *self._fresh(state, epoch, k))
-                for k, state in enumerate(states)
+                _with_classifier(state, **new["params"]["logits"])
+                for state, new in zip(states, fresh(), strict=True)
             ]
         if self.options.second == "tau_norm":
             states = [
@@ -160,18 +158,6 @@ class Method(base.Method):
                 for state in states
             ]
         return states, memory
-
-    def _fresh(self, state, epoch, k):
-        """Weights and bias as PyTorch initialises a linear layer."""
-        rng = np.random.default_rng((self.config.seed, epoch, k, 4))
-        old = state["params"]["logits"]
-        bound = len(old["kernel"]) ** -0.5
-        return [
-            jnp.asarray(
-                rng.uniform(-bound, bound, old[name].shape), old[name].dtype
-            )
-            for name in ("kernel", "bias")
-        ]
 
     def end_epoch(self, phase, states):
         """After LDAM the classifier's weights are unit vectors, no bias.
@@ -288,6 +274,16 @@ class Method(base.Method):
         )
         return [(1.0, values, labels)], carry
 
+    def nce_rce(self, net, params, batch, draws, carry):
+        """Normalised cross-entropy and reverse cross-entropy."""
+        logits, labels = self._given(net, params, batch)
+        options = self.options
+        values = active_passive.combined(
+            *(logits, labels, "nce", "rce"),
+            *(options.apl_active, options.apl_passive),
+        )
+        return [(1.0, values, labels)], carry
+
     def elr(self, net, params, batch, draws, carry):
         """Cross-entropy with the early-learning regulariser."""
         logits, labels = self._given(net, params, batch)
@@ -304,9 +300,7 @@ class Method(base.Method):
     def crt_loss(self, net, params, batch, draws, selection, carry):
         """Cross-entropy of the new classifier on frozen features."""
         (images,) = batch["x"]["views"]
-        features = net.peer(images, ("features",))["features"]
-        classifier = params["logits"]
-        logits = features @ classifier["kernel"] + classifier["bias"]
+        logits = net.frozen(params, images, ("logits",))["logits"]
         labels = batch["x"]["labels"]
         total = jnp.mean(losses.cross_entropy(logits, labels))
         return total, carry, {"loss_ce": total}

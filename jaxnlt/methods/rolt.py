@@ -28,6 +28,7 @@ FARTHEST = -4.0
 CHOICES = {
     "loss": ("ce", "ldam"),
     "ensembling": ("standard", "compounding"),
+    "clean_on": ("eval", "augmented"),
     "vote_by": ("logits", "ncm"),
 }
 
@@ -150,9 +151,6 @@ class Cleaning(base.Selector):
     """
 
     outputs = ("features", "logits")
-
-    def __init__(self, options):
-        self.options = options
 
     def init_memory(self):
         empty = np.zeros((0, 0))
@@ -305,6 +303,7 @@ class Method(base.Method):
             streams=lambda selection, rng: one_pass(everyone, rng),
             views={"x": ("weak",)},
             selector=Cleaning(options),
+            pool_view="weak" if options.clean_on == "augmented" else "none",
             # A cosine classifier has no bias.
             trainable=lambda path: not cosine or path != ("logits", "bias"),
         )
@@ -323,7 +322,7 @@ class Method(base.Method):
         rise = (epoch + FIRST_EPOCH + 1) / self.options.lr_rise
         return super().learning_rate(epoch) * min(1.0, rise)
 
-    def enter(self, epoch, states, memory):
+    def enter(self, epoch, states, memory, fresh):
         """LDAM's classifier starts with unit weights and no bias."""
         return self.end_epoch(self.train, states), memory
 

@@ -4,10 +4,11 @@ Wei, Shi, Tu, Li, "Robust Long-Tailed Learning Under Label Noise", arXiv
 2108.11569, section 3.4.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import selection
-from jaxnlt.errors import one_of
+from jaxnlt import losses, robust_losses, selection
+from jaxnlt.errors import UserError, one_of
 from jaxnlt.methods import base, dividemix, rolt
 
 
@@ -21,9 +22,9 @@ class CoDivide(base.Selector):
     Source: papers/dividemix_rolt.md section 6.
     """
 
-    def __init__(self, options):
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
         one_of("config.rolt_plus.basis", options.basis, ("loss", "dist"))
-        self.options = options
         loss = options.basis == "loss"
         self.outputs = ("logits",) if loss else ("features",)
 
@@ -59,7 +60,61 @@ class CoDivide(base.Selector):
 
 
 class Method(dividemix.Method):
-    """RoLT+ with the options of config.rolt_plus."""
+    """RoLT+ with the options of config.rolt_plus.
 
-    def selector(self):
-        return CoDivide(self.options)
+    Raises:
+      UserError: a field out of range.
+    """
+
+    own_selector = "rolt_plus"
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        start, beta = self.options.drw_start, self.options.drw_beta
+        if start < 0:
+            raise UserError(
+                f"config.rolt_plus.drw_start: must be at least 0, is {start}"
+            )
+        if not 0 <= beta < 1:
+            raise UserError(
+                f"config.rolt_plus.drw_beta: must lie in [0, 1), is {beta}"
+            )
+
+    def semi_loss(self, net, params, batch, draws, selection, carry):
+        """DivideMix's loss; the ramp starts at a sixteenth, not at 0.
+
+        Source: papers/dividemix_rolt.md section 6.
+        """
+        if self.options.drw_start:
+            selection = selection | {"row_weights": self.row_weights(batch)}
+        batch = batch | {"epoch": batch["epoch"] + rolt.FIRST_EPOCH}
+        return super().semi_loss(net, params, batch, draws, selection, carry)
+
+    def row_weights(self, batch):
+        """Weights [B] of the labelled rows: 1, their class's from DRW on.
+
+        All given labels are counted, not the trusted ones alone.
+
+        Source: papers/dividemix_rolt.md sections 4.3 and 6.
+        """
+        weights = robust_losses.effective_weights(
+            self.data.counts, self.options.drw_beta
+        )
+        rows = jnp.asarray(weights)[batch["x"]["labels"]]
+        return jnp.where(batch["epoch"] >= self.options.drw_start, rows, 1)
+
+    def mixed_terms(self, out, targets, num_x, selection):
+        """DivideMix's terms; from DRW on the labelled rows have weights.
+
+        A mixed row has that of its own given label, its partner's counts for
+        nothing.
+
+        Source: papers/dividemix_rolt.md section 6.
+        """
+        terms, total = super().mixed_terms(out, targets, num_x, selection)
+        if "row_weights" not in selection:
+            return terms, total
+        values = losses.cross_entropy(out["logits"][:num_x], targets[:num_x])
+        weights = jnp.tile(selection["row_weights"], 2)  # of both views
+        ce = robust_losses.weighted_mean(values, weights)
+        return terms | {"loss_ce": ce}, ce

@@ -35,7 +35,8 @@ class StochasticCentroids(base.Selector):
 
     outputs = ("features", "balanced")
 
-    def __init__(self, options):
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
         one_of(
             "config.sfa.sampled_classes",
             options.sampled_classes,
@@ -49,7 +50,6 @@ class StochasticCentroids(base.Selector):
             raise UserError(
                 f"config.sfa.beta: must lie in [0, 1), is {options.beta}"
             )
-        self.options = options
 
     def init_memory(self):
         return centroids.no_moments(0, 0)._asdict()
@@ -149,11 +149,9 @@ class StochasticCentroids(base.Selector):
 class Method(dividemix.Method):
     """DivideMix's training with a balanced head beside the conventional."""
 
+    own_selector = "sfa"
     heads = ("logits", "balanced")
     vote = ("logits", "balanced")
-
-    def selector(self):
-        return StochasticCentroids(self.options)
 
     def warmup_loss(self, net, params, batch, draws, selection, carry):
         """Cross-entropy, and balanced softmax with the given counts.

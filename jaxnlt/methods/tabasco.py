@@ -34,10 +34,10 @@ class TwoScores(base.Selector):
 
     outputs = ("features", "logits")
 
-    def __init__(self, options):
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
         for name, known in CHOICES.items():
             one_of(f"config.tabasco.{name}", options[name], known)
-        self.options = options
 
     def select(self, outputs, k, data, memory, epoch, rng):
         scores = self.scores(outputs[k], data.labels, rng)
@@ -89,5 +89,4 @@ class TwoScores(base.Selector):
 class Method(dividemix.Method):
     """DivideMix with TABASCO's selector."""
 
-    def selector(self):
-        return TwoScores(self.options)
+    own_selector = "tabasco"

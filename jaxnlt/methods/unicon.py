@@ -4,7 +4,8 @@ Karim et al., "UNICON: Combating Label Noise Through Uniform Selection and
 Contrastive Learning", CVPR 2022, arXiv 2203.14542.
 
 DivideMix whose clean set holds the same number of samples of every given
-class, those on which both networks together disagree least with the label.
+class, those on which both networks together disagree least with the label; so
+it does not matter whose selection teaches.
 Weak views make the targets, strong views are trained on, and two strong views
 of an unlabelled image attract each other.
 """
@@ -15,7 +16,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import contrast, losses, semi, uniform_selection
+from jaxnlt import contrast, uniform_selection
 from jaxnlt.errors import UserError, one_of
 from jaxnlt.methods import base, dividemix
 from jaxnlt.models.layers import l2_normalise
@@ -23,6 +24,7 @@ from jaxnlt.models.layers import l2_normalise
 CHOICES = {
     "jsd_log": tuple(uniform_selection.UNITS),
     "unfilled": ("none", "repeat_index_0"),
+    "scoring_mode": ("eval", "train"),
     "unlabelled_batch": ("rounded", "exact"),
 }
 
@@ -37,8 +39,15 @@ class UniformSelection(base.Selector):
 
     outputs = ("logits",)
 
-    def __init__(self, options):
-        self.options = options
+    def __init__(self, options, heads=()):
+        super().__init__(options, heads)
+        for name in ("jsd_log", "unfilled"):
+            one_of(f"config.unicon.{name}", options[name], CHOICES[name])
+        if options.cutoff_tau < 1:
+            raise UserError(
+                "config.unicon.cutoff_tau: must be at least 1, is "
+                f"{options.cutoff_tau}"
+            )
 
     def select(self, outputs, k, data, memory, epoch, rng):
         """Both networks score together, so k does not matter."""
@@ -69,17 +78,13 @@ class UniformSelection(base.Selector):
 class Method(dividemix.Method):
     """UNICON with the switches of config.unicon."""
 
+    own_selector = "unicon"
     heads = ("logits", "embedding")
 
     def __init__(self, config, data):
         options = config.unicon
-        for name, known in CHOICES.items():
-            one_of(f"config.unicon.{name}", options[name], known)
-        if options.cutoff_tau < 1:
-            raise UserError(
-                "config.unicon.cutoff_tau: must be at least 1, is "
-                f"{options.cutoff_tau}"
-            )
+        for name in ("scoring_mode", "unlabelled_batch"):
+            one_of(f"config.unicon.{name}", options[name], CHOICES[name])
         super().__init__(config, data)
         self.network_options = {"projection_dim": options.projection_dim}
         # Parameters without a gradient are left alone, decay included.
@@ -87,17 +92,16 @@ class Method(dividemix.Method):
             self.warmup, trainable=lambda path: path[0] != "embedding"
         )
 
-    def selector(self):
-        return UniformSelection(self.options)
-
     def semi_phase(self):
         views = ("weak", "weak", "strong", "strong")
         return replace(
             super().semi_phase(),
             streams=self.streams,
             views={"x": views, "u": views},
-            taught_by="self",
             order="select_train_each",
+            # The release leaves the network it has just trained in train mode
+            # while both score for the other one.
+            pool_train=self.options.scoring_mode == "train",
         )
 
     def streams(self, selection, rng):
@@ -121,10 +125,10 @@ class Method(dividemix.Method):
         turn = math.cos(math.pi * epoch / options.cosine_epochs)
         return options.min_learning_rate + span * (1 + turn) / 2
 
-    def contrast(self, net, params, u):
+    def unlabelled_terms(self, net, params, u):
         """SimCLR loss of the strong views of the unlabelled images.
 
-        Source: papers/unicon.md sections 5 and 6.
+        Source: UNICON eq. 9; papers/unicon.md sections 5 and 6.
         """
         embedded = [
             l2_normalise(net(params, view, ("embedding",))["embedding"])
@@ -133,35 +137,6 @@ class Method(dividemix.Method):
         values = contrast.view_contrast(
             jnp.stack(embedded, axis=1), self.options.contrast_temperature
         )
-        return jnp.mean(values)
-
-    def semi_loss(self, net, params, batch, draws, selection, carry):
-        """DivideMix's terms on strong views, targets of weak ones, contrast.
-
-        Source: UNICON eq. 9; papers/unicon.md section 5.
-        """
-        options, x, u = self.options, batch["x"], batch["u"]
-        targets_x, targets_u = semi.two_view_targets(
-            net, params, x, u, options.sharpen_temperature
-        )
-        simclr = self.contrast(net, params, u)
-        images, targets = semi.mixed_batch(
-            x["views"][2:], u["views"][2:], targets_x, targets_u, draws
-        )
-        num_x = 2 * len(targets_x)
-        if not options.unlabelled_loss:
-            images, targets = images[:num_x], targets[:num_x]
-        out = net(params, images, self.vote)
-        terms, total = self.mixed_terms(out, targets, num_x, selection)
-        terms["loss_penalty"] = losses.prior_penalty(out["logits"])
-        terms["loss_contrast"] = simclr
-        # Copies of labelled rows, where nothing is unlabelled, weigh 0.
-        some = selection["num_unlabelled"] > 0
-        unlabelled = options.contrast_weight * simclr
-        if options.unlabelled_loss:
-            time = semi.ramp_time(batch, selection, self.config.batch_size)
-            ramp = semi.ramp(time, options.warmup, options.ramp)
-            terms["lambda_u"] = options.lambda_u * ramp
-            unlabelled += terms["lambda_u"] * terms["loss_mse"]
-        total += terms["loss_penalty"] + jnp.where(some, unlabelled, 0)
-        return total, carry, terms
+        simclr = jnp.mean(values)
+        weight = self.options.contrast_weight
+        return {"loss_contrast": simclr}, weight * simclr

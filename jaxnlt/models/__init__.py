@@ -1,6 +1,7 @@
 """Networks: everyone else sees ``build``, ``Network.init`` and ``apply``."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxnlt.errors import UserError
 from .heads import HEADS, Classifier
 from .initialise import initialise
 from .preact_resnet import PreActResNet
+from .resnet_cifar import ResNetCifar
 
 __all__ = ["BACKBONES", "DTYPES", "HEADS", "Network", "build"]
 
@@ -40,6 +42,8 @@ class Network:
     def init(self, seed: int, image_shape: tuple[int, int, int]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
 
+        ResNet-32 draws its kernels as RoLT does, `ResNetCifar.redraw`.
+
         Args:
           seed: the same seed gives the same values, to the bit.
           image_shape: (H, W, channels).
@@ -48,14 +52,20 @@ class Network:
           {'params': tree, 'batch_stats': tree} of numpy arrays, float32
           (float64 where the network computes in float64).  Trees start with
           'backbone', 'bottleneck', 'logits', 'balanced', 'projector',
-          'prototype_projector', 'embedding', as far as the network has them.
+          'prototype_projector', 'embedding', 'identifier', as far as the
+          network has them.
 
         Raises:
           UserError: float64 without JAX_ENABLE_X64.
         """
-        return initialise(
+        values = initialise(
             self.shapes(image_shape), seed, np.dtype(self.module.dtype)
         )
+        backbone = self.module.backbone
+        if isinstance(backbone, ResNetCifar):
+            params = values["params"]
+            params["backbone"] = backbone.redraw(params["backbone"], seed)
+        return values
 
     def shapes(self, image_shape: tuple[int, int, int]) -> Variables:
         """The tree that ``init`` fills, with shapes as its leaves."""
@@ -120,6 +130,7 @@ def build(
     heads: tuple[str, ...],
     bottleneck: bool = False,
     projection_dim: int = 128,
+    prior: tuple[float, ...] = (),
 ) -> Network:
     """Builds the network that ``config.model`` describes.
 
@@ -130,13 +141,15 @@ def build(
       bottleneck: Linear(F -> F) between pooling and heads (DaSC).
       projection_dim: length of projection, prototypes and embedding; the
         projectors' hidden layer is four times as wide.
+      prior: C class frequencies; the head 'identifier' needs them.
 
     Returns:
       The network.
 
     Raises:
       UserError: unknown name or dtype, or a field out of range.
-      ValueError: unknown head, or 'prototypes' without 'logits'.
+      ValueError: unknown head, 'prototypes' without 'logits', or 'identifier'
+        without a prior of C classes.
     """
     if model_config.name not in BACKBONES:
         raise UserError(
@@ -152,6 +165,8 @@ def build(
         raise ValueError(f"heads={heads}: choose of {HEADS}")
     if "prototypes" in heads and "logits" not in heads:
         raise ValueError("'prototypes' are made from the weights of 'logits'")
+    if "identifier" in heads and len(prior) != num_classes:
+        raise ValueError(f"'identifier' needs a prior of {num_classes} classes")
     compute, dtype = map(jnp.dtype, DTYPES[model_config.dtype])
     return Network(
         Classifier(
@@ -161,6 +176,7 @@ def build(
             has_bottleneck=bottleneck,
             projection_dim=projection_dim,
             dtype=dtype,
+            prior=tuple(prior),
         )
     )
 
@@ -171,9 +187,13 @@ def _check_dtype(dtype: Any) -> None:
         raise UserError("config.model.dtype: float64 needs JAX_ENABLE_X64=1")
 
 
-def _preact_resnet(
-    config: ml_collections.ConfigDict, dtype: Any, param_dtype: Any
-) -> PreActResNet:
+def _staged(
+    module: Callable[..., Any],
+    config: ml_collections.ConfigDict,
+    dtype: Any,
+    param_dtype: Any,
+) -> Any:
+    """A ResNet whose size is `width` and `blocks`."""
     blocks = tuple(config.blocks)
     if config.width < 1:
         raise UserError(
@@ -184,8 +204,11 @@ def _preact_resnet(
             "config.model.blocks: needs at least one stage and one block in "
             f"each, is {blocks}"
         )
-    return PreActResNet(config.width, blocks, dtype, param_dtype)
+    return module(config.width, blocks, dtype, param_dtype)
 
 
 #: config.model.name -> (config.model, dtype, param_dtype) -> backbone.
-BACKBONES: dict[str, Callable[..., Any]] = {"preact_resnet18": _preact_resnet}
+BACKBONES: dict[str, Callable[..., Any]] = {
+    "preact_resnet18": functools.partial(_staged, PreActResNet),
+    "resnet32": functools.partial(_staged, ResNetCifar),
+}

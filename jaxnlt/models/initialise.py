@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 #: Initial values that are not drawn, by the last part of their path.
-CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
+CONSTANTS = {
+    **{"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0},
+    "exponents": 1.0,
+}
 
 
 def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
@@ -20,9 +23,9 @@ def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
 
     Kernels and biases of convolutions and linear layers are uniform in
     (-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm scales and running variances
-    are 1, its offsets and running means 0.  Each array depends on the seed and
-    its own path alone, so networks that differ in their heads start with the
-    same backbone.
+    are 1, its offsets and running means 0, exponents of a prior 1.  Each array
+    depends on the seed and its own path alone, so networks that differ in their
+    heads start with the same backbone.
 
     Source: papers/preact_resnet18.md, Init.
 

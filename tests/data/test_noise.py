@@ -25,6 +25,7 @@ def states() -> tuple:
         ("sym_count", 0.33, 0.39),
         ("sym_excl", 0.4, 0.4),
         ("joint", 0.4, 0.4),
+        ("joint_any", 0.37, 0.43),
         ("flip", 0.37, 0.43),
         ("asym", 0.17, 0.23),  # half of the classes have a target
         ("asym_block", 0.37, 0.43),
@@ -58,9 +59,15 @@ def test_counted_kinds_touch_the_first_of_pythons_shuffle():
     order = list(range(len(LABELS)))
     random.Random(7).shuffle(order)
     chosen = set(order[:1600])
-    for kind in ("sym_count", "sym_excl", "joint", "asym"):
+    for kind in ("sym_count", "sym_excl", "joint", "joint_any", "asym"):
         noisy = noise.draw(kind, LABELS, 10, 0.4, seed=7)
         changed = set(np.flatnonzero(noisy != LABELS))
+        if kind == "joint_any":  # redraws more, of which some stay
+            share = noise.redrawn_share(0.4, np.bincount(LABELS))
+            assert 0.44 < share < 0.45
+            assert changed <= set(order[: int(share * len(LABELS))])
+            assert not changed <= chosen
+            continue
         assert changed <= chosen
         if kind in ("sym_excl", "joint"):
             assert changed == chosen
@@ -98,6 +105,27 @@ def test_joint_noise_flows_to_the_head():
     noisy = noise.draw("joint", tail, 3, 0.5, seed=0)
     away = noisy[(tail == 1) & (noisy != 1)]
     assert (away == 0).mean() > 0.9
+
+
+def test_joint_any_redraws_from_the_class_sizes():
+    tail = np.repeat([0, 1, 2], [9000, 900, 100])
+    counts = np.bincount(tail)
+    matrix = noise.transition("joint_any", 0.1, 3, counts=counts)
+    np.testing.assert_allclose(matrix, [[0.9, 0.09, 0.01]] * 3)
+    share = noise.redrawn_share(0.1, counts)
+    np.testing.assert_allclose(share, 0.1 / (1 - 0.81 - 0.0081 - 0.0001))
+    noisy = noise.draw("joint_any", tail, 3, 0.1, seed=0)
+    assert 0.09 < (noisy != tail).mean() < 0.11
+    # The classes keep their sizes, up to chance.
+    np.testing.assert_allclose(np.bincount(noisy), counts, atol=100)
+
+
+def test_joint_any_cannot_make_more_wrong_than_all():
+    tail = np.repeat([0, 1], [90, 10])
+    assert noise.redrawn_share(0.18, np.bincount(tail)) == pytest.approx(1)
+    assert noise.redrawn_share(0.0, np.array([5, 0])) == 0
+    with pytest.raises(UserError, match="rate: joint_any .* most 0.180 of"):
+        noise.draw("joint_any", tail, 2, 0.2, seed=0)
 
 
 def test_sym_and_joint_continue_the_subsets_generator():

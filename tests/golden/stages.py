@@ -36,6 +36,9 @@ TRAINERS = {
     "unicon": (unicon, "digits,smoke", {"unicon.projection_dim": WIDTH}),
     "ldam": (erm, "digits,smoke,loss=ldam_drw", {}),
     "tau": (erm, "digits,smoke,second=tau_norm", {}),
+    "sce": (erm, "digits,smoke,loss=sce", {}),
+    "gce": (erm, "digits,smoke,loss=gce", {}),
+    "nce_rce": (erm, "digits,smoke,loss=nce_rce", {}),
     "rolt": (rolt, "digits,smoke,loss=ldam", {"rolt.drw_start": 0}),
     "rolt_plus": (rolt, "digits,smoke,plus=True", {}),
 }
@@ -91,7 +94,7 @@ def trace(trainer, name, states):
     """Traces the step of a phase on the first batch of its first epoch."""
     epoch, phase = first_epoch(trainer, name)
     memory = trainer.init_memory()
-    states, memory = trainer.method.enter(epoch, states, memory)
+    states, memory = trainer.enter(epoch, states, memory)
     peer = None if phase.peer == "none" else step.variables(states[1])
     pooled = [[[out] for out in outputs(trainer.method)]]
     chosen, _ = trainer.select(epoch, phase, pooled, memory, [0])
@@ -191,6 +194,9 @@ LOADS = {
         fakes.config("digits", noise="flip", rate=0.2)
     ),
     "load asym": load_asym,
+    "load joint_any": lambda: data.load(
+        fakes.config("digits", noise="joint_any", rate=0.2)
+    ),
 }
 
 

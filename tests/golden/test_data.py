@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxnlt import data
+from jaxnlt import data, macro
 from jaxnlt.data import cifar, longtail, noise
 from jaxnlt.data.base import Source, Split, labels_array
 
@@ -34,6 +34,31 @@ def test_class_counts(case):
     np.testing.assert_array_equal(counts, case["counts"])
 
 
+@golden("sfa_data")
+def test_long_tails(case):
+    found = 0
+    for key, counts in case.group("counts_").items():
+        name, imb_type, factor = key.split("_")
+        classes = int(name.removeprefix("c"))
+        if imb_type == "none":
+            imb_type = "exp"
+        got = longtail.class_counts(
+            50000 / classes, classes, float(factor), imb_type
+        )
+        np.testing.assert_array_equal(got, counts)
+        found += 1
+    assert found
+    raw = case["web_raw_counts"]
+    order = np.argsort(-raw)
+    for factor, counts in case.group("web_counts_exp_").items():
+        sizes = longtail.class_counts(raw.max(), len(raw), float(factor))
+        # The classes in the order of their sizes, as the project numbers them.
+        labels = np.repeat(np.arange(len(raw)), raw[order])
+        rng = np.random.RandomState(0)
+        kept, _ = longtail.draw_subset(labels, sizes, rng)
+        np.testing.assert_array_equal(counts[order], [len(k) for k in kept])
+
+
 def of_our_kinds(cases):
     """Without flip2, circle and manual, which nothing in the release uses."""
     known = {"unif", "flip"}
@@ -51,6 +76,22 @@ def test_transition(case):
     if "flip_target" in case:
         away = matrix - np.diag(np.diag(matrix))
         np.testing.assert_array_equal(away.argmax(1), case["flip_target"])
+
+
+@golden("sfa_data", "rolt_data")
+def test_symmetric_frequencies(case):
+    """How often each other class is drawn, against the authors' matrix."""
+    matrix = case["sym_transition"]
+    classes, each = len(matrix), 5000
+    prefix = "small_" if "small_noise_ratio" in case else ""
+    rate = float(case[f"{prefix}noise_ratio"])
+    labels = np.repeat(np.arange(classes), each)
+    noisy = noise.draw("sym_excl", labels, classes, rate, int(case["seed"]))
+    found = macro.confusion(noisy, labels, classes) / each
+    deviation = np.sqrt(matrix * (1 - matrix) / each)
+    assert (np.abs(found - matrix) <= 5 * deviation).all()
+    changed = (noisy != labels).sum()
+    assert changed == int(rate * len(labels))
 
 
 @golden("dasc_dataset_build")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dividemix as dividemix_config
-from jaxnlt import losses, selection, semi
+from jaxnlt import losses, robust_losses, selection, semi
 from jaxnlt.data import noise
 from jaxnlt.methods import base, dividemix
 
@@ -138,6 +138,24 @@ def test_losses_and_ramp(case, dtype):
         )
         rtol = 1e-12 if dtype == np.float64 else 1e-6
         near(ramp, case["ramp_lambda"], rtol=rtol, atol=1e-5)
+
+
+@PRECISIONS
+@golden("dividemix_losses")
+def test_class_weighted_terms(case, dtype):
+    """RoLT+'s terms under deferred re-weighting, on the same logits."""
+    with precision(dtype):
+        z_x, z_u, t_x, t_u, weights = (
+            jnp.asarray(case[name], dtype)
+            for name in (
+                *("logits_x", "logits_u", "targets_x", "targets_u"),
+                "roltplus_weight_x",
+            )
+        )
+        values = losses.cross_entropy(z_x, t_x)
+        weighted = robust_losses.weighted_mean(values, weights)
+        near(weighted, case["roltplus_Lx_weighted"])
+        near(losses.brier(z_u, t_u).mean(), case["roltplus_Lu"])
 
 
 @PRECISIONS

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import erm as erm_config
-from jaxnlt import metrics, robust_losses
+from jaxnlt import macro, metrics, robust_losses
 from jaxnlt.methods import base, erm
 
 from .cases import golden
@@ -110,6 +110,12 @@ def test_accuracies(case):
     got = metrics.test_metrics(np.eye(classes)[preds], labels, counts, "paper")
     actual = got["accuracy_per_class"][: len(per_class)]
     np.testing.assert_allclose(actual, per_class, rtol=1e-12)
+    np.testing.assert_allclose(actual, case["shot_recall"], rtol=1e-12)
+    # The release adds 1e-6 to the number of predictions.
+    matrix = macro.confusion(preds, labels, len(per_class))
+    precision = macro.macro_scores(matrix)["macro_precision"]
+    expected = case["shot_precision"].mean()
+    np.testing.assert_allclose(precision, expected, rtol=1e-6)
     micro = case["micro_acc"]
     np.testing.assert_allclose(got["test_accuracy"], micro, rtol=1e-12)
     groups = [got[f"accuracy_{name}"] or 0 for name in metrics.GROUPS]

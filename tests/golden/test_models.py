@@ -321,3 +321,21 @@ def test_sfa_network(case, train):
         np.testing.assert_allclose(
             ours, case[key], rtol=1e-4, atol=1e-4, err_msg=key
         )
+
+
+# --- RoLT: golden/sfa_dividemix_rolt.md -------------------------------------
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@golden("rolt_arch_resnet32")
+def test_rolt_network(case, train):
+    """The trunk; classifiers are those of every other network."""
+    tensors = sfa_tensors(case)
+    moving = ("running_mean", "running_var")
+    sizes = [v.size for k, v in tensors.items() if not k.endswith(moving)]
+    check_parameters(tensors, sum(sizes))
+    outputs, _, _ = run(tensors, case["input_nchw"], train)
+    expected = case["train_features" if train else "eval_features"]
+    np.testing.assert_allclose(
+        outputs["features"], expected, rtol=1e-3, atol=1e-4
+    )

@@ -5,11 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxnlt import semi, step
 from jaxnlt.methods import base
 
 from .cases import golden
+from .scripted import spy
 from .test_smr import method, near
 
 LAYERS = ("fc1", "bn", "fc2")
@@ -111,9 +113,18 @@ def check_ssl_step(case, made, update, state, peer, number):
     }
     # Piece by piece, as the loss below calls them.
     net = base.Net(apply, state["batch_stats"], peer)
-    targets = semi.two_view_targets(
-        net, state["params"], x, u, made.options.sharpen_temperature
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        averaged = spy(patch, semi, "mean_probs")
+        sharpened = spy(patch, semi, "sharpen")
+        targets = semi.two_view_targets(
+            net, state["params"], x, u, made.options.sharpen_temperature
+        )
+    names = (("u11", "u12", "u21", "u22"), ("x", "x2"))
+    for ((logits,), _), called in zip(averaged, names, strict=True):
+        for got, name in zip(logits, called, strict=True):
+            near(got, stored(f"outputs_{name}"))
+    for side, ((before, _), _) in zip("xu", sharpened, strict=True):
+        near(before, stored(f"p{side}"))
     near(targets[0], stored("targets_x"))
     near(targets[1], stored("targets_u"))
     images, mixed = semi.mixed_batch(
@@ -169,6 +180,10 @@ def test_warmup_then_recalibration(case):
                     images, draws["coefficient"], draws["permutation"]
                 )
                 near(mixed, case[f"{prefix}mixed_input"])
+            net = base.Net(apply, state["batch_stats"], None)
+            fed = mixed if draws else images
+            logits = net(state["params"], fed, ("logits",))["logits"]
+            near(logits, case[f"{prefix}outputs"])
             state, terms = update(state, None, batch, draws, {}, rate)
             near(terms["loss"], case[f"{prefix}loss"])
             number += 1

@@ -136,6 +136,8 @@ def test_asymmetric_noise(case):
         int(case["numpy_randomstate_seed"]),
     )
     np.testing.assert_array_equal(drawn, case["noisy"])
+    changed = (drawn != case["labels"]).mean()
+    np.testing.assert_allclose(changed, case["fraction_changed"], rtol=1e-12)
 
 
 LAYERS = {
@@ -259,6 +261,14 @@ def test_whole_steps(case):
         for got, name in zip(mixed, ("input", "target"), strict=True):
             expected = case[f"{it}mixed_{name}"]
             np.testing.assert_allclose(got[: len(expected)], expected, **close)
+        strong = batch["u"]["views"][2:]
+        for name, view in zip(("f1", "f2"), strong, strict=True):
+            rows = net(state["params"], view, ("embedding",))["embedding"]
+            expected = case[it + name]
+            np.testing.assert_allclose(l2_normalise(rows), expected, **close)
+        expected = case[it + "logits"]
+        rows = net(state["params"], mixed[0][: len(expected)], ("logits",))
+        np.testing.assert_allclose(rows["logits"], expected, **close)
         state, terms = update(
             state, peer, batch, draws, selection, float(case["lr"])
         )

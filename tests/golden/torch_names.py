@@ -33,6 +33,12 @@ HEADS = {
     "prototypes_project.3": "prototypes",
     "projection_head": "embedding",
 }
+#: Torch layers of a block whose names differ from ours.
+LAYERS = {
+    "shortcut.0": "shortcut",
+    "downsample.0": "shortcut",
+    "downsample.1": "shortcut_bn",
+}
 LEAVES = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
 
 
@@ -40,9 +46,10 @@ def path(module: str, has_bottleneck: bool) -> list[str]:
     """Our path of a torch module such as 'layer2.0.bn1'."""
     if module == "linear":
         return ["bottleneck" if has_bottleneck else "logits"]
-    block = re.fullmatch(r"layer(\d+)\.(\d+)\.(\w+?)(?:\.0)?", module)
+    block = re.fullmatch(r"layer(\d+)\.(\d+)\.([\w.]+)", module)
     if block:
         stage, index, layer = block.groups()
+        layer = LAYERS.get(layer, layer)
         return ["backbone", f"stage{stage}_block{int(index) + 1}", layer]
     return MODULES[module].split("/")
 
@@ -83,9 +90,11 @@ def network(tensors: dict[str, np.ndarray], dtype: str) -> models.Network:
         and not (module == "linear" and has_bottleneck)
     }
     stages = re.findall(r"layer(\d+)\.\d+\.bn1\.weight", " ".join(tensors))
+    downsamples = any(".downsample." in key for key in tensors)
+    name = "resnet32" if downsamples else "preact_resnet18"
     config = ConfigDict(
         {
-            "name": "preact_resnet18",
+            "name": name,
             "width": tensors["conv1.weight"].shape[0],
             "blocks": tuple(map(stages.count, sorted(set(stages)))),
             "dtype": dtype,
@@ -94,7 +103,7 @@ def network(tensors: dict[str, np.ndarray], dtype: str) -> models.Network:
     dims = {lengths[head] for head in lengths.keys() - {"logits", "balanced"}}
     return models.build(
         config,
-        lengths["logits"],
+        lengths.get("logits", 2),  # a trunk alone has no classes
         tuple(lengths),
         bottleneck=has_bottleneck,
         **({"projection_dim": dims.pop()} if dims else {}),

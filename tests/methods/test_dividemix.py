@@ -1,38 +1,20 @@
-"""DivideMix: when, whom to trust, what is minimised, and resuming."""
-
-import shutil
+"""DivideMix: when, whom to trust, what is minimised, what a run keeps."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import dividemix as dividemix_config
-from jaxnlt import checkpoint, data, metrics, train
+from jaxnlt import checkpoint, data, train
 from jaxnlt.errors import Once, UserError, logger
 from jaxnlt.methods import base, dividemix
 from jaxnlt.trainer import Trainer
 
-from ..runs import same_figures
+from .. import runs
 from . import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
 INFO = base.DataInfo(LABELS, toy.CLASSES)
-
-
-def small(module, arg="digits", **fields):
-    """A config whose networks train in seconds."""
-    config = module.get_config(arg)
-    few = {
-        "model.width": 4,
-        "model.blocks": (1,),
-        "batch_size": 16,
-        "warmup_batch_size": 16,
-        "max_steps": 2,
-        "eval_batch_size": 128,
-    }
-    with config.unlocked():
-        config.update_from_flattened_dict(few | fields)
-    return config
 
 
 def make(arg="digits", **options):
@@ -161,7 +143,7 @@ def test_division_is_strict_and_counts_the_trusted():
     np.testing.assert_array_equal(divided.weights, clean)
 
 
-def tiny_trainer(module):
+def tiny_trainer():
     labels = np.arange(12, dtype=np.int32) % 3
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 8, 8, 1), np.uint8)
@@ -169,11 +151,11 @@ def tiny_trainer(module):
     dataset = data.Dataset(
         *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
     )
-    return Trainer(small(module), dataset)
+    return Trainer(runs.tiny("dividemix"), dataset)
 
 
 def test_equal_losses_trust_everybody_and_say_so_once(caplog):
-    trainer = tiny_trainer(dividemix_config)
+    trainer = tiny_trainer()
     once = Once()
     logger.addFilter(once)
     try:
@@ -258,31 +240,21 @@ def test_ramp_starts_with_the_semi_supervised_stage():
 # Runs ------------------------------------------------------------------------
 
 
-def resumed(config, workdir, target, epochs):
-    """Runs to the end, then again from the last but one checkpoint."""
-    whole = train.run(config, str(workdir))
-    shutil.copytree(workdir, target)
-    (target / "summary.json").unlink()
-    shutil.rmtree(target / "checkpoints" / str(epochs - 1))
-    again = train.run(config, str(target))
-    assert again["weights_sha256"] == whole["weights_sha256"]
-    rows, rows_again = (
-        metrics.read_jsonl(folder / "metrics.jsonl")
-        for folder in (workdir, target)
+def test_history_of_losses_is_kept_by_the_run(tmp_path):
+    config = runs.tiny(
+        "dividemix",
+        **{
+            "model.blocks": (1,),
+            "max_steps": 2,
+            "epochs": 4,
+            "dividemix.warmup": 1,
+            "dividemix.average_losses": 3,
+        },
     )
-    assert len(rows) == epochs
-    for a, b in zip(rows, rows_again, strict=True):
-        assert same_figures(a, b)
-    return rows
-
-
-def test_resumes_with_its_history(tmp_path):
-    config = small(
-        dividemix_config,
-        **{"epochs": 5, "dividemix.warmup": 1, "dividemix.average_losses": 3},
-    )
-    rows = resumed(config, tmp_path / "a", tmp_path / "b", 5)
-    assert [r["phase"] for r in rows] == ["warmup"] + ["semi"] * 4
-    memory = checkpoint.load(tmp_path / "a", 3).memory
+    train.run(config, tmp_path)
+    rows = runs.records(tmp_path)
+    assert [r["phase"] for r in rows] == ["warmup"] + ["semi"] * 3
+    memory = checkpoint.load(tmp_path, 3).memory
+    assert len(memory["selector"]["semi"]) == 2
     for net in memory["selector"]["semi"]:
         assert net["losses"].shape == (2, memory["history"].shape[1])

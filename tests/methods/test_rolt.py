@@ -4,32 +4,19 @@ import numpy as np
 import pytest
 
 from configs import rolt as rolt_config
-from jaxnlt import metrics, train
+from jaxnlt import train
 from jaxnlt.errors import UserError
 from jaxnlt.methods import base, rolt, rolt_plus
+
+from .. import runs
 
 LABELS = np.repeat([0, 1, 3], (30, 20, 10))
 CLASSES = 4
 
 
-def tiny(arg="digits", **fields):
-    config = rolt_config.get_config(arg)
-    small = {
-        "model.width": 4,
-        "model.blocks": (1, 1),
-        "batch_size": 16,
-        "warmup_batch_size": 16,
-        "max_steps": 2,
-        "eval_batch_size": 128,
-    }
-    with config.unlocked():
-        config.update_from_flattened_dict(small | fields)
-    return config
-
-
 def make(arg="digits", **fields):
     info = base.DataInfo(LABELS, CLASSES)
-    return rolt.Method(tiny(arg, **fields), info)
+    return rolt.Method(runs.tiny("rolt", arg, **fields), info)
 
 
 def outputs(seed=0):
@@ -148,7 +135,7 @@ def test_bad_fields_are_refused(field, value):
 def test_co_divide(basis, per_class):
     fields = {"rolt_plus.basis": basis, "rolt_plus.per_class": per_class}
     info = base.DataInfo(LABELS, CLASSES)
-    method = rolt_plus.Method(tiny("digits,plus=True", **fields), info)
+    method = rolt_plus.Method(runs.tiny("rolt_plus", **fields), info)
     true, out = outputs()
     chosen, _ = method.semi.selector.select(
         *(out, 0, info, {}, 20), np.random.default_rng(0)
@@ -162,20 +149,15 @@ def test_bad_basis_is_refused():
     fields = {"rolt_plus.basis": "toss"}
     with pytest.raises(UserError, match="^config.rolt_plus.basis: "):
         rolt_plus.Method(
-            tiny("digits,plus=True", **fields), base.DataInfo(LABELS, CLASSES)
+            runs.tiny("rolt_plus", **fields), base.DataInfo(LABELS, CLASSES)
         )
 
 
-def test_a_run(tmp_path):
-    config = tiny("digits,loss=ldam,epochs=3", **{"rolt.vote_by": "ncm"})
-    train.run(config, tmp_path)
-    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
-    assert [r["phase"] for r in records] == ["train"] * 3
-    assert all(np.isfinite(r["loss"]) for r in records)
-
-
-def test_a_run_of_plus(tmp_path):
-    train.run(tiny("digits,plus=True,epochs=2"), tmp_path)
-    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
-    assert [r["phase"] for r in records] == ["warmup", "semi"]
-    assert np.isfinite(records[1]["loss"])
+def test_ldam_and_votes_of_centroids_resume(tmp_path):
+    fields = {"model.blocks": (1,), "rolt.vote_by": "ncm"}
+    config = runs.tiny("rolt", "digits,loss=ldam,epochs=3", **fields)
+    train.run(config, tmp_path / "run")
+    rows = runs.records(tmp_path / "run")
+    assert [r["phase"] for r in rows] == ["train"] * 3
+    assert all(np.isfinite(r["loss"]) for r in rows)
+    runs.check_resume(config, tmp_path / "run")

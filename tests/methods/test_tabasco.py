@@ -1,12 +1,10 @@
-"""TABASCO's rules and guards, and a whole small run."""
-
-import json
+"""TABASCO's rules, guards and fields."""
 
 import numpy as np
 import pytest
 
 from configs import tabasco as tabasco_config
-from jaxnlt import divergences, train
+from jaxnlt import divergences
 from jaxnlt.errors import UserError
 from jaxnlt.methods import base, tabasco
 
@@ -186,21 +184,3 @@ def test_fields_of_the_release():
 def test_unknown_choices_are_refused(field):
     with pytest.raises(UserError, match=f"^config.tabasco.{field}: 'other'"):
         make([0, 1, 2], **{field: "other"})
-
-
-def test_smoke_run(tmp_path):
-    config = tabasco_config.get_config("digits,smoke")
-    small = {
-        "model.width": 4,
-        "model.blocks": (1, 1),
-        "batch_size": 16,
-        "warmup_batch_size": 16,
-    }
-    with config.unlocked():
-        config.update_from_flattened_dict(small)
-    summary = train.run(config, str(tmp_path / "run"))
-    assert summary["epochs"] == 2
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
-    assert last["phase"] == "semi" and 0 <= last["clean_precision"] <= 1
-    assert last["labelled"] > 0 and last["unlabelled"] > 0

@@ -1,36 +1,20 @@
-"""UNICON: phases, selection, streams and a run."""
+"""UNICON: phases, selection, streams and fields."""
 
 import numpy as np
 import pytest
 
-from configs import unicon as unicon_config
-from jaxnlt import metrics, train
 from jaxnlt.errors import UserError
 from jaxnlt.methods import base, unicon
+
+from .. import runs
 
 LABELS = np.arange(48) % 3
 
 
-def tiny(arg="digits", **fields):
-    config = unicon_config.get_config(arg)
-    small = {
-        "model.width": 4,
-        "model.blocks": (1, 1),
-        "batch_size": 16,
-        "warmup_batch_size": 16,
-        "max_steps": 2,
-        "eval_batch_size": 128,
-        "epochs": 2,
-        "unicon.warmup": 1,
-        "unicon.projection_dim": 4,
-    }
-    with config.unlocked():
-        config.update_from_flattened_dict(small | fields)
-    return config
-
-
 def make(arg="digits", **fields):
-    return unicon.Method(tiny(arg, **fields), base.DataInfo(LABELS, 3))
+    short = {"epochs": 2, "unicon.warmup": 1}
+    config = runs.tiny("unicon", arg, **(short | fields))
+    return unicon.Method(config, base.DataInfo(LABELS, 3))
 
 
 def outputs(seed=0):
@@ -43,7 +27,7 @@ def test_phases():
     assert method.phase(0) is method.warmup and method.phase(1) is method.semi
     semi = method.semi
     assert (semi.taught_by, semi.order, semi.peer) == (
-        *("self", "select_train_each", "updated"),
+        *("peer", "select_train_each", "updated"),
     )
     assert semi.views["u"] == ("weak", "weak", "strong", "strong")
     assert not method.warmup.trainable(("embedding", "linear", "kernel"))
@@ -90,11 +74,3 @@ def test_equal_scores_select_nobody():
 def test_bad_fields_are_refused(field, value):
     with pytest.raises(UserError, match=f"^config.unicon.{field}: "):
         make(**{f"unicon.{field}": value})
-
-
-def test_a_run(tmp_path):
-    train.run(tiny(), tmp_path)
-    records = metrics.read_jsonl(tmp_path / "metrics.jsonl")
-    assert [r["phase"] for r in records] == ["warmup", "semi"]
-    assert np.isfinite(records[1]["loss"])
-    assert records[1]["loss_contrast"] > 0

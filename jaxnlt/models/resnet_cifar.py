@@ -1,0 +1,128 @@
+"""ResNet for CIFAR, post-activation, as RoLT trains it: ResNet-32."""
+
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from .layers import BatchNorm
+
+
+class BasicBlock(nn.Module):
+    """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
+
+    Where the shape changes the shortcut is a 1x1 convolution with BN, else the
+    identity.
+
+    Source: papers/dividemix_rolt.md section 4.
+    """
+
+    features: int
+    stride: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
+        shortcut = x
+        if self.stride != 1 or x.shape[-1] != self.features:
+            shortcut = self._conv("shortcut", 1, self.stride)(x)
+            shortcut = BatchNorm(name="shortcut_bn")(shortcut, train)
+        y = self._conv("conv1", 3, self.stride)(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = BatchNorm(name="bn2")(self._conv("conv2", 3, 1)(y), train)
+        return nn.relu(y + shortcut)
+
+    def _conv(self, name: str, size: int, stride: int) -> nn.Conv:
+        return nn.Conv(
+            self.features,
+            (size, size),
+            stride,
+            padding=size // 2,  # 'SAME' pads (0, 1) at stride 2 and even sizes
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
+
+
+class ResNetCifar(nn.Module):
+    """Stem, stages of basic blocks, global average pooling.
+
+    Stage i (from 0) has ``blocks[i]`` blocks of ``width * 2**i`` channels and,
+    from the second stage on, halves the resolution.  Features are those after
+    the last ReLU, never negative.
+
+    Source: papers/dividemix_rolt.md section 4.
+
+    Attributes:
+      width: channels of the stem and of the first stage; 16 as published.
+      blocks: blocks per stage; (5, 5, 5) is the ResNet-32.
+      dtype: of the convolutions and activations.
+      param_dtype: of the kernels, and of the pooled features.
+    """
+
+    width: int = 16
+    blocks: tuple[int, ...] = (5, 5, 5)
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @property
+    def feature_dim(self) -> int:
+        """Length F of the pooled feature; 64 as published."""
+        return self.width * 2 ** (len(self.blocks) - 1)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Pools the features of normalised images: [B, H, W, C] -> [B, F]."""
+        x = nn.Conv(
+            self.width,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(images)
+        x = nn.relu(BatchNorm(name="bn")(x, train))
+        for i, count in enumerate(self.blocks):
+            for j in range(count):
+                x = BasicBlock(
+                    features=self.width * 2**i,
+                    stride=2 if i > 0 and j == 0 else 1,
+                    dtype=self.dtype,
+                    param_dtype=self.param_dtype,
+                    name=f"stage{i + 1}_block{j + 1}",
+                )(x, train)
+        return x.astype(self.param_dtype).mean((1, 2))
+
+    def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:
+        r"""Kernels from :math:`N(0, 2 / (k^2 C_{out}))`, the rest as given.
+
+        Args:
+          params: the backbone's tree of numpy arrays.
+          seed: each kernel depends on it and on its own path alone.
+
+        Returns:
+          The same tree.
+
+        Source: papers/dividemix_rolt.md section 4.
+        """
+        values = traverse_util.flatten_dict(params)
+        for path, value in values.items():
+            if path[-1] == "kernel":
+                # As `initialise`: a checksum does not change between runs.
+                rng = np.random.default_rng(
+                    [seed, zlib.crc32("/".join(path).encode())]
+                )
+                height, width, _, out = value.shape
+                deviation = math.sqrt(2 / (height * width * out))
+                normal = rng.normal(scale=deviation, size=value.shape)
+                values[path] = normal.astype(value.dtype)
+        return traverse_util.unflatten_dict(values)

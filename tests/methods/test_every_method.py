@@ -1,0 +1,99 @@
+"""Every method that a config file makes: a short run, and its resumption."""
+
+import importlib
+import pkgutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import jaxnlt.methods
+from jaxnlt import train
+from jaxnlt.methods import base
+
+from .. import runs
+
+METHODS = sorted(runs.methods())
+
+# Terms, in a method's last epoch, of losses that few methods have.
+OWN_TERMS = {
+    "dasc": ("loss_balanced_mse", "loss_contrast"),
+    "sfa": ("loss_balanced_mse",),
+    "unicon": ("loss_contrast",),
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def finished(request, tmp_path_factory):
+    """A run of every phase, the last one twice: what it kept is used."""
+    config = runs.tiny(
+        request.param,
+        "digits,smoke",
+        **{
+            "model.blocks": (1,),
+            "max_steps": 2,
+            "augment.strong": "shift",  # compiles fast
+        },
+    )
+    options = config[config.method]
+    seen, make = [], train.Trainer
+
+    def remember(*args):
+        seen.append(make(*args))
+        return seen[0]
+
+    with pytest.MonkeyPatch.context() as patch, config.unlocked():
+        if "average_losses" in options:
+            options.average_losses = 2
+        method = base.create(config, base.DataInfo(np.arange(10), 10))
+        names = [method.phase(e).name for e in range(config.epochs)]
+        if names.count(names[-1]) < 2:
+            config.epochs += 1
+        patch.setattr(train, "Trainer", remember)
+        workdir = tmp_path_factory.mktemp(request.param) / "run"
+        summary = train.run(config, workdir)
+    return SimpleNamespace(
+        config=config, workdir=workdir, summary=summary, method=seen[0].method
+    )
+
+
+def test_methods_are_the_files_of_the_folder():
+    names = {m.name for m in pkgutil.iter_modules(jaxnlt.methods.__path__)}
+    modules = {
+        name: importlib.import_module(f"jaxnlt.methods.{name}")
+        for name in names - {"base"}
+    }
+    assert METHODS == sorted(
+        n for n, m in modules.items() if hasattr(m, "Method")
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_create_finds_the_method_by_its_file(name):
+    config = runs.tiny(name)
+    method = base.create(config, base.DataInfo(np.arange(10), 10))
+    assert type(method).__module__ == f"jaxnlt.methods.{name}"
+
+
+def test_smoke(finished):
+    config, method = finished.config, finished.method
+    phases = [method.phase(epoch) for epoch in range(config.epochs)]
+    rows = runs.records(finished.workdir)
+    assert [r["phase"] for r in rows] == [p.name for p in phases]
+    assert {p.name for p in phases} == {p.name for p in method.phases()}
+    assert finished.summary["epochs"] == config.epochs
+    assert finished.summary["networks_voting"] == method.num_nets
+    assert (finished.workdir / "report.html").exists()
+    for row, phase in zip(rows, phases, strict=True):
+        terms = {k: v for k, v in row.items() if k.startswith("loss")}
+        assert "loss" in terms and np.isfinite([*terms.values()]).all()
+        assert ("labelled" in row) == (phase.selector is not None)
+        if phase.selector is not None:
+            assert row["labelled"] > 0 and row["unlabelled"] > 0
+            assert 0 <= row["clean_precision"] <= 1
+    for term in OWN_TERMS.get(config.method, ()):
+        assert rows[-1][term] > 0
+
+
+def test_resumes_alike(finished):
+    runs.check_resume(finished.config, finished.workdir)

@@ -1,0 +1,84 @@
+"""The README's example of a new method runs as it stands, and stays short."""
+
+import ast
+import json
+import pathlib
+import re
+
+import pytest
+
+import jaxnlt.methods
+from jaxnlt import cli, train
+
+from . import runs
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+#: Non-blank lines without docstrings that method and config may have.
+MOST_LINES = 80
+
+
+def example() -> dict[str, str]:
+    """The code blocks that the README calls files, by their paths."""
+    text = README.read_text()
+    pattern = r"`([\w/]+\.py)`:\n\n```python\n(.*?)```"
+    return dict(re.findall(pattern, text, re.DOTALL))
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that are neither blank nor part of a docstring."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and ast.get_docstring(node):
+            text = node.body[0]
+            skipped |= set(range(text.lineno, text.end_lineno + 1))
+    return sum(
+        bool(line.strip()) and number not in skipped
+        for number, line in enumerate(source.splitlines(), 1)
+    )
+
+
+def test_counts_code_alone():
+    source = '"""Two\nlines."""\n\nx = 1\n\ndef f():\n    """Doc."""\n    # y\n'
+    assert lines_of_code(source + "    return x\n") == 4
+
+
+def test_a_new_method_fits_in_eighty_lines():
+    files = example()
+    assert set(files) == {
+        "jaxnlt/methods/small_loss.py",
+        "configs/small_loss.py",
+    }
+    assert 0 < sum(map(lines_of_code, files.values())) <= MOST_LINES
+
+
+def test_the_new_method_trains(tmp_path, monkeypatch):
+    for path, source in example().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(source)
+    monkeypatch.setattr(
+        jaxnlt.methods,
+        "__path__",
+        [*jaxnlt.methods.__path__, str(tmp_path / "jaxnlt" / "methods")],
+    )
+    data = runs.write_npz(tmp_path / "data.npz")
+    config = cli.load_config(
+        str(tmp_path / "configs" / "small_loss.py"), "npz,smoke"
+    )
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {
+                "data.path": str(data),
+                "model.width": 4,
+                "model.blocks": (1, 1),
+                "batch_size": 16,
+                "warmup_batch_size": 16,
+            }
+        )
+    summary = train.run(config, str(tmp_path / "run"))
+    assert summary["method"] == "small_loss"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    # 12 samples of each of 3 classes: ranks 0 to 4 have more than 1 - 0.6.
+    assert last["phase"] == "semi"
+    assert last["labelled"] == pytest.approx(3 * 8)
