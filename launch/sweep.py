@@ -9,6 +9,7 @@ Several can be run at once: take the printed lines, each ends by itself.
 """
 
 import argparse
+import collections
 import csv
 import json
 import pathlib
@@ -18,6 +19,17 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+COLUMNS = {
+    "last 10": "mean_last10_test_accuracy",
+    "best": "best_test_accuracy",
+    "last": "last_test_accuracy",
+    "few-shot, last 10": "mean_last10_accuracy_few",
+    "clean precision": "mean_last10_clean_precision",
+    "clean recall": "mean_last10_clean_recall",
+    "selection AUC": "mean_last10_selection_auc",
+    "wrong labels learnt": "wrong_learnt",
+}
+
 
 class Table(NamedTuple):
     """Rows of a table, and further benchmarks that each fill one column.
@@ -26,11 +38,13 @@ class Table(NamedTuple):
       rows: name -> config line and overrides.
       seeds: how many seeds a row has: 0, 1, 2 ..., so that rows are paired.
       also: key=value of the config line -> its seeds.
+      columns: heading -> name in summary.json, or of what `from_labels` tells.
     """
 
     rows: dict[str, list[str]]
     seeds: int
     also: dict[str, int] = {}
+    columns: dict[str, str] = COLUMNS
 
 
 DASC, ERM = "configs/dasc.py:digits", "configs/erm.py:digits"
@@ -74,16 +88,6 @@ TABLES = {
         3,
     ),
 }
-COLUMNS = (
-    ("last 10", "mean_last10_test_accuracy"),
-    ("best", "best_test_accuracy"),
-    ("last", "last_test_accuracy"),
-    ("few-shot, last 10", "mean_last10_accuracy_few"),
-    ("clean precision", "mean_last10_clean_precision"),
-    ("clean recall", "mean_last10_clean_recall"),
-    ("selection AUC", "mean_last10_selection_auc"),
-    ("wrong labels learnt", "wrong_learnt"),
-)
 
 
 def runs(table: Table, out: pathlib.Path):
@@ -128,15 +132,40 @@ def lambda_u(workdir: pathlib.Path) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def wrong_learnt(workdir: pathlib.Path) -> float | None:
-    """Share of the wrong training labels that the last epoch predicts."""
+def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
+    """What labels.csv tells beyond the summary.
+
+    Returns:
+      `wrong_learnt`, the share of the wrong training labels that the last
+      epoch predicts, and `flag_precision` and `flag_recall` of calling a label
+      of clean probability below 0.5 wrong, also within each third of the given
+      classes, the largest first; None where there is nothing to divide by.
+    """
     with (workdir / "labels.csv").open(newline="") as file:
-        wrong = [
-            row["given_label"] == row["predicted_label"]
-            for row in csv.DictReader(file)
-            if row["given_label"] != row["true_label"]
+        rows = list(csv.DictReader(file))
+    if "true_label" not in rows[0]:
+        return {}
+    given = collections.Counter(row["given_label"] for row in rows)
+    classes = [label for label, _ in given.most_common()]
+    place = {label: 3 * i // len(classes) for i, label in enumerate(classes)}
+    facts = {}
+    for part, name in enumerate(("_head", "_middle", "_tail", "")):
+        inside = [
+            (
+                row["given_label"] != row["true_label"],
+                float(row["clean_probability"]) < 0.5,
+                row["given_label"] == row["predicted_label"],
+            )
+            for row in rows
+            if not name or place[row["given_label"]] == part
         ]
-    return statistics.mean(wrong) if wrong else None
+        for fact, values in (
+            ("flag_precision", [wrong for wrong, flag, _ in inside if flag]),
+            ("flag_recall", [flag for wrong, flag, _ in inside if wrong]),
+            ("wrong_learnt", [fit for wrong, _, fit in inside if wrong]),
+        ):
+            facts[fact + name] = statistics.mean(values) if values else None
+    return facts
 
 
 def gather(table: Table, out: pathlib.Path) -> str:
@@ -148,10 +177,10 @@ def gather(table: Table, out: pathlib.Path) -> str:
         if summary.exists():
             found = rows.setdefault(name, {})
             facts = json.loads(summary.read_text())
-            facts["wrong_learnt"] = wrong_learnt(workdir)
+            facts |= from_labels(workdir)
             found.setdefault(column, []).append(facts)
             weights[name] = lambda_u(workdir)
-    heads = ["", "seeds", *(head for head, _ in COLUMNS)]
+    heads = ["", "seeds", *table.columns]
     heads += ["nets", "lambda_u", "seconds"]
     heads += [f"{column}, last 10" for column in table.also]
     lines = [heads, ["---"] * len(heads)]
@@ -161,7 +190,9 @@ def gather(table: Table, out: pathlib.Path) -> str:
             continue
         seconds = statistics.mean(s["seconds"] for s in found)
         line = [name, str(len(found))]
-        line += [cell([s.get(key) for s in found]) for _, key in COLUMNS]
+        line += [
+            cell([s.get(k) for s in found]) for k in table.columns.values()
+        ]
         line += [str(found[0]["networks_voting"]), weights[name]]
         line.append(f"{seconds:.0f}")
         for column in table.also:

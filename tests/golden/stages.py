@@ -14,10 +14,11 @@ import numpy as np
 
 from configs import dasc, dividemix, erm, rolt, sfa, smr, tabasco, unicon
 from jaxnlt import data, step, train
+from jaxnlt.data import build_nlt
 from jaxnlt.methods import base
 from jaxnlt.trainer import Trainer
 
-from ..data import fakes
+from ..data import fake_nlt, fakes
 
 SIZE, CLASSES, WIDTH = 12, 3, 4
 
@@ -196,6 +197,9 @@ LOADS = {
     "load asym": load_asym,
     "load joint_any": lambda: data.load(
         fakes.config("digits", noise="joint_any", rate=0.2)
+    ),
+    "load nlt": lambda: build_nlt.construct(
+        fake_nlt.full_size(4), fake_nlt.options("purple", 0.4)
     ),
 }
 

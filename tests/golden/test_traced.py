@@ -17,6 +17,11 @@ from . import stages
 #: Stage -> what of jaxnlt it must call.
 CALLS = {
     "dasc states": ["step.init_state"],
+    "load nlt": [
+        "data.longtail.class_counts",
+        *(f"data.nlt.{f}" for f in ("noise_rates", "shares", "with_web")),
+        *(f"data.nlt.{f}" for f in ("exchange", "cut_tail", "imagenet_nlt")),
+    ],
     "sce train": ["robust_losses.symmetric_cross_entropy"],
     "gce train": ["robust_losses.generalised_cross_entropy"],
     "nce_rce train": [
@@ -321,6 +326,7 @@ def test_training_calls(monkeypatch, stage, name):
 OTHERS = {
     *("base.DataInfo", "base.Net", "base.Phase", "data.load", "models.build"),
     *(f"{file}.Method" for file in ("dasc", "dividemix", "smr", "sfa", "erm")),
+    *("build_nlt.construct", "nlt.expected_noise"),
     # H2E's comparison losses, that nothing trains with.
     *(
         f"active_passive.{name}"
@@ -341,7 +347,8 @@ def test_every_function_of_the_golden_tests_is_listed():
     packages = "losses|semi|selection|step|base|dasc|metrics|image_ops"
     packages += "|policies|longtail|noise|data|models|robust_losses|contrast"
     packages += "|uniform_selection|centroids|divergences|dividemix|smr|macro"
-    packages += "|sfa|tabasco|unicon|rolt|rolt_plus|erm|active_passive"
+    packages += "|sfa|tabasco|unicon|rolt|rolt_plus|erm|active_passive|nlt"
+    packages += "|build_nlt"
     # Called, or handed on as an argument; constants are in capitals.
     used_as = rf"(?<![\w.])(?:{packages})\.[a-zA-Z]\w*(?=[(,)])"
     used = set()
