@@ -3,7 +3,10 @@
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
+
+from jaxnlt import irm
 
 from .layers import BatchNorm, l2_normalise
 
@@ -15,6 +18,7 @@ HEADS = (
     "projection",
     "prototypes",
     "embedding",
+    "identifier",
 )
 
 
@@ -66,13 +70,41 @@ class Embedding(nn.Module):
         return BatchNorm(name="bn")(x, train)
 
 
+class Identifier(nn.Module):
+    r"""A linear layer less the log prior, whose exponents are trained too.
+
+    .. math:: f W + b - \ln(\pi^\tau + 10^{-12})
+
+    Source: papers/h2e.md, 3.
+
+    Attributes:
+      prior: C class frequencies pi.
+      dtype: of the result and of all parameters.
+    """
+
+    prior: tuple[float, ...]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits of the classes as if all were equally large: [B, C]."""
+        classes = len(self.prior)
+        linear = {"dtype": self.dtype, "param_dtype": self.dtype}
+        ones = nn.initializers.ones
+        exponents = self.param("exponents", ones, (classes,), self.dtype)
+        logits = nn.Dense(classes, name="linear", **linear)(x)
+        prior = jnp.asarray(self.prior, self.dtype)
+        return logits - irm.log_prior(prior, jnp.asarray(exponents))
+
+
 class Classifier(nn.Module):
     """Backbone, optional bottleneck, and heads that run only when named.
 
     Heads are computed in the dtype of the parameters also when the backbone
     runs in bfloat16: they cost nothing, and contrast divides by 0.1.
 
-    Source: papers/dasc.md, 3; papers/sfa.md, 2.1; papers/unicon.md, 2.
+    Source: papers/dasc.md, 3; papers/sfa.md, 2.1; papers/unicon.md, 2;
+    papers/h2e.md, 3.
 
     Attributes:
       backbone: images -> pooled features.
@@ -81,6 +113,7 @@ class Classifier(nn.Module):
       has_bottleneck: a Linear(F -> F) without activation follows the pooling.
       projection_dim: length of projection, prototypes and embedding.
       dtype: of the heads and of all parameters.
+      prior: C class frequencies, which 'identifier' subtracts.
     """
 
     backbone: Backbone
@@ -89,6 +122,7 @@ class Classifier(nn.Module):
     has_bottleneck: bool
     projection_dim: int
     dtype: Any
+    prior: tuple[float, ...] = ()
 
     def setup(self):
         """Makes the held heads; a submodule's name is its parameters' path."""
@@ -106,6 +140,8 @@ class Classifier(nn.Module):
             )
         if "embedding" in self.held:
             self.embedding = Embedding(self.projection_dim, self.dtype)
+        if "identifier" in self.held:
+            self.identifier = Identifier(self.prior, self.dtype)
 
     def __call__(
         self, images: jax.Array | None, heads: tuple[str, ...], train: bool
@@ -120,8 +156,8 @@ class Classifier(nn.Module):
 
         Returns:
           The named heads' outputs: 'features' [B, F] (after the bottleneck),
-          'logits' and 'balanced' [B, C], 'projection' [B, D] and 'prototypes'
-          [C, D] with unit rows, 'embedding' [B, D].
+          'logits', 'balanced' and 'identifier' [B, C], 'projection' [B, D] and
+          'prototypes' [C, D] with unit rows, 'embedding' [B, D].
 
         Raises:
           ValueError: a named head needs images and there are none.
@@ -143,6 +179,8 @@ class Classifier(nn.Module):
                 outputs["projection"] = self.projector(features, train)
             if "embedding" in heads:
                 outputs["embedding"] = self.embedding(features, train)
+            if "identifier" in heads:
+                outputs["identifier"] = self.identifier(features)
         if "prototypes" in heads:
             # Row c is class c's weight vector; the gradient reaches it.
             kernel: jax.Array = self.logits.get_variable("params", "kernel")
