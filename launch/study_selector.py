@@ -42,7 +42,9 @@ class Replay(Trainer):
     def __init__(self, config, dataset: data.Dataset):
         # Not super's: it would build and compile the networks.
         self.config, self.dataset = config, dataset
-        self.info = base.DataInfo(dataset.train.labels, dataset.num_classes)
+        self.info = base.DataInfo(
+            dataset.train.labels, dataset.num_classes, dataset.train.ids
+        )
         self.method = base.create(config, self.info)
         self.memory = self.init_memory()
 

@@ -1,6 +1,6 @@
 """PreAct ResNet for small images, as DivideMix and its descendants use it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -68,11 +68,14 @@ class PreActResNet(nn.Module):
     Source: papers/preact_resnet18.md, Layers.
 
     Attributes:
+      block: the residual block.
       width: channels of the stem and of the first stage; 64 as published.
       blocks: blocks per stage; (2, 2, 2, 2) is the ResNet-18.
       dtype: of the convolutions and activations.
       param_dtype: of the kernels, and of the pooled features.
     """
+
+    block: ClassVar[type[nn.Module]] = PreActBlock
 
     width: int = 64
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -99,7 +102,7 @@ class PreActResNet(nn.Module):
         x = nn.relu(BatchNorm(name="bn")(x, train))
         for i, count in enumerate(self.blocks):
             for j in range(count):
-                x = PreActBlock(
+                x = self.block(
                     features=self.width * 2**i,
                     stride=2 if i > 0 and j == 0 else 1,
                     dtype=self.dtype,

@@ -2,15 +2,15 @@
 
 import math
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
 from .layers import BatchNorm
+from .preact_resnet import PreActResNet
 
 
 class BasicBlock(nn.Module):
@@ -52,55 +52,17 @@ class BasicBlock(nn.Module):
         )
 
 
-class ResNetCifar(nn.Module):
-    """Stem, stages of basic blocks, global average pooling.
+class ResNetCifar(PreActResNet):
+    """The same stem, stages and pooling, of basic blocks.
 
-    Stage i (from 0) has ``blocks[i]`` blocks of ``width * 2**i`` channels and,
-    from the second stage on, halves the resolution.  Features are those after
-    the last ReLU, never negative.
+    Features are those after the last ReLU, never negative.  As published,
+    ``width`` is 16, ``blocks`` (5, 5, 5), the ResNet-32, and features are of
+    length 64.
 
     Source: papers/dividemix_rolt.md section 4.
-
-    Attributes:
-      width: channels of the stem and of the first stage; 16 as published.
-      blocks: blocks per stage; (5, 5, 5) is the ResNet-32.
-      dtype: of the convolutions and activations.
-      param_dtype: of the kernels, and of the pooled features.
     """
 
-    width: int = 16
-    blocks: tuple[int, ...] = (5, 5, 5)
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @property
-    def feature_dim(self) -> int:
-        """Length F of the pooled feature; 64 as published."""
-        return self.width * 2 ** (len(self.blocks) - 1)
-
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """Pools the features of normalised images: [B, H, W, C] -> [B, F]."""
-        x = nn.Conv(
-            self.width,
-            (3, 3),
-            padding=1,
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )(images)
-        x = nn.relu(BatchNorm(name="bn")(x, train))
-        for i, count in enumerate(self.blocks):
-            for j in range(count):
-                x = BasicBlock(
-                    features=self.width * 2**i,
-                    stride=2 if i > 0 and j == 0 else 1,
-                    dtype=self.dtype,
-                    param_dtype=self.param_dtype,
-                    name=f"stage{i + 1}_block{j + 1}",
-                )(x, train)
-        return x.astype(self.param_dtype).mean((1, 2))
+    block: ClassVar[type[nn.Module]] = BasicBlock
 
     def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:
         r"""Kernels from :math:`N(0, 2 / (k^2 C_{out}))`, the rest as given.
