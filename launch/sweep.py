@@ -47,7 +47,9 @@ class Table(NamedTuple):
     columns: dict[str, str] = COLUMNS
 
 
-DASC, ERM = "configs/dasc.py:digits", "configs/erm.py:digits"
+DASC, ERM, H2E = (
+    f"configs/{name}.py:digits" for name in ("dasc", "erm", "h2e")
+)
 ERM_ROWS = {
     "CE": [ERM],
     "CE, two networks": [f"{ERM},num_nets=2"],
@@ -70,9 +72,33 @@ METHOD_ROWS = {
     "RoLT": ["configs/rolt.py:digits"],
     "RoLT+": ["configs/rolt.py:digits,plus"],
     "DaSC": [DASC],
+    "H2E": [H2E],
+    "H2E, two rounds": [f"{H2E},rounds=2"],
+}
+FLAGS = {
+    "last 10": "mean_last10_test_accuracy",
+    "best": "best_test_accuracy",
+    "noise precision": "flag_precision",
+    "precision, head": "flag_precision_head",
+    "precision, middle": "flag_precision_middle",
+    "precision, tail": "flag_precision_tail",
+    "noise recall": "flag_recall",
+    "recall, head": "flag_recall_head",
+    "recall, middle": "flag_recall_middle",
+    "recall, tail": "flag_recall_tail",
 }
 TABLES = {
     "digits": Table(ERM_ROWS | METHOD_ROWS, 5, {"noise=none": 3, "imb=1": 3}),
+    # About a tenth of the labels is really wrong.
+    "digits-h2e": Table(
+        {
+            "H2E, base alone": [f"{H2E},rounds=0,rate=0.11"],
+            "H2E": [f"{H2E},rounds=1,rate=0.11"],
+            "H2E, two rounds": [f"{H2E},rounds=2,rate=0.11"],
+        },
+        5,
+        columns=FLAGS,
+    ),
     "digits-switches": Table(
         {
             "DaSC": [DASC],

@@ -12,7 +12,7 @@ import tempfile
 import jax
 import numpy as np
 
-from configs import dasc, dividemix, erm, rolt, sfa, smr, tabasco, unicon
+from configs import dasc, dividemix, erm, h2e, rolt, sfa, smr, tabasco, unicon
 from jaxnlt import data, step, train
 from jaxnlt.data import build_nlt
 from jaxnlt.methods import base
@@ -36,6 +36,7 @@ TRAINERS = {
     "tabasco": (tabasco, "digits,smoke", {}),
     "unicon": (unicon, "digits,smoke", {"unicon.projection_dim": WIDTH}),
     "ldam": (erm, "digits,smoke,loss=ldam_drw", {}),
+    "h2e": (h2e, "digits,smoke", {}),
     "tau": (erm, "digits,smoke,second=tau_norm", {}),
     "sce": (erm, "digits,smoke,loss=sce", {}),
     "gce": (erm, "digits,smoke,loss=gce", {}),

@@ -22,6 +22,31 @@ CALLS = {
         *(f"data.nlt.{f}" for f in ("noise_rates", "shares", "with_web")),
         *(f"data.nlt.{f}" for f in ("exchange", "cut_tail", "imagenet_nlt")),
     ],
+    "h2e base": [
+        *("losses.mixup_cross_entropy", "semi.mixup", "semi.mixup_draws"),
+        *("irm.cosine_rate", "methods.h2e.Method.base_loss"),
+        *("methods.h2e.Method.learning_rate", "step.update"),
+    ],
+    "h2e identify": [
+        *("irm.log_prior", "irm.penalty", "irm.step_rate"),
+        *("losses.cross_entropy", "samplers.class_weights"),
+        *("samplers.drawn_classes", "samplers.independent"),
+        "models.heads.Identifier.__call__",
+        *(f"methods.h2e.Method.{f}" for f in ("enter", "environments")),
+        "methods.h2e.Method.identify_loss",
+        *("methods.base.Net.frozen", "h2e_parts.with_identifier"),
+        "h2e_parts.ramp_since",
+    ],
+    "h2e robust": [
+        *("irm.normalised_weighted_ce", "irm.instance_weights"),
+        *("irm.cosine_rate", "methods.h2e.Method.robust_loss"),
+        *("methods.h2e.Method.enter", "h2e_parts.at_rest"),
+    ],
+    "h2e select": [
+        *("irm.class_prior", "irm.instance_weights", "irm.log_prior"),
+        "methods.h2e.InstanceWeights.select",
+    ],
+    "h2e evaluate": ["methods.h2e.Method.predict", "metrics.test_metrics"],
     "sce train": ["robust_losses.symmetric_cross_entropy"],
     "gce train": ["robust_losses.generalised_cross_entropy"],
     "nce_rce train": [
@@ -337,6 +362,7 @@ OTHERS = {
             *("normalised_focal", "coteaching"),
         )
     ),
+    "h2e.Method",
     *(f"{file}.Method" for file in ("tabasco", "unicon", "rolt", "rolt_plus")),
 }
 
@@ -348,7 +374,7 @@ def test_every_function_of_the_golden_tests_is_listed():
     packages += "|policies|longtail|noise|data|models|robust_losses|contrast"
     packages += "|uniform_selection|centroids|divergences|dividemix|smr|macro"
     packages += "|sfa|tabasco|unicon|rolt|rolt_plus|erm|active_passive|nlt"
-    packages += "|build_nlt"
+    packages += "|build_nlt|h2e"
     # Called, or handed on as an argument; constants are in capitals.
     used_as = rf"(?<![\w.])(?:{packages})\.[a-zA-Z]\w*(?=[(,)])"
     used = set()

@@ -80,9 +80,10 @@ class Killed(Exception):
 
 def two_rounds(**fields):
     """Two rounds, robust twice in each; statistics move as released."""
-    starts = {"identify1": 1, "robust1": 2, "base2": 4, "identify2": 5}
-    starts |= {"robust2": 6}
-    fields = {f"h2e.starts.{name}": e for name, e in starts.items()} | fields
+    starts = {"1.identify": 1, "1.robust": 2}
+    starts |= {"2.base": 4, "2.identify": 5, "2.robust": 6}
+    begun = {f"h2e.starts.round{name}": e for name, e in starts.items()}
+    fields = begun | fields
     fields |= {"epochs": 8, "h2e.frozen_bn": "train"}
     return runs.tiny("h2e", "digits,rounds=2", **SMALL, **fields)
 
@@ -190,9 +191,13 @@ def test_robust_moves_the_last_block_and_the_classifier(iterated):
 def test_a_new_round_has_new_networks(iterated):
     entries = iterated[2]
     (first,) = entries[0][1]
-    (_, (fresh,), memory) = entries[3]
-    kept = same(first["params"], fresh["params"])
-    assert not any(jax.tree.leaves(kept["logits"]))
+    ((old,), (fresh,), memory) = entries[3]
+    for other in (first, old):
+        kept = same(other["params"], fresh["params"])
+        assert not any(jax.tree.leaves(kept["logits"]))
+    assert not any(jax.tree.leaves(fresh["opt_state"].trace)[0].ravel())
+    kept = same(first["batch_stats"], fresh["batch_stats"])
+    assert all(jax.tree.leaves(kept))
     assert not memory["method"]["adjusted"]
     assert len(memory["selector"]["robust"][0]["weights"])
     # The second robust phase weighs anew.
@@ -209,6 +214,7 @@ def test_a_kill_inside_any_phase_changes_nothing(
 
         def stop(self, epoch, *args, killed=killed, **kwargs):
             if epoch == killed:
+                self.wait()  # the process that dies would write no longer
                 raise Killed
             return save(self, epoch, *args, **kwargs)
 
@@ -225,6 +231,16 @@ def test_a_kill_inside_any_phase_changes_nothing(
     assert (tmp_path / "run" / "labels.csv").read_bytes() == (
         whole / "labels.csv"
     ).read_bytes()
+
+
+def test_a_network_without_the_last_block_is_refused():
+    method = make(**{"model.blocks": (1, 2)})
+    states = [{"params": {"backbone": {"stage2_block1": {}}}}]
+    memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
+    with pytest.raises(UserError, match="^config.h2e.freeze: .*stage2_block2"):
+        method.enter(0, states, memory, None)
+    states[0]["params"]["backbone"]["stage2_block2"] = {}
+    assert method.enter(0, states, memory, None)[0] is states
 
 
 def test_labels_csv_of_any_run_feeds_the_weighted_mixup(iterated, tmp_path):

@@ -1,0 +1,279 @@
+"""H2E's base and robust training against the authors' loops, epoch by epoch.
+
+Tolerances: golden/h2e.md.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import h2e as h2e_config
+from jaxnlt import irm, losses, metrics, step
+from jaxnlt.methods import base, h2e
+
+from .cases import golden
+from .precision import PRECISIONS, precision
+from .test_h2e_losses import close, close_gradient, prefixes
+
+# The authors' layer -> where ours stands in the tree; the last block trains.
+LAYERS = {
+    "layer1": ("backbone", "stage1_block1"),
+    "layer4.0": ("backbone", "stage2_block1"),
+    "layer4.1": ("backbone", "stage2_block2"),
+    "fc": ("logits",),
+}
+MIXES = {"plain": "ce", "mix_up": "mixup", "mix_up_weight": "weighted"}
+
+
+def apply(variables, images, heads, train):
+    """The authors' perceptron; what stands for statistics are its logits."""
+    params = variables["params"]
+    x = images.reshape(len(images), -1)
+    for layer in ("stage1_block1", "stage2_block1", "stage2_block2"):
+        part = params["backbone"][layer]
+        x = jnp.maximum(x @ part["weight"].T + part["bias"], 0)
+    logits = x @ params["logits"]["weight"].T + params["logits"]["bias"]
+    return {"logits": logits}, {"logits": logits}
+
+
+def tree(arrays, dtype):
+    """Stored parameters laid out as our networks lay theirs out."""
+    params: dict = {}
+    for name, value in arrays.items():
+        layer, _, kind = name.rpartition(".")
+        place = params
+        for key in LAYERS[layer]:
+            place = place.setdefault(key, {})
+        place[kind] = np.asarray(value, dtype)
+    return params
+
+
+def method(case, tmp_path, phase, mix="ce", released=True, freeze=True):
+    """H2E whose base, or robust, training has the stored settings."""
+    labels = case["train_labels"]
+    epochs, rate = int(case["num_epochs"]), float(case["lr"])
+    decay = float(case["weight_decay"])
+    config = h2e_config.get_config(f"digits,as_released={released}")
+    starts = {"identify": epochs, "robust": epochs + 1}
+    ids = np.arange(len(labels))
+    file = tmp_path / "labels.csv"
+    with config.unlocked():
+        config.epochs = 2 * epochs + 1
+        config.model.blocks = (1, 2)
+        config.optimizer.momentum = float(case["momentum"])
+        config.h2e.starts.round1 = starts
+        config.h2e.base_peak = 1.0
+        config.h2e.mix, config.h2e.freeze = mix, freeze
+        if mix == "weighted":
+            config.h2e.scores = str(file)
+        if phase == "base":
+            config.optimizer.learning_rate = rate
+            config.optimizer.weight_decay = decay
+        else:
+            config.h2e.robust_rate = rate
+            config.h2e.robust_weight_decay = decay
+    if mix == "weighted":
+        rows = [
+            f"{i},{s:.17g}" for i, s in zip(ids, case["scores"], strict=True)
+        ]
+        file.write_text("\n".join(["index,clean_probability", *rows]) + "\n")
+    classes = len(case["init__fc.bias"])
+    return h2e.Method(config, base.DataInfo(labels, classes, ids))
+
+
+def start(case, dtype):
+    params = tree(case.group("init__"), dtype)
+    return step.init_state({"params": params, "batch_stats": {}}, {})
+
+
+def batches(case):
+    """Rows of every step of an epoch: stored order, the last one partial."""
+    size, rows = int(case["batch_size"]), np.arange(len(case["train_labels"]))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
+    """Trains the epochs of one phase; yields each epoch's state and curves."""
+    epochs, count = int(case["num_epochs"]), 0
+    phase = made.phase(first)
+    optimizer = {
+        "momentum": made.config.optimizer.momentum,
+        "weight_decay": None,  # the phase's own counts
+    }
+    update = jax.jit(partial(step.update, apply, phase, optimizer))
+    images = jnp.asarray(case["train_images"], dtype)
+    for epoch in range(first, first + epochs):
+        assert made.phase(epoch) is phase
+        values, hits = [], 0
+        for rows in batches(case):
+            labels = case["train_labels"][rows]
+            x = {
+                "views": (images[rows],),
+                "labels": jnp.asarray(labels),
+                "index": jnp.asarray(rows),
+            }
+            if weights is not None:
+                x["weights"] = jnp.asarray(weights[rows], dtype)
+            state, terms = update(
+                state,
+                None,
+                {"epoch": jnp.asarray(epoch, dtype), "x": x},
+                draws(count, len(rows)),
+                {},
+                made.learning_rate(epoch),
+            )
+            values.append(float(terms["loss"]))
+            logits = np.asarray(state["batch_stats"]["logits"])
+            hits += int((logits.argmax(1) == labels).sum())
+            count += 1
+        accuracy = 100 * hits / len(case["train_labels"])
+        yield state, np.mean(values), accuracy
+
+
+def evaluate(case, made, state, memory, dtype):
+    """Loss, mean over batches, and accuracy in percent of the vote."""
+    images = jnp.asarray(case["test_images"], dtype)
+    logits = apply(state, images, ("logits",), False)[0]["logits"]
+    labels = case["test_labels"]
+    scores = np.asarray(
+        made.predict([{"logits": np.asarray(logits)}], memory), dtype
+    )
+    size = int(case["batch_size"])
+    values = np.asarray(losses.cross_entropy(jnp.asarray(scores), labels))
+    parts = [values[i : i + size] for i in range(0, len(values), size)]
+    found = metrics.test_metrics(scores, labels, made.data.counts)
+    mean = np.mean([part.mean(dtype=float) for part in parts])
+    return mean, 100 * found["test_accuracy"]
+
+
+def one_sample(actual, expected, size):
+    """Percentages that differ by one sample of so many at most."""
+    close(actual, expected, rtol=0, atol=100 / size + 1e-6)
+
+
+def check_curves(case, mode, epochs, made, memory, dtype):
+    """Every epoch's figures; gives the last state and all test accuracies."""
+    stored = case.group(f"{mode}__")
+    accuracies = []
+    for i, (state, loss, accuracy) in enumerate(epochs):
+        close(loss, stored["train_loss_per_epoch"][i], 1e-4)
+        size = len(case["train_labels"])
+        one_sample(accuracy, stored["train_acc_per_epoch"][i], size)
+        loss, accuracy = evaluate(case, made, state, memory, dtype)
+        close(loss, stored["test_loss_per_epoch"][i], 1e-4)
+        size = len(case["test_labels"])
+        one_sample(accuracy, stored["test_acc_per_epoch"][i], size)
+        accuracies.append(accuracy)
+    assert len(accuracies) == len(stored["train_loss_per_epoch"])
+    final = tree(case.group(f"{mode}__final__"), np.float64)
+    jax.tree.map(partial(close, rtol=2e-4, atol=2e-5), state["params"], final)
+    return state, accuracies
+
+
+@PRECISIONS
+@golden("h2e_stage1_training")
+def test_base_training(case, dtype, tmp_path):
+    modes = prefixes(case, "__train_loss_per_epoch")
+    assert modes
+    with precision(dtype):
+        for mode in modes:
+
+            def draws(count, rows, mode=mode):
+                given = {}
+                if f"{mode}__perm_per_step_padded_minus1" in case:
+                    partner = case[f"{mode}__perm_per_step_padded_minus1"]
+                    given["permutation"] = jnp.asarray(partner[count, :rows])
+                if f"{mode}__lam_per_step" in case:
+                    share = case[f"{mode}__lam_per_step"][count]
+                    given["coefficient"] = jnp.asarray(share, dtype)
+                return given
+
+            made = method(case, tmp_path, "base", MIXES[mode])
+            memory = {"method": {}}
+            epochs = train(
+                case, made, 0, start(case, dtype), dtype, draws=draws
+            )
+            _, accuracies = check_curves(
+                case, mode, epochs, made, memory, dtype
+            )
+            best = case[f"{mode}__best_test_acc"]
+            one_sample(max(accuracies), best, len(case["test_labels"]))
+
+
+def enter_robust(made, state):
+    """What the method does before robust: the memory then adjusts the vote."""
+    memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
+    (epoch,) = (s.first for s in made.spans if s.step == "robust")
+    (state,), memory = made.enter(epoch, [state], memory, None)
+    return epoch, state, memory
+
+
+@PRECISIONS
+@golden("h2e_stage2_training")
+def test_robust_training(case, dtype, tmp_path):
+    modes = prefixes(case, "__train_loss_per_epoch")
+    assert modes
+    with precision(dtype):
+        for mode in modes:
+            freeze = mode == "freeze"
+            made = method(case, tmp_path, "robust", freeze=freeze)
+            state, size = start(case, dtype), len(case["test_labels"])
+            _, before = evaluate(case, made, state, {"method": {}}, dtype)
+            expected = case[f"{mode}__base_test_acc_without_adjustment"]
+            one_sample(before, expected, size)
+            first, state, memory = enter_robust(made, state)
+            zero = {"logits": np.zeros((1, made.data.num_classes))}
+            close(
+                -made.predict([zero], memory)[0], case[f"{mode}__adjustments"]
+            )
+            weights = case["instance_weights"]
+            epochs = train(case, made, first, state, dtype, weights)
+            last, accuracies = check_curves(
+                case, mode, epochs, made, memory, dtype
+            )
+            best = case[f"{mode}__reported_best_test_acc"]
+            one_sample(max(before, *accuracies), best, size)
+            moved = jax.tree.map(
+                lambda a, b: bool((a != b).any()),
+                state["params"],
+                last["params"],
+            )
+            for path in LAYERS.values():
+                place = moved
+                for key in path:
+                    place = place[key]
+                block = path in (("logits",), ("backbone", "stage2_block2"))
+                assert set(place.values()) == {block or not freeze}
+
+
+@PRECISIONS
+@golden("h2e_stage2_training")
+def test_weighted_cross_entropy(case, dtype):
+    stored = case.group("weighted_ce__")
+    with precision(dtype):
+        labels = jnp.asarray(stored["labels"])
+        weights = jnp.asarray(stored["weights"], dtype)
+        value, grad = jax.jit(
+            jax.value_and_grad(
+                lambda z: irm.normalised_weighted_ce(z, labels, weights)
+            )
+        )(jnp.asarray(stored["logits"], dtype))
+        close(value, stored["loss"])
+        close_gradient(grad, stored["grad_logits"])
+
+
+@golden("h2e_stage2_training")
+def test_the_decay_of_the_release_is_a_switch(case, tmp_path):
+    """By default a step decays by the weight decay alone, not three times."""
+    decay = float(case["weight_decay"])
+    for phase, released, factor in (
+        *(("base", False, 1), ("base", True, 3)),
+        *(("robust", False, 1), ("robust", True, 3)),
+    ):
+        made = method(case, tmp_path, phase, released=released)
+        used = made.first[phase].weight_decay
+        assert used == pytest.approx(factor * decay)
+    assert made.first["identify"].weight_decay == 1e-4

@@ -1,0 +1,396 @@
+"""H2E: phases, losses, environments, weights and votes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import h2e as h2e_config
+from jaxnlt import irm, models, step
+from jaxnlt.errors import UserError
+from jaxnlt.methods import base, h2e
+
+from .. import runs
+from . import toy
+from .test_erm import make as make_erm
+
+LABELS = np.repeat([0, 1, 3], (30, 20, 10))
+CLASSES = 4
+
+
+def make(arg="digits", labels=LABELS, ids=None, **fields):
+    config = runs.tiny("h2e", arg, **fields)
+    return h2e.Method(config, base.DataInfo(labels, CLASSES, ids))
+
+
+def two_rounds(**fields):
+    """Rounds of 36 epochs: 16 of base, 8 of identify, 12 of robust."""
+    starts = {"1.identify": 16, "1.robust": 24}
+    starts |= {"2.base": 36, "2.identify": 52, "2.robust": 60}
+    begun = {f"h2e.starts.round{name}": e for name, e in starts.items()}
+    fields = begun | {"h2e.base_peak": 1.0} | fields
+    return make("digits,rounds=2", epochs=72, **fields)
+
+
+# Phases ----------------------------------------------------------------------
+
+
+def test_phases_of_every_round():
+    method = two_rounds()
+    names = [method.phase(e).name for e in (0, 15, 16, 23, 24, 35)]
+    assert names == [*("base",) * 2, *("identify",) * 2, *("robust",) * 2]
+    names = [method.phase(e).name for e in (36, 51, 52, 59, 60, 71, 72)]
+    assert names == [*("base",) * 2, *("identify",) * 2, *("robust",) * 3]
+    # A later round selects; what it compiles to is the same.
+    assert method.phase(0).selector is None
+    assert method.phase(16).selector is None
+    for epoch in (36, 52):
+        assert isinstance(method.phase(epoch).selector, h2e.Kept)
+        assert method.phase(epoch).loss is method.phase(epoch - 36).loss
+    assert method.phase(24) is method.phase(60)
+    assert len(method.phases()) == 5
+    evaluated = {p.name: p.evaluated for p in method.phases()}
+    assert evaluated == {"base": True, "identify": False, "robust": True}
+
+
+def test_no_round_is_base_training_alone():
+    method = make("digits,rounds=0")
+    assert [p.name for p in method.phases()] == ["base"]
+    assert method.phase(method.config.epochs).name == "base"
+
+
+def test_scores_of_the_round_before_are_a_phase_of_their_own():
+    method = make("digits,rounds=2", **{"h2e.iterate": "scores"})
+    names = [p.name for p in method.phases()]
+    assert names == ["base", "identify", "robust", "base_scored"]
+
+
+def test_learning_rates_start_anew_in_every_phase():
+    fields = {"optimizer.learning_rate": 0.2, "h2e.identify_rate": 1e-3}
+    method = two_rounds(**fields)
+    rates = [method.learning_rate(e) for e in range(72)]
+    np.testing.assert_allclose(rates[0], 0.2)
+    np.testing.assert_allclose(rates[8], 0.1)
+    np.testing.assert_allclose(rates[15], 0.1 * (1 + np.cos(np.pi * 15 / 16)))
+    np.testing.assert_allclose(rates[16:24], [1e-3] * 5 + [0.9e-3] * 3)
+    robust = method.options.robust_rate
+    np.testing.assert_allclose(rates[24], robust)
+    np.testing.assert_allclose(rates[30], robust / 2)
+    np.testing.assert_allclose(rates[36:], rates[:36])
+
+
+def test_every_number_of_epochs_gives_every_phase():
+    for epochs in (6, 7, 11, 50):
+        method = make(f"digits,rounds=2,epochs={epochs}")
+        names = [method.phase(e).name for e in range(epochs)]
+        changes = 1 + sum(
+            a != b for a, b in zip(names, names[1:], strict=False)
+        )
+        assert changes == 6
+    with pytest.raises(UserError, match="^epochs: h2e needs at least 6"):
+        h2e_config.get_config("digits,rounds=2,epochs=5")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        *(("mix", "blend"), ("iterate", "often"), ("frozen_bn", "off")),
+        *(("view", "odd"), ("raw_view", "odd"), ("rounds", 2)),
+        *(("erm_weight", -1.0), ("penalty_ramp", -1.0), ("rounds", -1)),
+        *(("starts.round1.robust", 3), ("scores", "labels.csv")),
+    ],
+)
+def test_bad_fields_are_refused(field, value):
+    with pytest.raises(UserError, match=f"^config.h2e.{field}: "):
+        make(**{f"h2e.{field}": value})
+
+
+def test_weighted_mixup_needs_scores():
+    with pytest.raises(UserError, match="^config.h2e.scores: .*labels.csv"):
+        make("digits,mix=weighted")
+
+
+def test_released_switches():
+    options = h2e_config.get_config("digits,as_released").h2e
+    assert options.weight_decay_factor == 3
+    assert options.erm_weight == options.penalty_ramp == 0
+    assert not options.train_exponents
+    assert options.prior_subtractions == 2
+    assert options.frozen_bn == "train"
+    options = h2e_config.get_config("digits").h2e
+    assert options.weight_decay_factor == options.erm_weight == 1
+    assert options.train_exponents and options.prior_subtractions == 1
+    assert options.frozen_bn == "eval"
+
+
+# Losses ----------------------------------------------------------------------
+
+
+def toy_batch():
+    images = np.random.default_rng(0).normal(size=(4, toy.FEATURES))
+    x = {
+        "views": (jnp.asarray(images, jnp.float32),),
+        "labels": jnp.array([0, 2, 1, 2]),
+        "index": jnp.array([3, 1, 0, 2]),
+        "weights": jnp.array([0.01, 0.5, 1.0, 0.8], jnp.float32),
+    }
+    return {"x": x, "epoch": jnp.float32(0)}
+
+
+def value_of(phase, draws, batch=None, variables=None):
+    net = base.Net(toy.apply, [], None)
+    params = toy.variables(0)["params"]
+    return phase.loss(net, params, batch or toy_batch(), draws, {}, {})
+
+
+@pytest.mark.parametrize("mix", ["ce", "mixup"])
+def test_without_rounds_the_loss_is_that_of_erm(mix):
+    draws = {"coefficient": jnp.float32(0.3), "permutation": jnp.arange(4) ^ 1}
+    ours = make(f"digits,rounds=0,mix={mix}")
+    theirs = make_erm(f",loss={mix}")
+    value = value_of(ours.phase(0), draws)[0]
+    expected = value_of(theirs.phase(0), draws)[0]
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    key = jax.random.key(0)
+    drawn = [m.phase(0).draws(key, {"x": 6}) for m in (ours, theirs)]
+    jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+
+def test_scores_of_a_round_replace_those_of_the_file():
+    method = two_rounds(**{"h2e.iterate": "scores"})
+    phase = method.phase(36)
+    assert phase.name == "base_scored"
+    draws = {"permutation": jnp.array([1, 0, 3, 2])}
+    batch = toy_batch()
+    batch["x"]["scores"] = jnp.array([1.0, 0.0, 0.5, 0.5])
+    value = value_of(phase, draws, batch)[0]
+    # Rows 0 and 1 are both row 0 alone.
+    images, labels = batch["x"]["views"][0], batch["x"]["labels"]
+    mixed = jnp.stack([images[0], images[0], *[images[2:].mean(0)] * 2])
+    logits = toy.apply(toy.variables(0), mixed, ("logits",), False)[0]
+    logs = np.asarray(jax.nn.log_softmax(logits["logits"]))
+    halves = logs[2:, labels[2]].mean() / 2 + logs[2:, labels[3]].mean() / 2
+    expected = -(logs[0, 0] + logs[1, 0] + 2 * halves) / 4
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def identifier_loss(method, epoch):
+    """Loss and terms of an identifier whose logits are its images."""
+    trained = []
+
+    def apply(variables, images, heads, train):
+        assert heads == ("identifier",)
+        trained.append(train)
+        return {"identifier": images * variables["params"]}, {}
+
+    rng = np.random.default_rng(0)
+    batch = {
+        name: {
+            "views": (jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),),
+            "labels": jnp.asarray(rng.integers(0, 4, 6)),
+        }
+        for name in ("raw", "reverse", "balance")
+    }
+    batch["epoch"] = jnp.float32(epoch)
+    net = base.Net(apply, {}, None)
+    phase = method.first["identify"]
+    total, _, terms = phase.loss(net, jnp.ones(()), batch, {}, {}, {})
+    penalties = [
+        irm.penalty(b["views"][0], b["labels"])
+        for b in (batch["raw"], batch["reverse"], batch["balance"])
+    ]
+    np.testing.assert_allclose(
+        terms["loss_penalty"], np.mean(penalties), rtol=1e-6
+    )
+    assert len(set(trained)) == 1
+    return float(total), terms, trained[0]
+
+
+def test_the_penalty_comes_after_a_while_in_every_round():
+    ramp = {"h2e.penalty_start": 5.0, "h2e.penalty_ramp": 5.0}
+    method = two_rounds(**ramp)
+    expected = {16: 0, 21: 0, 22: 0.2, 23: 0.4, 52: 0, 57: 0, 58: 0.2}
+    for epoch, weight in expected.items():
+        total, terms, trained = identifier_loss(method, epoch)
+        assert float(terms["penalty_weight"]) == pytest.approx(weight)
+        np.testing.assert_allclose(
+            total,
+            terms["loss_ce"] + weight * terms["loss_penalty"],
+            rtol=1e-6,
+        )
+        assert not trained
+    assert float(terms["logits_norm"]) > 0
+    jump = {"h2e.penalty_start": 5.0, "h2e.penalty_ramp": 0.0}
+    weights = {"h2e.erm_weight": 0.5, "h2e.penalty_weight": 10.0}
+    method = two_rounds(**jump, **weights)
+    for epoch, weight in ((20, 0), (21, 10)):
+        total, terms, _ = identifier_loss(method, epoch)
+        expected = 0.5 * terms["loss_ce"] + weight * terms["loss_penalty"]
+        np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_the_release_has_the_penalty_alone_and_moves_statistics():
+    method = make("digits,as_released")
+    first = method.options.starts.round1.identify
+    total, terms, trained = identifier_loss(method, first)
+    np.testing.assert_allclose(total, terms["loss_penalty"], rtol=1e-6)
+    assert trained
+
+
+def test_environments():
+    labels = np.repeat([0, 1, 3], (600, 300, 100))
+    method = make(labels=labels)
+    phase, rng = method.first["identify"], np.random.default_rng(0)
+    rows = phase.streams(base.trust_all(method.data), rng)
+    assert {r.shape for r in rows.values()} == {(63, 16)}
+    np.testing.assert_array_equal(np.unique(rows["raw"]), np.arange(1000))
+    for name, expected in (
+        ("reverse", [1 / 6, 1 / 3, 0, 1]),
+        ("balance", [1, 1, 0, 1]),
+    ):
+        counts = np.bincount(labels[rows[name]].ravel(), minlength=4)
+        share = np.array(expected) / sum(expected)
+        np.testing.assert_allclose(counts / counts.sum(), share, atol=0.05)
+    assert phase.views == {
+        "raw": ("weak",),
+        "reverse": ("strong",),
+        "balance": ("weak",),
+    }
+    # In a later round: of the kept images only.
+    chosen = h2e.kept_selection(
+        np.where(np.arange(1000) % 2, 0.01, 1), method.data
+    )
+    rows = phase.streams(chosen, rng)
+    assert all((r % 2 == 0).all() for r in rows.values())
+
+
+# Weights and votes -----------------------------------------------------------
+
+
+def select(method, logits, memory=None):
+    selector = method.first["robust"].selector
+    return selector.select(
+        *([{"identifier": logits}], 0, method.data),
+        *(memory or selector.init_memory(), 0, None),
+    )
+
+
+def agreeing(flagged, labels=LABELS):
+    """Logits, sure of the labels but for the flagged."""
+    said = np.where(flagged, (labels + 1) % 2, labels)
+    confidence = np.linspace(2, 6, len(labels))[:, None]
+    return confidence * np.eye(CLASSES)[said]
+
+
+def test_flags_are_unlabelled_and_weights_stay():
+    method = make()
+    flagged = np.arange(60) % 5 == 0
+    chosen, memory = select(method, agreeing(flagged))
+    np.testing.assert_array_equal(chosen.unlabelled, np.flatnonzero(flagged))
+    np.testing.assert_array_equal(chosen.labelled, np.flatnonzero(~flagged))
+    assert (chosen.weights[flagged] == 0.01).all()
+    kept = chosen.weights[~flagged]
+    assert kept.min() == 0.5 and kept.max() == 1
+    np.testing.assert_array_equal(chosen.clean_probability, chosen.weights)
+    np.testing.assert_array_equal(
+        chosen.counts, np.bincount(LABELS[~flagged], minlength=CLASSES)
+    )
+    again, kept = select(method, -agreeing(flagged), memory)
+    np.testing.assert_array_equal(again.weights, chosen.weights)
+    assert kept is memory
+    # All are trained on, flagged or not.
+    rows = method.first["robust"].streams(chosen, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.unique(rows["x"]), np.arange(60))
+
+
+def test_the_prior_is_subtracted_again_as_released():
+    logits = np.zeros((60, CLASSES))
+    logits[:, 0] = 0.5  # all of class 0, but not by much
+    for released, expected in ((False, LABELS == 0), (True, LABELS == 2)):
+        method = make(f"digits,as_released={released}")
+        chosen, _ = select(method, logits)
+        # Class 2 is empty: its prior counts one sample, the least.
+        trusted = np.isin(np.arange(60), chosen.labelled)
+        np.testing.assert_array_equal(trusted, expected)
+
+
+@pytest.mark.parametrize("all_flagged", [True, False])
+def test_all_and_none_flagged_do_no_harm(all_flagged, caplog):
+    method = make()
+    chosen, _ = select(method, agreeing(np.full(60, all_flagged)))
+    assert np.isfinite(chosen.weights).all()
+    assert len(chosen.labelled) == (0 if all_flagged else 60)
+    said = [r for r in caplog.records if "confirms none" in r.getMessage()]
+    assert len(said) == all_flagged
+    if all_flagged:
+        assert (chosen.weights == 0.01).all()
+
+
+def test_a_later_round_keeps_what_was_not_flagged():
+    method = two_rounds()
+    weights = np.where(np.arange(60) % 5 == 0, 0.01, 0.5)
+    again = method.phase(36)
+    chosen, _ = again.selector.select(
+        [], 0, method.data, {"weights": weights}, 36, None
+    )
+    rows = again.streams(chosen, np.random.default_rng(0))["x"]
+    np.testing.assert_array_equal(
+        np.unique(rows), np.flatnonzero(np.arange(60) % 5)
+    )
+    assert not chosen.per_sample and chosen.clean_probability is None
+
+
+def test_a_later_round_mixes_by_the_scores():
+    method = two_rounds(**{"h2e.iterate": "scores"})
+    weights = np.where(np.arange(60) % 5 == 0, 0.01, 0.5)
+    again = method.phase(36)
+    chosen, _ = again.selector.select(
+        [], 0, method.data, {"weights": weights}, 36, None
+    )
+    scores = chosen.per_sample["scores"]
+    np.testing.assert_allclose(np.bincount(LABELS, scores), [1, 1, 0, 1])
+    np.testing.assert_allclose(scores[1] / scores[0], 50)
+    rows = again.streams(chosen, np.random.default_rng(0))["x"]
+    np.testing.assert_array_equal(np.unique(rows), np.arange(60))
+
+
+def test_the_vote_is_adjusted_from_robust_on():
+    method = make()
+    out = [{"logits": np.zeros((2, CLASSES))}]
+    assert not method.predict(out, {"method": {}}).any()
+    assert not method.predict(out, {"method": {"adjusted": np.False_}}).any()
+    scores = method.predict(out, {"method": {"adjusted": np.True_}})
+    expected = -np.log(np.array([30, 20, 1, 10]) / 60)
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-6)
+
+
+def test_full_freedom_trains_all_but_the_identifier():
+    phase = make(**{"h2e.freeze": False}).first["robust"]
+    assert phase.trainable(("backbone", "conv", "kernel"))
+    assert not phase.trainable(("identifier", "exponents"))
+    released = make("digits,as_released").first["identify"]
+    assert released.trainable(("identifier", "linear", "bias"))
+    assert not released.trainable(("identifier", "exponents"))
+    params = {"identifier": {"exponents": 1.0}, "logits": {"bias": 1.0}}
+    mask = step.trainable_mask(params, make().first["identify"].trainable)
+    assert mask == {
+        "identifier": {"exponents": True},
+        "logits": {"bias": False},
+    }
+
+
+def test_the_identifier_needs_a_prior():
+    config = make().config.model
+    with pytest.raises(ValueError, match="prior of 4 classes"):
+        models.build(config, 4, h2e.Method.heads)
+    options = make().network_options
+    network = models.build(config, 4, h2e.Method.heads, **options)
+    variables = network.init(0, (8, 8, 1))
+    head = variables["params"]["identifier"]
+    np.testing.assert_array_equal(head["exponents"], 1)
+    images = np.ones((2, 8, 8, 1), np.float32)
+    out, _ = network.apply(variables, images, ("features", "identifier"))
+    logits = out["features"] @ head["linear"]["kernel"] + head["linear"]["bias"]
+    expected = logits - np.log(np.array([30, 20, 1, 10]) / 60)
+    np.testing.assert_allclose(out["identifier"], expected, rtol=1e-5)
+    assert out["identifier"].dtype == np.float32
