@@ -128,6 +128,7 @@ def outputs(method):
     return [
         {
             "logits": rng.normal(size=(SIZE, CLASSES)),
+            "identifier": rng.normal(size=(SIZE, CLASSES)),
             "balanced": sure,
             "features": rng.normal(size=(SIZE, WIDTH)),
             "projection": rng.normal(size=(SIZE, WIDTH)),
