@@ -99,6 +99,22 @@ TABLES = {
         5,
         columns=FLAGS,
     ),
+    # Where a method harms clean data: the right labels that it mistrusts.
+    "digits-clean": Table(
+        {
+            name: [f"{line},noise=none", *rest]
+            for name, (line, *rest) in {"CE": [ERM], **METHOD_ROWS}.items()
+        },
+        3,
+        columns={
+            "last 10": "mean_last10_test_accuracy",
+            "few-shot, last 10": "mean_last10_accuracy_few",
+            "right labels mistrusted": "right_flagged",
+            "of the head": "right_flagged_head",
+            "of the middle": "right_flagged_middle",
+            "of the tail third": "right_flagged_tail",
+        },
+    ),
     "digits-switches": Table(
         {
             "DaSC": [DASC],
@@ -164,8 +180,9 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
     Returns:
       `wrong_learnt`, the share of the wrong training labels that the last
       epoch predicts, and `flag_precision` and `flag_recall` of calling a label
-      of clean probability below 0.5 wrong, also within each third of the given
-      classes, the largest first; None where there is nothing to divide by.
+      of clean probability below 0.5 wrong, `right_flagged`, the share of right
+      labels called wrong; also within each third of the given classes, the
+      largest first; None where there is nothing to divide by.
     """
     with (workdir / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -189,6 +206,7 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
             ("flag_precision", [wrong for wrong, flag, _ in inside if flag]),
             ("flag_recall", [flag for wrong, flag, _ in inside if wrong]),
             ("wrong_learnt", [fit for wrong, _, fit in inside if wrong]),
+            ("right_flagged", [flag for wrong, flag, _ in inside if not wrong]),
         ):
             facts[fact + name] = statistics.mean(values) if values else None
     return facts
