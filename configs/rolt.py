@@ -32,7 +32,7 @@ def _single(config, arg):
         config.optimizer.drops = (159, 179)
         config.optimizer.drop_factor = 0.01
     if config.benchmark.startswith("cifar"):  # the paper's network
-        config.model.update(name="resnet32", width=16, blocks=(5, 5, 5))
+        config.model.name = "resnet32"
     config.rolt = {
         "loss": arg["loss"],
         # First epoch with soft labels, and with deferred re-weighting.

@@ -304,6 +304,61 @@ def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
     return apply_policy(images, sample_policy(policy_key, images.shape[0]))
 
 
+# --- of crops that the host has made -----------------------------------------
+
+
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrored with p 1/2 (weak, images that are streamed)."""
+    chosen = _uniform(key, 1, images.shape[0])[0] < 0.5
+    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+
+
+def rotate(images: jax.Array, angle: jax.Array) -> jax.Array:
+    """Turns about the middle, nearest pixel, black outside.
+
+    Args:
+      images: [B, H, W, C].
+      angle: float32 [B], degrees against the clock.
+
+    Returns:
+      [B, H, W, C], same dtype.
+
+    Source: papers/h2e.md §9.
+    """
+    height, width = images.shape[1:3]
+    y = jnp.arange(height, dtype=jnp.float32)[None, :, None] + 0.5 - height / 2
+    x = jnp.arange(width, dtype=jnp.float32)[None, None, :] + 0.5 - width / 2
+    radians = jnp.deg2rad(angle)[:, None, None]
+    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    return image_ops.take(
+        images,
+        jnp.floor(sin * x + cos * y + height / 2).astype(jnp.int32),
+        jnp.floor(cos * x - sin * y + width / 2).astype(jnp.int32),
+        fill=0,
+    )
+
+
+def flip_rotate(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrored with p 1/2, then turned by up to 15 degrees (H2E)."""
+    flip_key, angle_key = jax.random.split(key)
+    uniform = _uniform(angle_key, 1, images.shape[0])[0]
+    return rotate(flip(flip_key, images), (2 * uniform - 1) * ROTATION)
+
+
+def _then(first: "Augmentation", second: "Augmentation") -> "Augmentation":
+    """One augmentation after another, each with a key of its own."""
+
+    def both(key: jax.Array, images: jax.Array) -> jax.Array:
+        first_key, second_key = jax.random.split(key)
+        return second(second_key, first(first_key, images))
+
+    return both
+
+
+def _policy(key: jax.Array, images: jax.Array) -> jax.Array:
+    return apply_policy(images, sample_policy(key, images.shape[0]))
+
+
 # function(key, images uint8 [B, H, W, C]) -> uint8 or float32, 0..255
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -328,4 +383,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "digits_strong": digits_strong,
     "crop_flip": crop_flip,
     "autoaugment": autoaugment,
+    # Without a crop: the host has cut images that are streamed.
+    "flip": flip,
+    "flip_rotate": flip_rotate,
+    "flip_autoaugment": _then(flip, _policy),
+    "flip_randaugment": _then(flip, randaugment.standard),
+    "flip_randaugment_pypi": _then(flip, randaugment.pypi),
+    "flip_rotate_randaugment_pypi": _then(flip_rotate, randaugment.pypi),
 }

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxnlt import benchmark_torch, cli, data, train
+from jaxnlt import benchmark_torch, cli, data, models, train
 from jaxnlt import config as config_lib
 from jaxnlt.data import benchmarks, longtail
 from jaxnlt.errors import UserError
@@ -95,6 +95,7 @@ def measure(
         pytorch = None
         if benchmark_torch.available():
             pytorch = benchmark_torch.compare(config, dataset, repeats, steps)
+    width, blocks = models.sizes(config.model)
     return {
         "method": config.method,
         "benchmark": config.benchmark,
@@ -104,8 +105,8 @@ def measure(
         "load_average": load,
         "jax": jax.__version__,
         "dtype": config.model.dtype,
-        "width": config.model.width,
-        "blocks": list(config.model.blocks),
+        "width": width,
+        "blocks": list(blocks),
         "batch_size": config.batch_size,
         "warmup_batch_size": config.warmup_batch_size,
         "eval_batch_size": config.eval_batch_size,

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from jaxnlt import models, step
-from jaxnlt.data import Dataset
+from jaxnlt.data import Dataset, decode
 from jaxnlt.methods import base
 
 HEADS = ("logits", "balanced")
@@ -118,6 +118,48 @@ def compare(
         "batch_size": config.warmup_batch_size,
         "versions": {"jax": jax.__version__, "torch": torch.__version__},
     }
+
+
+class _Crops:
+    """A map-style data set: a training crop for every position of `rows`."""
+
+    def __init__(self, images: decode.CutImages, rows: np.ndarray):
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return self.rows.size
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        numbers = np.random.default_rng(position).random(decode.UNIFORMS)
+        pixels = self.images.files.open(int(self.rows.flat[position]))
+        return decode.views(pixels, self.images.transform, [numbers])[0]
+
+
+def reading(images: decode.CutImages, rows: np.ndarray, workers: int) -> float:
+    """PyTorch's DataLoader over the same files, decoded and cut by Pillow.
+
+    Args:
+      images: the files and how they are cut; every crop is a training crop.
+      rows: int [batches, B] which of them, two batches at least.
+      workers: processes that decode.
+
+    Returns:
+      Images a second from the second batch on: the processes have started.
+    """
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        _Crops(images, rows),  # type: ignore[arg-type, unused-ignore]
+        batch_size=rows.shape[1],
+        num_workers=workers,
+        # A fork of a process in which JAX has threads may hang.
+        multiprocessing_context="spawn",
+    )
+    batches = iter(loader)
+    next(batches)
+    began = time.perf_counter()
+    seen = sum(len(batch) for batch in batches)
+    return seen / (time.perf_counter() - began)
 
 
 def _batch(size: int, shape: tuple, labels: np.ndarray) -> dict[str, Any]:
@@ -220,7 +262,7 @@ def _torch_step(
 
     def features(x):
         x = norm(conv(x, "backbone/conv"), "backbone/bn")
-        for i, count in enumerate(config.model.blocks):
+        for i, count in enumerate(models.sizes(config.model)[1]):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
                 x = block(x, f"backbone/stage{i + 1}_block{j + 1}", stride)
@@ -268,7 +310,7 @@ def sentence(result: Mapping[str, Any], config) -> str:
     if "missing" in result:
         return f"PyTorch: not compared, {result['missing']}"
     ours, theirs = (result["losses"][name] for name in ("jax", "torch"))
-    width, blocks = config.model.width, tuple(config.model.blocks)
+    width, blocks = models.sizes(config.model)
     return (
         f"PyTorch: {result['ratio']:.2f} x the speed of PyTorch "
         f"{result['versions']['torch']} (eager, {result['torch_layout']}, "

@@ -165,15 +165,25 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
                 "rate": given("rate"),
                 "noise_file": "",
                 "labels_file": "",
-                # `folder` only: resize every image to this square; 0 wants
-                # equal sizes.
+                # `folder`: resize every image to this square; 0 wants equal
+                # sizes.  Images that stay on disk are cut to it; 0 is the
+                # paper's size.
                 "image_size": 0,
+                # How images that stay on disk are cut: a name in
+                # jaxnlt/data/files.py; 'stop' or 'skip' at one that cannot be
+                # read; threads that decode, 0 takes all cores.
+                "transform": table.transform,
+                "on_bad_image": "stop",
+                "workers": 0,
             },
             "model": {
-                "name": "preact_resnet18",
+                "name": table.model,
                 "width": table.width,
                 "blocks": table.blocks,
                 "dtype": "float32",
+                # A .pth or .safetensors with torchvision's ResNet, where to
+                # start from; only the classifier is left out.
+                "pretrained": "",
             },
             "augment": {"weak": table.weak, "strong": table.strong},
             "optimizer": {

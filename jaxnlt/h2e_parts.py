@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import semi
+from jaxnlt import models, semi
 from jaxnlt.errors import UserError
 
 STEPS = ("base", "identify", "robust")
@@ -156,7 +156,7 @@ def last_block(model) -> tuple[str, str]:
 
     Source: papers/h2e.md section 5.
     """
-    blocks = tuple(model.blocks)
+    _, blocks = models.sizes(model)
     return "backbone", f"stage{len(blocks)}_block{blocks[-1]}"
 
 

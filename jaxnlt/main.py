@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from jaxnlt import cli
@@ -46,7 +47,9 @@ INTERRUPTED = "interrupted; the same command goes on from the last whole epoch"
 
 def usage() -> str:
     """What --help prints."""
-    names = ", ".join(benchmarks.BENCHMARKS)
+    names = f"\n{'':19}".join(
+        textwrap.wrap(", ".join(benchmarks.BENCHMARKS), 60)
+    )
     return USAGE.format(methods=", ".join(cli.methods()), benchmarks=names)
 
 

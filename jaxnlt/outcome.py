@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnlt import config as config_lib
 from jaxnlt import data, metrics, report, selection
+from jaxnlt.data import disk
 
 
 def clean_probability(
@@ -59,6 +60,8 @@ def write(
       The summary.
     """
     train = dataset.train
+    # A class for every image, or no column of them.
+    true = train.true_labels if disk.classes_known(train.true_labels) else None
     clean = clean_probability(history, scores, train.labels)
     predicted = scores.argmax(-1)
     suggested = np.where(clean > 0.5, train.labels, suggested_scores.argmax(-1))
@@ -70,7 +73,7 @@ def write(
         clean,
         predicted,
         suggested,
-        train.true_labels,
+        true,
     )
     evaluated = [r for r in records if "test_accuracy" in r]
     accuracy = [r["test_accuracy"] for r in evaluated]
@@ -113,7 +116,7 @@ def write(
         class_names=dataset.class_names,
         images=train.images,
         given=train.labels,
-        true=train.true_labels,
+        true=true,
         # A memorised label has a high probability, right or wrong: only a
         # selection is worth a plot.
         clean_probability=clean if len(history) else None,

@@ -19,7 +19,7 @@ from absl import flags
 from PIL import Image
 
 from jaxnlt import cli, metrics
-from jaxnlt.data import user
+from jaxnlt.data import decode, disk, files, user
 from jaxnlt.data.base import read_npz
 from jaxnlt.errors import UserError, logger
 
@@ -109,7 +109,10 @@ def _with_tuples(value):
 
 
 def find_images(
-    path: str | pathlib.Path, shape: tuple[int, int, int], image_size: int = 0
+    path: str | pathlib.Path,
+    shape: tuple[int, int, int],
+    image_size: int = 0,
+    transform: files.Transform | None = None,
 ) -> Images:
     """The images of a folder or an npz file.
 
@@ -118,6 +121,8 @@ def find_images(
       shape: (H, W, channels) of the training images.
       image_size: whether images of another size are resized, as the run's
         training images were: 0 refuses them.
+      transform: how the files of a folder are cut, as the run's test images
+        were; None of a run whose images lay in memory.
 
     Returns:
       The images, files sorted by path.
@@ -128,7 +133,7 @@ def find_images(
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
-        return _folder(place, shape, image_size)
+        return _folder(place, shape, image_size, transform)
     if place.exists() and place.suffix != ".npz":
         raise UserError(f"{place}: neither a folder nor an .npz file")
     arrays = read_npz(place)
@@ -148,22 +153,27 @@ def find_images(
 
 
 def _folder(
-    root: pathlib.Path, shape: tuple[int, int, int], image_size: int
+    root: pathlib.Path,
+    shape: tuple[int, int, int],
+    image_size: int,
+    transform: files.Transform | None,
 ) -> Images:
     found = sorted(p for p in root.rglob("*") if p.is_file())
     kept = [p for p in found if not p.name.startswith(".")]
-    files = [p for p in kept if p.suffix.lower() in user.SUFFIXES]
-    if not files:
+    chosen = [p for p in kept if p.suffix.lower() in user.SUFFIXES]
+    if not chosen:
         raise UserError(f"{root}: holds no image")
-    if len(files) < len(kept):
+    if len(chosen) < len(kept):
         strange = next(p for p in kept if p.suffix.lower() not in user.SUFFIXES)
         logger.warning(
             "%s: %d files are no images by their names and are left out, the "
             "first is %s",
-            *(root, len(kept) - len(files), strange),
+            *(root, len(kept) - len(chosen), strange),
         )
 
-    def decode(file: pathlib.Path) -> np.ndarray:
+    def pixels_of(file: pathlib.Path) -> np.ndarray:
+        if transform is not None:
+            return decode.views(user.decode(file, None), transform, [None])[0]
         pixels = user.decode(file, shape[:2] if image_size else None)
         if pixels.shape[:2] != shape[:2]:
             raise UserError(
@@ -177,9 +187,9 @@ def _folder(
     def read(first: int, last: int) -> np.ndarray:
         # Decoding releases Python's lock; the first error in order is raised.
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(decode, files[first:last])))
+            return np.stack(list(pool.map(pixels_of, chosen[first:last])))
 
-    return Images([p.relative_to(root).as_posix() for p in files], read)
+    return Images([p.relative_to(root).as_posix() for p in chosen], read)
 
 
 def predict(
@@ -210,7 +220,10 @@ def predict(
 
     config, facts = read_run(workdir)
     classes, shape = len(facts.class_names), facts.image_shape
-    found = find_images(images, shape, config.data.get("image_size", 0))
+    found = find_images(
+        *(images, shape, config.data.get("image_size", 0)),
+        disk.transform_of(config),
+    )
     method = base.create(config, base.DataInfo(facts.labels, classes))
     network = models.build(
         config.model, classes, method.heads, **method.network_options

@@ -55,7 +55,9 @@ def batched(mesh: Mesh) -> NamedSharding:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Brings values to the host: the only place where the host waits.
+    """Brings values to the host, the only place where it waits for them.
+
+    (`streaming.Throttle` waits too, but takes nothing.)
 
     Args:
       tree: pytree of device arrays.

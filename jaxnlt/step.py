@@ -1,6 +1,6 @@
 """The compiled programs: one training step a phase, and inference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxnlt import augment, models, sharding
+from jaxnlt import augment, models, sharding, streaming
 from jaxnlt.methods.base import Net, Phase
 
 PyTree = Any
@@ -152,6 +152,8 @@ def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
       (state, peer, images, rows, selection, moment, key) -> (state, terms).
       The state is donated.  `rows[stream]` holds `index`, `labels`, `weights`
       of one batch, `moment` the scalars `epoch`, `step`, `learning_rate`.
+      Where `images` is None they are streamed: `rows[stream]["pixels"]` holds
+      uint8 [B, H, W, C] for every view.
     """
     everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
     optimizer = config.optimizer.to_dict()
@@ -165,21 +167,24 @@ def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
             "step": moment["step"].astype(dtype),
         }
         for s, stream in enumerate(sorted(phase.views)):
-            raw = images[rows[stream]["index"]]
-            keys = jax.random.split(
-                jax.random.fold_in(key, s + 1), len(phase.views[stream])
-            )
+            given = dict(rows[stream])
+            streamed = given.pop("pixels", None)
+            count = len(phase.views[stream])
+            raw = streamed or (images[given["index"]],) * count
+            keys = jax.random.split(jax.random.fold_in(key, s + 1), count)
             views = tuple(
                 jax.lax.with_sharding_constraint(
-                    prepare(raw, k, view, dataset, dtype, names), rowwise
+                    prepare(pixels, k, view, dataset, dtype, names), rowwise
                 )
-                for k, view in zip(keys, phase.views[stream], strict=True)
+                for pixels, k, view in zip(
+                    *(raw, keys, phase.views[stream]), strict=True
+                )
             )
-            batch[stream] = {**rows[stream], "views": views}
+            batch[stream] = {**given, "views": views}
         sizes = {name: len(batch[name]["labels"]) for name in phase.views}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)
         return update(
-            network.apply,
+            network.seeded(jax.random.fold_in(key, len(phase.views) + 1)),
             phase,
             optimizer,
             state,
@@ -230,7 +235,8 @@ class Inference:
         def infer_view(parameters, images, key, view, train):
             names = config.augment.to_dict()
             images = prepare(images, key, view, dataset, dtype, names)
-            return network.apply(parameters, images, heads, train)
+            apply = network.seeded(jax.random.fold_in(key, 1))
+            return apply(parameters, images, heads, train)
 
         self._take = jax.jit(
             lambda images, index: images[index],
@@ -249,10 +255,14 @@ class Inference:
             out_shardings=(rowwise, everywhere),
         )
 
-    def _batches(self, images, rows: np.ndarray):
+    def _batches(self, images, rows: np.ndarray, view="none", key=None):
         """Images of every batch; the first rows fill the last one up."""
         batches = -(-len(rows) // self.batch_size)
         padded = np.resize(rows, (batches, self.batch_size)).astype(np.int32)
+        if isinstance(images, streaming.Streamed):
+            # The key's numbers seed the crops as well.
+            seeds = () if key is None else jax.random.key_data(key).tolist()
+            return images.infer(padded, view, seeds)
         return (self._take(images, index) for index in padded)
 
     def __call__(self, state: Mapping, images, rows: np.ndarray) -> list:
@@ -260,16 +270,38 @@ class Inference:
 
         Args:
           state: the network's `params` and `batch_stats`.
-          images: uint8 [N, H, W, C] on the device.
+          images: what `streaming.hold` returned of N images.
           rows: int[n] which of them.
 
         Returns:
           List of dicts of [batch_size, ...] arrays.
         """
-        return [
-            self._infer(variables(state), batch)
-            for batch in self._batches(images, rows)
-        ]
+        return self.every([state], images, rows)[0]
+
+    def every(
+        self, states: Sequence[Mapping], images, rows: np.ndarray
+    ) -> list[list]:
+        """What a call returns, for each of several networks.
+
+        Images that lie on disk are read once for all of them.
+
+        Args:
+          states: `params` and `batch_stats` of every network.
+          images: as a call takes them.
+          rows: int[n] which of them.
+
+        Returns:
+          A list of outputs for every network.
+        """
+        outputs: list[list] = [[] for _ in states]
+        if not states:
+            return outputs
+        throttle = streaming.Throttle(images)
+        for batch in self._batches(images, rows):
+            for state, own in zip(states, outputs, strict=True):
+                own.append(self._infer(variables(state), batch))
+            throttle(outputs[-1][-1])
+        return outputs
 
     def as_trained(
         self,
@@ -284,7 +316,7 @@ class Inference:
 
         Args:
           state: the network's training state.
-          images: uint8 [N, H, W, C] on the device.
+          images: what `streaming.hold` returned of N images.
           rows: int[n] which of them, in the order in which they are batched.
           key: JAX key of the view; every batch folds its number in.
           view: 'weak', 'strong' or 'none'.
@@ -294,13 +326,13 @@ class Inference:
         Returns:
           Outputs as a plain call returns them, and the state after them.
         """
-        outputs = []
-        for i, batch in enumerate(self._batches(images, rows)):
+        outputs, throttle = [], streaming.Throttle(images)
+        for i, batch in enumerate(self._batches(images, rows, view, key)):
             out, batch_stats = self._infer_view(
                 *(variables(state), batch, jax.random.fold_in(key, i)),
                 *(view, train),
             )
-            outputs.append(out)
+            outputs.append(throttle(out))
             if train:
                 state = {**state, "batch_stats": batch_stats}
         return outputs, state

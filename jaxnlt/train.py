@@ -19,9 +19,10 @@ from jaxnlt import (
     outputs_log,
     sharding,
     step,
+    streaming,
 )
 from jaxnlt import config as config_lib
-from jaxnlt.data import noise
+from jaxnlt.data import files, noise
 from jaxnlt.errors import Once, UserError, logger
 from jaxnlt.methods.base import Phase
 from jaxnlt.progress import Progress
@@ -133,6 +134,7 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             **_mean_terms(host["terms"], facts["steps"], epoch),
             **_test_record(trainer, host["test"], memory),
             **_selection_record(trainer, phase, facts["selections"]),
+            **_reading_record(trainer, facts["bad_images"]),
         }
         log.write(record)
         records.append(record)
@@ -258,6 +260,14 @@ def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
     )
 
 
+def _reading_record(trainer: Trainer, bad: int | None) -> dict[str, int]:
+    """Files that training and the test met and could not read."""
+    if bad is None:
+        return {}
+    bad_tests = streaming.count_bad(trainer.test_images)
+    return {"bad_images": bad + (bad_tests or 0)}
+
+
 def _selection_record(
     trainer: Trainer, phase: Phase, selections: list
 ) -> dict[str, Any]:
@@ -277,14 +287,14 @@ def _selection_record(
     }
     if train.true_labels is None or any(c is None for c in clean):
         return record
-    rows = []
+    rows, (judged, _) = [], files.verdicts(train)
     for selection in selections:
         chosen = np.zeros(len(train), bool)
         chosen[selection.labelled] = True
+        given = selection.clean_probability, chosen, train.labels
         rows.append(
             metrics.selection_metrics(
-                *(selection.clean_probability, chosen),
-                *(train.labels, train.true_labels),
+                *(values[judged] for values in (*given, train.true_labels))
             )
         )
     for name in rows[0]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnlt import augment, data, models, sharding, step
+from jaxnlt import augment, data, models, sharding, step, streaming
 from jaxnlt.errors import logger, one_of
 from jaxnlt.methods import base
 
@@ -50,8 +50,8 @@ class Trainer:
         self.mesh = sharding.make_mesh(
             [config.batch_size, config.warmup_batch_size]
         )
-        self.images = self.put(dataset.train.images)
-        self.test_images = self.put(dataset.test.images)
+        self.images = streaming.hold(dataset.train, config, self.mesh)
+        self.test_images = streaming.hold(dataset.test, config, self.mesh)
         self.infer = step.Inference(
             self.network, self.method.outputs, config, dataset, self.mesh
         )
@@ -96,12 +96,12 @@ class Trainer:
     def infer_test(self, states: list) -> list:
         """Device outputs of every network on the test images."""
         rows = np.arange(len(self.dataset.test))
-        return [self.infer(s, self.test_images, rows) for s in states]
+        return self.infer.every(states, self.test_images, rows)
 
     def infer_train(self, states: list) -> list:
         """Device outputs of every network on all training images."""
         rows = np.arange(len(self.dataset.train))
-        return [self.infer(s, self.images, rows) for s in states]
+        return self.infer.every(states, self.images, rows)
 
     # Selecting ---------------------------------------------------------------
 
@@ -136,22 +136,24 @@ class Trainer:
         if phase.selector is None:
             return [], states
         pools, states = self.pools(epoch, phase), list(states)
+        nets = range(len(states))
+        train = [phase.pool_train and k in trained for k in nets]
+        plain = [k for k in nets if phase.pool_view == "none" and not train[k]]
         pooled: list[list] = []
         for rows in pools if phase.pool else pools[:1]:
-            pooled.append([])
-            for k, state in enumerate(states):
-                train = phase.pool_train and k in trained
-                if phase.pool_view == "none" and not train:
-                    pooled[-1].append(self.infer(state, self.images, rows))
-                    continue
+            own = [states[k] for k in plain]
+            found = self.infer.every(own, self.images, rows)
+            by_net = dict(zip(plain, found, strict=True))
+            for k in sorted(set(nets) - set(plain)):
                 # Numbers below that of the networks make training's keys.
                 key = jax.random.fold_in(self.key, epoch)
                 for number in (self.method.num_nets + k, len(trained)):
                     key = jax.random.fold_in(key, number)
-                outputs, states[k] = self.infer.as_trained(
-                    *(state, self.images, rows, key, phase.pool_view, train)
+                by_net[k], states[k] = self.infer.as_trained(
+                    *(states[k], self.images, rows, key, phase.pool_view),
+                    train[k],
                 )
-                pooled[-1].append(outputs)
+            pooled.append([by_net[k] for k in nets])
         return pooled, states
 
     def select(
@@ -277,11 +279,12 @@ class Trainer:
 
         Returns:
           The new states, the memory, and facts of the epoch: `terms` (device
-          sums, one dict a network), `steps`, `images`, `selections`.
+          sums, one dict a network), `steps`, `images`, `selections`,
+          `bad_images` (unreadable files; None of images in memory).
         """
         nets = range(self.method.num_nets)
-        states = list(states)
-        start = states
+        start = states = list(states)
+        streaming.count_bad(self.images)  # what inference met is not counted
         if phase.peer == "epoch_start":  # the originals will be donated
             start = jax.tree.map(lambda leaf: leaf.copy(), states)
         others = [(k + 1) % len(nets) for k in nets]
@@ -311,6 +314,7 @@ class Trainer:
             facts["steps"].append(steps)
             facts["images"] += images
         facts["selections"] = [selections[k] for k in nets]
+        facts["bad_images"] = streaming.count_bad(self.images)
         memory = _with_history(memory, facts["selections"])
         return self.method.end_epoch(phase, states), memory, facts
 
@@ -351,19 +355,19 @@ class Trainer:
         key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
         rate = np.asarray(self.method.learning_rate(epoch), self.float_dtype)
         sums, images = None, 0
-        for i in range(steps):
-            batch = {
-                name: {key: values[i] for key, values in stream.items()}
-                for name, stream in rows.items()
-            }
+        held, throttle = streaming.sides(self.images)
+        seeds = (self.config.seed, epoch, k)
+        batches = streaming.feed(self.images, rows, phase.views, steps, seeds)
+        for i, batch in enumerate(batches):
             moment = {
                 "epoch": np.int32(epoch),
                 "step": np.int32(i),
                 "learning_rate": rate,
             }
             state, terms = self.steps[phase.name](
-                state, peer, self.images, batch, shared, moment, key
+                state, peer, held, batch, shared, moment, key
             )
+            throttle(terms)
             sums = terms if sums is None else self.add(sums, terms)
             images += sum(len(stream["index"]) for stream in batch.values())
             progress(k, i + 1, steps, images)

@@ -143,7 +143,7 @@ def test_vote_hands_the_collected_heads_to_the_method(toy_trainer):
 
 def test_an_unknown_augmentation_is_refused():
     config = configuration()
-    config.augment.strong = "randaugment"
+    config.augment.strong = "sideways"
     with pytest.raises(UserError, match="^config.augment.strong: "):
         Trainer(config, DATASET)
 

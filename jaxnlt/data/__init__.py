@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import benchmarks, cifar, digits, human, longtail, noise, user
+from jaxnlt.data import (
+    benchmarks,
+    cifar,
+    digits,
+    disk,
+    files,
+    human,
+    longtail,
+    noise,
+    user,
+)
 from jaxnlt.data.base import Dataset, Source, Split, labels_array
 from jaxnlt.errors import UserError, logger
 
@@ -28,15 +38,24 @@ def check(config: Any) -> None:
     bench = benchmarks.get(config.benchmark)
     data = config.data
     longtail.check_imb(data.imb, data.imb_type)
-    noise.check(data.noise, data.rate, cifar.family(bench.name))
+    if bench.name == "red_mini_imagenet" and disk.is_web_noise(data.noise):
+        noise.check("none", data.rate, bench.name)
+    else:
+        noise.check(data.noise, data.rate, cifar.family(bench.name))
+    disk.check(config, bench)
     if data.n_max < 0:
         raise UserError(f"config.data.n_max: must be >= 0, is {data.n_max}")
     if data.get("image_size", 0) < 0:
         raise UserError(
             f"config.data.image_size: must be >= 0, is {data.image_size}"
         )
-    if data.get("image_size", 0) and bench.name != "folder":
-        raise UserError("config.data.image_size: only folder resizes images")
+    if data.get("image_size", 0) and not (
+        bench.name == "folder" or bench.transform
+    ):
+        raise UserError(
+            "config.data.image_size: only folder resizes images, and "
+            "benchmarks that stay on disk"
+        )
     if config.split not in ("", "dev"):
         raise UserError(
             f"config.split: must be '' or 'dev', is {config.split!r}"
@@ -47,11 +66,12 @@ def check(config: Any) -> None:
             "images to tune on into its test set"
         )
     if data.labels_file and not (
-        bench.name == "folder" or data.noise.startswith("human:")
+        bench.name in ("folder", *disk.LISTED)
+        or data.noise.startswith("human:")
     ):
         raise UserError(
-            "config.data.labels_file: used by the folder benchmark and by "
-            "noise=human:* only"
+            "config.data.labels_file: used by the benchmarks folder, "
+            f"{', '.join(disk.LISTED)} and by noise=human:* only"
         )
     if not 0 <= _data_seed(config) < 2**32:
         raise UserError(
@@ -66,7 +86,8 @@ def load(config: Any) -> Dataset:
       config: ConfigDict with ``benchmark``, ``seed``, ``data_seed`` (None or
         -1: as ``seed``), ``split`` and ``data`` with ``path``, ``imb``,
         ``imb_type``, ``n_max``, ``noise``, ``rate``, ``noise_file``,
-        ``labels_file`` and optionally ``image_size``.
+        ``labels_file``, ``on_bad_image``, ``workers``, ``transform`` and
+        optionally ``image_size``.
 
     Returns:
       The data set; equal configs give equal arrays.
@@ -85,7 +106,9 @@ def load(config: Any) -> Dataset:
         pool, test = _hold_out(source, np.random.RandomState(seed))
         test_kind = "held_out"
     # The long tail is one of true classes where they are known.
-    true = pool.labels if pool.true_labels is None else pool.true_labels
+    true = pool.true_labels
+    if true is None or not disk.classes_known(true):
+        true = pool.labels
     rng = np.random.RandomState(seed)
     kept, unused = _draw_long_tail(config, bench, true, source, rng)
     if config.split == "dev":
@@ -99,6 +122,7 @@ def load(config: Any) -> Dataset:
     mean, std = bench.mean, bench.std
     if mean is None or std is None:
         mean, std = _moments(train.images)
+    train, test = disk.cut(train, config), disk.cut(test, config)
     return Dataset(
         train=train,
         test=test,
@@ -127,6 +151,8 @@ def _read(config: Any, bench: benchmarks.Benchmark) -> Source:
         return user.folder(
             data.path, data.labels_file, data.get("image_size", 0)
         )
+    if bench.transform:
+        return disk.read(config, bench)
     return cifar.read(bench, data.path)
 
 
@@ -236,9 +262,11 @@ def _add_noise(
         labels = noise.read_noise(
             data.noise_file, train.ids, classes, source.train.ids
         )
+    elif data.noise == disk.RED:
+        return disk.add_web(source, train, data.rate, rng)
     elif data.noise.startswith("human:"):
         labels = _human_labels(config, bench, source)[train.ids]
-    elif data.noise == "none":
+    elif data.noise == "none" or disk.is_web_noise(data.noise):
         labels = train.labels
     else:
         base = train.labels
@@ -329,6 +357,7 @@ def _facts(
     classes = len(source.class_names)
     true, data = train.true_labels, config.data
     from_file = bool(data.noise_file)
+    judged, wrong = files.verdicts(train)
     return {
         "benchmark": config.benchmark,
         "source": source.path,
@@ -337,13 +366,14 @@ def _facts(
         "imb_type": data.imb_type,
         "noise": f"file:{data.noise_file}" if from_file else data.noise,
         "noise_rate_asked": None if from_file else data.rate,
-        "noise_rate_realised": None
-        if true is None
-        else float((train.labels != true).mean()),
+        # Of the labels that someone has judged.
+        "noise_rate_realised": float(wrong.sum() / judged.sum())
+        if judged.any()
+        else None,
         "counts_given": np.bincount(train.labels, minlength=classes).tolist(),
-        "counts_true": None
-        if true is None
-        else np.bincount(true, minlength=classes).tolist(),
+        "counts_true": np.bincount(true, minlength=classes).tolist()
+        if true is not None and disk.classes_known(true)
+        else None,
         "n_train": len(train),
         "n_test": len(test),
         "test_kind": test_kind,

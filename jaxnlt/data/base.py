@@ -94,10 +94,12 @@ class Dataset:
 
     @property
     def true_counts(self) -> np.ndarray | None:
-        """Training images per true label, ``int64 [C]``, or None."""
-        if self.train.true_labels is None:
+        """Training images per true label, ``int64 [C]``; None if unknown."""
+        true = self.train.true_labels
+        # Negative: known to be wrong, or not known at all.
+        if true is None or (true < 0).any():
             return None
-        return np.bincount(self.train.true_labels, minlength=self.num_classes)
+        return np.bincount(true, minlength=self.num_classes)
 
 
 def labels_array(values: Any) -> np.ndarray:

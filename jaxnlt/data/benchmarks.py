@@ -26,8 +26,9 @@ class Benchmark:
       imb: default ratio of the smallest to the largest class.
       noise: default noise.
       rate: default noise rate.
-      width: channels of the network's first stage.
-      blocks: residual blocks of each stage.
+      model: name of the network.
+      width: channels of the network's first stage; 0 takes the published.
+      blocks: residual blocks of each stage; none take the published.
       batch_size: rows of a batch.
       warmup_batch_size: rows of a batch in the warm-up.
       eval_batch_size: rows of a batch where nothing is trained.
@@ -38,6 +39,8 @@ class Benchmark:
       dev_n_max: ``n_max`` under ``split=dev``; None where there is no
         development set.
       dev_per_class: images a class of the development set.
+      transform: name in ``files.TRANSFORMS`` of the way in which images that
+        stay on disk are cut; '' where all are held in memory.
       files: usual names of its files, in the order in which they are tried.
       labels_files: usual names of its files of human labels.
       homepage: where it is officially described.
@@ -56,8 +59,9 @@ class Benchmark:
     imb: float = 1.0
     noise: str = "none"
     rate: float = 0.0
-    width: int = 64
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    model: str = "preact_resnet18"
+    width: int = 0
+    blocks: tuple[int, ...] = ()
     batch_size: int = 64
     warmup_batch_size: int = 128
     eval_batch_size: int = 256
@@ -67,6 +71,7 @@ class Benchmark:
     weight_decay: float = 5e-4
     dev_n_max: int | None = None
     dev_per_class: int | None = None
+    transform: str = ""
     files: tuple[str, ...] = ()
     labels_files: tuple[str, ...] = ()
     homepage: str = ""
@@ -107,6 +112,120 @@ _CIFAR100 = dataclasses.replace(
 _NPZ = Benchmark(
     name="npz",
     about="your own images in one .npz file (--config.data.path=FILE.npz)",
+)
+
+# Constants of ImageNet: papers/smr.md §3.  Crops are the host's, mirror
+# images and policies the device's.
+_ON_DISK = Benchmark(
+    name="images",
+    about="your own large images as DIR/train/CLASS/*.jpg, streamed from disk",
+    channels=3,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    weak="flip",
+    strong="flip_autoaugment",
+    model="resnet18",
+    batch_size=32,
+    warmup_batch_size=64,
+    transform="images",
+)
+# H2E's settings: papers/h2e.md §2, §9.
+_NLT = dataclasses.replace(
+    _ON_DISK,
+    name="imagenet_nlt",
+    about="ImageNet-NLT, from a manifest of jaxnlt.data.build_nlt",
+    num_classes=100,
+    weak="flip_rotate",
+    strong="flip_rotate_randaugment_pypi",
+    transform="imagenet_nlt",
+    homepage="https://github.com/yxymessi/H2E-Framework",
+)
+_LARGE = (
+    _ON_DISK,
+    _NLT,
+    dataclasses.replace(
+        _NLT,
+        name="animal10_nlt",
+        about="Animal10-NLT, from a manifest of jaxnlt.data.build_nlt",
+        num_classes=10,
+        transform="animal10_nlt",
+    ),
+    dataclasses.replace(
+        _NLT,
+        name="food101_nlt",
+        about="Food101-NLT, from a manifest of jaxnlt.data.build_nlt",
+        num_classes=101,
+        transform="food101_nlt",
+    ),
+    # papers/dividemix_rolt.md §1, papers/sfa.md §4.
+    dataclasses.replace(
+        _ON_DISK,
+        name="webvision",
+        about="mini WebVision 1.0: 50 classes of images from the web",
+        num_classes=50,
+        model="inception_resnet_v2",
+        learning_rate=0.01,
+        transform="webvision",
+        homepage="https://data.vision.ee.ethz.ch/cvl/webvision/"
+        "dataset2017.html",
+    ),
+    # papers/dividemix_rolt.md §1, §2.2; papers/smr.md §2, §3.
+    dataclasses.replace(
+        _ON_DISK,
+        name="clothing1m",
+        about="Clothing1M: a million images of 14 kinds of clothes",
+        num_classes=14,
+        mean=(0.6959, 0.6537, 0.6371),
+        std=(0.3113, 0.3192, 0.3214),
+        model="resnet50",
+        epochs=81,
+        learning_rate=0.002,
+        weight_decay=1e-3,
+        transform="clothing1m",
+        homepage="https://github.com/Cysu/noisy_label",
+    ),
+    # papers/smr.md §2, §3.
+    dataclasses.replace(
+        _ON_DISK,
+        name="animal10n",
+        about="ANIMAL-10N: 10 animals that are easily confused, 64x64",
+        num_classes=10,
+        mean=(0.6959, 0.6537, 0.6371),
+        std=(0.3113, 0.3192, 0.3214),
+        model="vgg19_bn",
+        batch_size=128,
+        warmup_batch_size=256,
+        epochs=201,
+        learning_rate=0.01,
+        weight_decay=1e-3,
+        transform="animal10n",
+        homepage="https://dm.kaist.ac.kr/datasets/animal-10n/",
+    ),
+    dataclasses.replace(
+        _NLT,
+        name="food101n",
+        about="Food-101N: 101 dishes from the web, tested on Food-101",
+        num_classes=101,
+        transform="food101n",
+        homepage="https://kuanghuei.github.io/Food-101N/",
+    ),
+    # papers/dasc.md §1.3, §2, §4: 32 pixels, padded and cropped on the device.
+    dataclasses.replace(
+        _ON_DISK,
+        name="red_mini_imagenet",
+        about="red mini-ImageNet: 100 classes with images from the web, 32x32",
+        num_classes=100,
+        weak="crop_flip",
+        strong="autoaugment",
+        imb=0.1,
+        noise="red",
+        rate=0.4,
+        model="resnet18_small",
+        batch_size=64,
+        warmup_batch_size=128,
+        transform="red_mini_imagenet",
+        homepage="https://google.github.io/controlled-noisy-web-labels/",
+    ),
 )
 
 _TABLE = (
@@ -155,6 +274,7 @@ _TABLE = (
         noise="human:noisy",
         rate=0.0,
     ),
+    *_LARGE,
 )
 BENCHMARKS: dict[str, Benchmark] = {entry.name: entry for entry in _TABLE}
 

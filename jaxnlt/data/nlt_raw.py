@@ -47,7 +47,7 @@ FOOD = ("food-101", "Food-101")
 WEB_SPLIT = "red_noise_nl_0.8"
 TEST_SPLIT = "clean_validation"
 _IMAGE = (".jpg", ".jpeg")
-_CLEAN = re.compile(r"n\d{8}")
+CLEAN = re.compile(r"n\d{8}")
 
 
 class Raw(NamedTuple):
@@ -87,30 +87,30 @@ def imagenet(raw: pathlib.Path) -> Raw:
 
     Source: papers/h2e.md §14.2, §14.3.
     """
-    base = _locate(raw, CNWL, "class_name.txt")
+    base = locate(raw, CNWL, "class_name.txt")
     names = tuple(read_text(base / "class_name.txt").splitlines())
     names = tuple(name.strip() for name in names if name.strip())
-    file, listed = _split(base, WEB_SPLIT, len(names))
-    synsets = _synsets(file, listed, names)
+    file, listed = read_split(base, WEB_SPLIT, len(names))
+    codes = synsets(file, listed, names)
     # Blue noise needs none of them; a missing one is named when it is read.
     folder = raw / next((p for p in WEB if (raw / p).is_dir()), WEB[0])
     web: list[list[Row]] = [[] for _ in names]
-    for name, label in sorted(_once(file, listed).items()):
+    for name, label in sorted(once(file, listed).items()):
         if not name.startswith("n"):
             path = _relative(raw, folder / name)
             web[label].append(Row(path, label, WRONG, "web"))
-    train = _locate(raw, TRAIN, synsets[0])
+    train = locate(raw, TRAIN, codes[0])
     images = []
-    for label, synset in enumerate(synsets):
+    for label, synset in enumerate(codes):
         found = _images(train / synset)
         images.append(
             [Row(_relative(raw, p), label, label, "imagenet") for p in found]
         )
-    file, listed = _split(base, TEST_SPLIT, len(names))
-    folder = _locate(raw, VAL)
+    file, listed = read_split(base, TEST_SPLIT, len(names))
+    folder = locate(raw, VAL)
     places = {path.stem: path for path in _images(folder)}
     test = []
-    for name, label in sorted(_once(file, listed).items()):
+    for name, label in sorted(once(file, listed).items()):
         place = places.get(name.split(".")[0])
         if place is None:
             raise UserError(f"{folder / name}: no such file, {file} lists it")
@@ -135,7 +135,7 @@ def animal(raw: pathlib.Path) -> Raw:
     """
     names = (*ANIMALS.split(), "guinea pig")
     images: list[list[Row]] = [[] for _ in names]
-    base = _locate(raw, ANIMAL, "training")
+    base = locate(raw, ANIMAL, "training")
     for path, label in _labelled(base / "training"):
         row = Row(_relative(raw, path), label, None, "animal")
         images[label].append(row)
@@ -165,9 +165,9 @@ def food(raw: pathlib.Path) -> Raw:
 
     Source: papers/h2e.md §14.2, §14.5.
     """
-    base = _locate(raw, FOOD_N, "meta/imagelist.tsv")
+    base = locate(raw, FOOD_N, "meta/imagelist.tsv")
     meta = base / "meta"
-    names = tuple(sorted(_lines(meta / "classes.txt", _name, header=True)))
+    names = tuple(sorted(read_lines(meta / "classes.txt", _name, header=True)))
     codes = {name: label for label, name in enumerate(names)}
 
     def key(line: str) -> tuple[str, int] | None:
@@ -180,17 +180,17 @@ def food(raw: pathlib.Path) -> Raw:
 
     verdicts: dict[str, str] = {}
     for part in ("verified_train.tsv", "verified_val.tsv"):
-        verdicts |= dict(_lines(meta / part, verdict, header=True))
+        verdicts |= dict(read_lines(meta / part, verdict, header=True))
     images: list[list[Row]] = [[] for _ in names]
     file = meta / "imagelist.tsv"
-    listed = _once(file, _lines(file, key, header=True))
+    listed = once(file, read_lines(file, key, header=True))
     for name, label in sorted(listed.items()):
         path = _relative(raw, base / "images" / name)
         true = {"1": label, "0": WRONG}.get(verdicts.get(name, ""))
         images[label].append(Row(path, label, true, "food"))
-    base = _locate(raw, FOOD, "meta/test.txt")
+    base = locate(raw, FOOD, "meta/test.txt")
     file = base / "meta" / "test.txt"
-    listed = _once(file, _lines(file, key))
+    listed = once(file, read_lines(file, key))
     test = [
         Row(
             _relative(raw, base / "images" / f"{name}.jpg"),
@@ -201,7 +201,7 @@ def food(raw: pathlib.Path) -> Raw:
     return Raw(names, images, [[] for _ in names], test)
 
 
-def _locate(
+def locate(
     raw: pathlib.Path, places: Sequence[str], inside: str = ""
 ) -> pathlib.Path:
     """The first of the places that is there and holds ``inside``."""
@@ -249,7 +249,9 @@ def _name(line: str) -> str:
     return line
 
 
-def _lines(file: pathlib.Path, parse: Callable, header: bool = False) -> list:
+def read_lines(
+    file: pathlib.Path, parse: Callable, header: bool = False
+) -> list:
     """The parsed lines of a list; a line that parses to None is named."""
     lines = read_text(file).splitlines()
     values = []
@@ -265,7 +267,7 @@ def _lines(file: pathlib.Path, parse: Callable, header: bool = False) -> list:
     return values
 
 
-def _split(
+def read_split(
     base: pathlib.Path, name: str, classes: int
 ) -> tuple[pathlib.Path, list[tuple[str, int]]]:
     """A split file of CNWL, with or without .txt, and its lines."""
@@ -277,7 +279,7 @@ def _split(
         match = re.fullmatch(r"(\S+)\s+(\d+)", line)
         return (match[1], int(match[2])) if match else None
 
-    listed = _lines(file, entry)
+    listed = read_lines(file, entry)
     top = max(label for _, label in listed)
     if top >= classes:
         raise UserError(
@@ -286,7 +288,7 @@ def _split(
     return file, listed
 
 
-def _once(file: pathlib.Path, listed: list[tuple[str, int]]) -> dict[str, int]:
+def once(file: pathlib.Path, listed: list[tuple[str, int]]) -> dict[str, int]:
     """Labels by image; of an image that is listed twice the first."""
     labels: dict[str, int] = {}
     for name, label in listed:
@@ -299,7 +301,7 @@ def _once(file: pathlib.Path, listed: list[tuple[str, int]]) -> dict[str, int]:
     return labels
 
 
-def _synsets(
+def synsets(
     file: pathlib.Path,
     listed: list[tuple[str, int]],
     names: tuple[str, ...],
@@ -307,14 +309,14 @@ def _synsets(
     """The synset of every label, from the names of the clean images."""
     found: dict[int, set[str]] = {label: set() for label in range(len(names))}
     for name, label in listed:
-        match = _CLEAN.match(name)
+        match = CLEAN.match(name)
         if match:
             found[label].add(match[0])
-    for label, synsets in found.items():
-        if len(synsets) != 1:
+    for label, codes in found.items():
+        if len(codes) != 1:
             raise UserError(
                 f"{file}: class {names[label]} must have clean images of one "
-                f"synset, has {', '.join(sorted(synsets)) or 'none'}"
+                f"synset, has {', '.join(sorted(codes)) or 'none'}"
             )
     ordered = [found[label].pop() for label in range(len(names))]
     if len(set(ordered)) < len(names):

@@ -64,7 +64,7 @@ def npz(path: str) -> Source:
     else:
         top = max(int(x.max()) for x in (labels, true) if x is not None)
         names = tuple(str(k) for k in range(top + 1))
-    _check_classes(f"{file}: train_labels", labels, names)
+    check_classes(f"{file}: train_labels", labels, names)
     if true is not None:
         _check_range(f"{file}: train_true_labels", true, names)
     test = None
@@ -76,7 +76,7 @@ def npz(path: str) -> Source:
                 f"train_images {images.shape[1:]}"
             )
         given = _npz_labels(file, arrays, "test_labels", len(test_images))
-        _check_classes(f"{file}: test_labels", given, names)
+        check_classes(f"{file}: test_labels", given, names)
         test = Split(test_images, given, given, np.arange(len(given)))
     train = Split(images, labels, true, np.arange(len(labels)))
     return Source(train, test, names, str(file))
@@ -109,15 +109,15 @@ def folder(path: str, labels_file: str = "", image_size: int = 0) -> Source:
     true: list[str] | None = None
     if labels_file:
         listed = pathlib.Path(labels_file).expanduser()
-        files, given, true = _read_csv(listed, root)
-        names = _ordered(given + (true or []))
+        files, given, true = read_csv(listed, root)
+        names = ordered(given + (true or []))
         origin = str(listed)
     else:
-        files, given, names = _scan(root, "train")
+        files, given, names = scan(root, "train")
         origin = str(root / "train")
     codes = {name: k for k, name in enumerate(names)}
     labels = labels_array([codes[n] for n in given])
-    _check_classes(origin, labels, names)
+    check_classes(origin, labels, names)
     true_labels = None
     if true is not None:
         true_labels = labels_array([codes[n] for n in true])
@@ -125,7 +125,7 @@ def folder(path: str, labels_file: str = "", image_size: int = 0) -> Source:
     train = Split(images, labels, true_labels, np.array(files))
     test = None
     if (root / "test").is_dir():
-        files, given, found = _scan(root, "test")
+        files, given, found = scan(root, "test")
         strange = [name for name in found if name not in codes]
         if strange:
             raise UserError(
@@ -133,7 +133,7 @@ def folder(path: str, labels_file: str = "", image_size: int = 0) -> Source:
                 "class"
             )
         labels = labels_array([codes[n] for n in given])
-        _check_classes(str(root / "test"), labels, names)
+        check_classes(str(root / "test"), labels, names)
         shape = images.shape[1:3]
         images = _decode(root, files, image_size, shape)
         test = Split(images, labels, labels, np.array(files))
@@ -150,7 +150,7 @@ def _check_range(
         )
 
 
-def _check_classes(
+def check_classes(
     where: str, labels: np.ndarray, names: tuple[str, ...]
 ) -> None:
     _check_range(where, labels, names)
@@ -198,7 +198,7 @@ def _npz_labels(
     return labels_array(labels)
 
 
-def _ordered(names: list[str]) -> tuple[str, ...]:
+def ordered(names: list[str]) -> tuple[str, ...]:
     """Distinct names; by number where all are numbers, else by text."""
     distinct = sorted(set(names))
     if all(name.isdecimal() for name in distinct):
@@ -206,7 +206,7 @@ def _ordered(names: list[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
-def _scan(
+def scan(
     root: pathlib.Path, part: str
 ) -> tuple[list[str], list[str], tuple[str, ...]]:
     """Paths and class of the images below ``root/part``, sorted."""
@@ -216,7 +216,7 @@ def _scan(
             f"{base}: no such folder; expected are {part}/CLASS/*.jpg, or a "
             "CSV of labels (--config.data.labels_file)"
         )
-    names = _ordered(
+    names = ordered(
         [
             entry.name
             for entry in os.scandir(base)
@@ -246,7 +246,7 @@ def _scan(
     return files, given, names
 
 
-def _read_csv(
+def read_csv(
     file: pathlib.Path, root: pathlib.Path
 ) -> tuple[list[str], list[str], list[str] | None]:
     """The columns path, label and true_label (None where there is none)."""

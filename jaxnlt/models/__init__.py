@@ -1,7 +1,7 @@
 """Networks: everyone else sees ``build``, ``Network.init`` and ``apply``."""
 
 import dataclasses
-import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 
 from jaxnlt.errors import UserError
 
+from . import pretrained as files
 from .heads import HEADS, Classifier
+from .inception_resnet_v2 import InceptionResNetV2
 from .initialise import initialise
 from .preact_resnet import PreActResNet
-from .resnet_cifar import ResNetCifar
+from .resnet import BottleneckResNet, ResNet
+from .resnet_cifar import ResNetCifar, SmallResNet
+from .vgg import VGG
 
-__all__ = ["BACKBONES", "DTYPES", "HEADS", "Network", "build"]
+__all__ = ["BACKBONES", "DTYPES", "HEADS", "Network", "build", "sizes"]
 
 Variables = dict[str, Any]
 
@@ -35,14 +39,16 @@ class Network:
 
     Attributes:
       module: the Linen module behind them.
+      pretrained: file whose weights the backbone starts with; '' draws them.
     """
 
     module: Classifier
+    pretrained: str = ""
 
     def init(self, seed: int, image_shape: tuple[int, int, int]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
 
-        ResNet-32 draws its kernels as RoLT does, `ResNetCifar.redraw`.
+        A backbone whose published initial values are others has `redraw`.
 
         Args:
           seed: the same seed gives the same values, to the bit.
@@ -56,13 +62,16 @@ class Network:
           network has them.
 
         Raises:
-          UserError: float64 without JAX_ENABLE_X64.
+          UserError: float64 without JAX_ENABLE_X64, images too small for the
+            network, or a pretrained file that cannot be read or does not fit.
         """
         values = initialise(
             self.shapes(image_shape), seed, np.dtype(self.module.dtype)
         )
         backbone = self.module.backbone
-        if isinstance(backbone, ResNetCifar):
+        if self.pretrained:
+            return files.overlay(values, self.pretrained)
+        if isinstance(backbone, (ResNetCifar, VGG)):
             params = values["params"]
             params["backbone"] = backbone.redraw(params["backbone"], seed)
         return values
@@ -85,6 +94,7 @@ class Network:
         images: jax.Array | None,
         heads: tuple[str, ...] = ("logits",),
         train: bool = False,
+        key: jax.Array | None = None,
     ) -> tuple[dict[str, jax.Array], Variables]:
         """Runs the named heads; call it under ``jax.jit``.
 
@@ -98,7 +108,10 @@ class Network:
             'prototypes' is named.
           heads: outputs to compute, each of those given to ``build`` or
             'features'.
-          train: BatchNorm uses the (global) batch's statistics.
+          train: BatchNorm uses the (global) batch's statistics, and dropout
+            drops.
+          key: of the dropout; only a network that `drops` needs it, in train
+            mode.
 
         Returns:
           outputs: head -> array as Classifier describes, float32 (float64 in
@@ -106,8 +119,8 @@ class Network:
           batch_stats: the moved ones, or the given ones where not train.
 
         Raises:
-          ValueError: a named head is not held, no head is named, or images
-            are needed and there are none.
+          ValueError: a named head is not held, no head is named, images or a
+            key are needed and there are none.
           UserError: float64 without JAX_ENABLE_X64.
         """
         module: Any = self.module
@@ -118,10 +131,44 @@ class Network:
         if not train:
             outputs = module.apply(variables, images, heads, train=False)
             return outputs, variables["batch_stats"]
+        if self.drops and key is None:
+            raise ValueError("dropout in train mode needs a key")
         outputs, moved = module.apply(
-            variables, images, heads, train=True, mutable=["batch_stats"]
+            variables,
+            images,
+            heads,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key} if self.drops else {},
         )
         return outputs, moved["batch_stats"]
+
+    @property
+    def drops(self) -> bool:
+        """Whether the network has dropout."""
+        return isinstance(self.module.backbone, VGG)
+
+    def seeded(self, key: jax.Array) -> Callable:
+        """``apply`` for one step, with a dropout of its own in every call.
+
+        The n-th train-mode call, from 0, takes ``fold_in(key, n)``.  A network
+        without dropout gives ``apply`` itself.
+
+        Args:
+          key: of the step.
+
+        Returns:
+          (variables, images, heads, train) -> (outputs, batch_stats).
+        """
+        if not self.drops:
+            return self.apply
+        count = itertools.count()
+
+        def apply(variables, images, heads=("logits",), train=False):
+            own = jax.random.fold_in(key, next(count)) if train else None
+            return self.apply(variables, images, heads, train, own)
+
+        return apply
 
 
 def build(
@@ -135,7 +182,8 @@ def build(
     """Builds the network that ``config.model`` describes.
 
     Args:
-      model_config: ``name``, ``dtype`` and the fields of that backbone.
+      model_config: ``name``, ``dtype``, ``width`` and ``blocks`` (see `sizes`)
+        and, where there is one, ``pretrained``.
       num_classes: C.
       heads: every head that the parameters hold, of HEADS.
       bottleneck: Linear(F -> F) between pooling and heads (DaSC).
@@ -147,15 +195,12 @@ def build(
       The network.
 
     Raises:
-      UserError: unknown name or dtype, or a field out of range.
+      UserError: unknown name or dtype, a field out of range, or a pretrained
+        file for a network that takes none.
       ValueError: unknown head, 'prototypes' without 'logits', or 'identifier'
         without a prior of C classes.
     """
-    if model_config.name not in BACKBONES:
-        raise UserError(
-            f"config.model.name: {model_config.name!r} is unknown, choose one "
-            f"of {', '.join(sorted(BACKBONES))}"
-        )
+    width, blocks = sizes(model_config)
     if model_config.dtype not in DTYPES:
         raise UserError(
             f"config.model.dtype: {model_config.dtype!r} is unknown, choose "
@@ -168,17 +213,60 @@ def build(
     if "identifier" in heads and len(prior) != num_classes:
         raise ValueError(f"'identifier' needs a prior of {num_classes} classes")
     compute, dtype = map(jnp.dtype, DTYPES[model_config.dtype])
+    make, *_ = BACKBONES[model_config.name]
+    pretrained = model_config.get("pretrained", "")
+    if pretrained and not issubclass(make, ResNet):
+        raise UserError(
+            "config.model.pretrained: reads torchvision's ResNets only, "
+            f"config.model.name is {model_config.name!r}"
+        )
     return Network(
         Classifier(
-            backbone=BACKBONES[model_config.name](model_config, compute, dtype),
+            backbone=make(width, blocks, compute, dtype),
             num_classes=num_classes,
             held=tuple(heads),
             has_bottleneck=bottleneck,
             projection_dim=projection_dim,
             dtype=dtype,
             prior=tuple(prior),
-        )
+        ),
+        pretrained,
     )
+
+
+def sizes(
+    model_config: ml_collections.ConfigDict,
+) -> tuple[int, tuple[int, ...]]:
+    """Width and blocks of the backbone that ``config.model`` describes.
+
+    Args:
+      model_config: ``name``, ``width`` (0 takes the published one) and
+        ``blocks`` (empty takes the published ones).
+
+    Returns:
+      Channels of the first layer or stage, and blocks of every stage.
+
+    Raises:
+      UserError: unknown name, or a field out of range.
+    """
+    if model_config.name not in BACKBONES:
+        raise UserError(
+            f"config.model.name: {model_config.name!r} is unknown, choose one "
+            f"of {', '.join(sorted(BACKBONES))}"
+        )
+    _, width, blocks = BACKBONES[model_config.name]
+    if model_config.width < 0:
+        raise UserError(
+            "config.model.width: must be at least 1, or 0 for the published "
+            f"one, is {model_config.width}"
+        )
+    given = tuple(model_config.blocks)
+    if given and min(given) < 1:
+        raise UserError(
+            "config.model.blocks: needs at least one block in each stage, is "
+            f"{given}"
+        )
+    return model_config.width or width, given or blocks
 
 
 def _check_dtype(dtype: Any) -> None:
@@ -187,28 +275,14 @@ def _check_dtype(dtype: Any) -> None:
         raise UserError("config.model.dtype: float64 needs JAX_ENABLE_X64=1")
 
 
-def _staged(
-    module: Callable[..., Any],
-    config: ml_collections.ConfigDict,
-    dtype: Any,
-    param_dtype: Any,
-) -> Any:
-    """A ResNet whose size is `width` and `blocks`."""
-    blocks = tuple(config.blocks)
-    if config.width < 1:
-        raise UserError(
-            f"config.model.width: must be at least 1, is {config.width}"
-        )
-    if not blocks or min(blocks) < 1:
-        raise UserError(
-            "config.model.blocks: needs at least one stage and one block in "
-            f"each, is {blocks}"
-        )
-    return module(config.width, blocks, dtype, param_dtype)
-
-
-#: config.model.name -> (config.model, dtype, param_dtype) -> backbone.
-BACKBONES: dict[str, Callable[..., Any]] = {
-    "preact_resnet18": functools.partial(_staged, PreActResNet),
-    "resnet32": functools.partial(_staged, ResNetCifar),
+#: config.model.name -> (width, blocks, dtype, param_dtype) -> backbone, and
+#: width and blocks as published.
+BACKBONES: dict[str, tuple[type[Any], int, tuple[int, ...]]] = {
+    "preact_resnet18": (PreActResNet, 64, (2, 2, 2, 2)),
+    "resnet32": (ResNetCifar, 16, (5, 5, 5)),
+    "resnet18_small": (SmallResNet, 64, (2, 2, 2, 2)),
+    "resnet18": (ResNet, 64, (2, 2, 2, 2)),
+    "resnet50": (BottleneckResNet, 64, (3, 4, 6, 3)),
+    "vgg19_bn": (VGG, 64, (2, 2, 4, 4, 4)),
+    "inception_resnet_v2": (InceptionResNetV2, 32, (10, 20, 9)),
 }

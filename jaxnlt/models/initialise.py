@@ -1,4 +1,4 @@
-"""PyTorch's default initial values, drawn with numpy.
+"""PyTorch's and torchvision's initial values, drawn with numpy.
 
 Only shapes come from Flax: running ``module.init`` of a ResNet-18 costs 13 s
 of compilation on a CPU, evaluating its shapes a fraction of a second.
@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 #: Initial values that are not drawn, by the last part of their path.
 CONSTANTS = {
     **{"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0},
     "exponents": 1.0,
 }
+#: Of the kernels of VGG's linear layers.
+LINEAR_DEVIATION = 0.01
 
 
 def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
@@ -52,10 +55,43 @@ def _fill(
         elif fan_in is None:
             values[name] = np.full(child.shape, CONSTANTS[name], dtype)
         else:
-            # A checksum, since Python's hash changes from run to run.
-            rng = np.random.default_rng(
-                [seed, zlib.crc32("/".join(place).encode())]
-            )
             bound = 1 / math.sqrt(fan_in)
-            values[name] = rng.uniform(-bound, bound, child.shape).astype(dtype)
+            drawn = _rng(seed, place).uniform(-bound, bound, child.shape)
+            values[name] = drawn.astype(dtype)
     return values
+
+
+def normal_by_fan_out(params: Mapping, seed: int) -> dict[str, Any]:
+    r"""Kernels from :math:`N(0, 2 / (k^2 C_{out}))`, all biases 0.
+
+    Kernels of linear layers come from :math:`N(0, 0.01^2)`; BatchNorm scales
+    stay as they are.
+
+    Args:
+      params: nested dicts of numpy arrays.
+      seed: each kernel depends on it and on its own path alone.
+
+    Returns:
+      The same tree.
+
+    Source: papers/smr.md section 5; papers/h2e.md section 8;
+    papers/dividemix_rolt.md section 4.
+    """
+    values = traverse_util.flatten_dict(params)
+    for path, value in values.items():
+        if path[-1] == "kernel":
+            *field, _, out = value.shape
+            deviation = math.sqrt(2 / (math.prod(field) * out))
+            normal = _rng(seed, path).normal(
+                scale=deviation if field else LINEAR_DEVIATION,
+                size=value.shape,
+            )
+            values[path] = normal.astype(value.dtype)
+        elif path[-1] == "bias":
+            values[path] = np.zeros_like(value)
+    return traverse_util.unflatten_dict(values)
+
+
+def _rng(seed: int, path: tuple[str, ...]) -> np.random.Generator:
+    # A checksum, since Python's hash changes from run to run.
+    return np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxnlt.errors import UserError
@@ -87,3 +88,34 @@ def l2_normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
     """
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, epsilon**2))
+
+
+def adaptive_mean(x: jax.Array, size: int) -> jax.Array:
+    """Averages a map over size x size bins, as PyTorch's adaptive pooling.
+
+    Of n rows, bin k covers floor(k n / size) to ceil((k + 1) n / size) - 1, so
+    that bins overlap or repeat rows where size does not divide n.
+
+    Args:
+      x: [B, H, W, C].
+      size: bins a side.
+
+    Returns:
+      [B, size, size, C].
+
+    Source: papers/smr.md section 5.
+    """
+    return jnp.einsum(
+        "ih,bhwc,jw->bijc",
+        _bins(x.shape[1], size).astype(x.dtype),
+        x,
+        _bins(x.shape[2], size).astype(x.dtype),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+
+
+def _bins(n: int, size: int) -> np.ndarray:
+    """Weight of every row in every bin, [size, n]; each bin's sum is 1."""
+    k, row = np.arange(size)[:, None], np.arange(n)
+    inside = (row >= k * n // size) & (row < -(-(k + 1) * n // size))
+    return inside / inside.sum(axis=1, keepdims=True)

@@ -1,4 +1,7 @@
-"""PreAct ResNet for small images, as DivideMix and its descendants use it."""
+"""PreAct ResNet for small images, as DivideMix and its descendants use it.
+
+The other ResNets are this one with other blocks or another stem.
+"""
 
 from typing import Any, ClassVar
 
@@ -68,7 +71,11 @@ class PreActResNet(nn.Module):
     Source: papers/preact_resnet18.md, Layers.
 
     Attributes:
-      block: the residual block.
+      block: the residual block, whose output has ``expansion`` times its
+        channels.
+      expansion: see block.
+      stem: kernel size and stride of the first convolution.
+      pooled: whether a 3x3 max-pooling of stride 2 follows the stem.
       width: channels of the stem and of the first stage; 64 as published.
       blocks: blocks per stage; (2, 2, 2, 2) is the ResNet-18.
       dtype: of the convolutions and activations.
@@ -76,6 +83,9 @@ class PreActResNet(nn.Module):
     """
 
     block: ClassVar[type[nn.Module]] = PreActBlock
+    expansion: ClassVar[int] = 1
+    stem: ClassVar[tuple[int, int]] = (3, 1)
+    pooled: ClassVar[bool] = False
 
     width: int = 64
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -85,21 +95,25 @@ class PreActResNet(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Length F of the pooled feature; 512 as published."""
-        return self.width * 2 ** (len(self.blocks) - 1)
+        return self.expansion * self.width * 2 ** (len(self.blocks) - 1)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Pools the features of normalised images: [B, H, W, C] -> [B, F]."""
+        size, stride = self.stem
         x = nn.Conv(
             self.width,
-            (3, 3),
-            padding=1,
+            (size, size),
+            stride,
+            padding=size // 2,
             use_bias=False,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="conv",
         )(images)
         x = nn.relu(BatchNorm(name="bn")(x, train))
+        if self.pooled:
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for i, count in enumerate(self.blocks):
             for j in range(count):
                 x = self.block(

@@ -1,14 +1,11 @@
-"""ResNet for CIFAR, post-activation, as RoLT trains it: ResNet-32."""
+"""Post-activation ResNets for small images: RoLT's ResNet-32, DaSC's 18."""
 
-import math
-import zlib
 from typing import Any, ClassVar
 
 import jax
-import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
+from .initialise import normal_by_fan_out
 from .layers import BatchNorm
 from .preact_resnet import PreActResNet
 
@@ -52,39 +49,27 @@ class BasicBlock(nn.Module):
         )
 
 
-class ResNetCifar(PreActResNet):
+class SmallResNet(PreActResNet):
     """The same stem, stages and pooling, of basic blocks.
 
-    Features are those after the last ReLU, never negative.  As published,
-    ``width`` is 16, ``blocks`` (5, 5, 5), the ResNet-32, and features are of
-    length 64.
+    Features are those after the last ReLU, never negative.  DaSC trains it on
+    mini-ImageNet at 32 pixels.
 
-    Source: papers/dividemix_rolt.md section 4.
+    Source: papers/dasc.md section 3.
     """
 
     block: ClassVar[type[nn.Module]] = BasicBlock
 
+
+class ResNetCifar(SmallResNet):
+    """The same network with RoLT's initial kernels.
+
+    As published, ``width`` is 16, ``blocks`` (5, 5, 5), the ResNet-32, and
+    features are of length 64.
+
+    Source: papers/dividemix_rolt.md section 4.
+    """
+
     def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:
-        r"""Kernels from :math:`N(0, 2 / (k^2 C_{out}))`, the rest as given.
-
-        Args:
-          params: the backbone's tree of numpy arrays.
-          seed: each kernel depends on it and on its own path alone.
-
-        Returns:
-          The same tree.
-
-        Source: papers/dividemix_rolt.md section 4.
-        """
-        values = traverse_util.flatten_dict(params)
-        for path, value in values.items():
-            if path[-1] == "kernel":
-                # As `initialise`: a checksum does not change between runs.
-                rng = np.random.default_rng(
-                    [seed, zlib.crc32("/".join(path).encode())]
-                )
-                height, width, _, out = value.shape
-                deviation = math.sqrt(2 / (height * width * out))
-                normal = rng.normal(scale=deviation, size=value.shape)
-                values[path] = normal.astype(value.dtype)
-        return traverse_util.unflatten_dict(values)
+        """Initial values normal by fan-out, see `normal_by_fan_out`."""
+        return normal_by_fan_out(params, seed)

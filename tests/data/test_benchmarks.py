@@ -22,6 +22,15 @@ def test_benchmarks_of_this_release():
         "cifar100",
         "cifar10n",
         "cifar100n",
+        "images",
+        "imagenet_nlt",
+        "animal10_nlt",
+        "food101_nlt",
+        "webvision",
+        "clothing1m",
+        "animal10n",
+        "food101n",
+        "red_mini_imagenet",
     ]
 
 

@@ -8,11 +8,11 @@ import pytest
 from flax import linen as nn
 
 from jaxnlt.models.preact_resnet import PreActBlock
+from jaxnlt.models.resnet_cifar import BasicBlock
 
 from . import torch_names
 from .cases import golden
 
-PREACT_KINDS = ("dasc_preact18", "tabasco_preact18")
 #: The authors' name of a head's output -> ours.
 DASC_OUTPUTS = {
     "features": "features",
@@ -31,7 +31,7 @@ def forward(network, variables, images, heads, train):
     def record(call, args, kwargs, context):
         result = call(*args, **kwargs)
         module = context.module
-        if isinstance(module, PreActBlock) and (
+        if isinstance(module, (PreActBlock, BasicBlock)) and (
             context.method_name == "__call__"
         ):
             stage = module.name.partition("_")[0].removeprefix("stage")
@@ -63,10 +63,10 @@ def run(tensors, images_nchw, train, dtype="float32"):
         return jax.device_get(results)
 
 
-def check_parameters(tensors, expected: int) -> None:
+def check_parameters(tensors, expected: int, size: int = 32) -> None:
     """Our network has exactly these parameters, and so many."""
     given = torch_names.variables(tensors)
-    ours = torch_names.network(tensors, "float32").shapes((32, 32, 3))
+    ours = torch_names.network(tensors, "float32").shapes((size, size, 3))
     assert jax.tree.map(np.shape, given) == jax.tree.map(np.shape, ours)
     assert sum(map(np.size, jax.tree.leaves(given["params"]))) == expected
 
@@ -94,19 +94,14 @@ def dasc_tensors(case) -> dict[str, np.ndarray]:
     return tensors
 
 
-def preact(cases):
-    """Cases of the nets that we have; reading the kind consumes nothing."""
-    return [case for case in cases if str(case.peek("kind")) in PREACT_KINDS]
-
-
-@golden("dasc_network", keep=preact)
+@golden("dasc_network")
 def test_dasc_parameters(case):
     check_parameters(dasc_tensors(case), case["num_trainable_parameters"])
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@golden("dasc_network", keep=preact)
+@golden("dasc_network")
 def test_dasc_network(case, dtype, train):
     tensors = dasc_tensors(case)
     outputs, stats, stages = run(tensors, case["images_nchw"], train, dtype)
@@ -142,35 +137,43 @@ def test_dasc_network(case, dtype, train):
 # --- SMR and UNICON: golden/smr_unicon_models.md ----------------------------
 
 
-def uniform(size: int, position: int, salt: int) -> np.ndarray:
-    """The hash u(k; p, salt) in [0, 1), float64 [size]."""
-    mask = np.uint64(0xFFFFFFFF)
-    start = 0x9E3779B9 * (position + 1) + 0x7F4A7C15 * salt
-    h = np.arange(size, dtype=np.uint64) + np.uint64(start % 2**32)
-    h &= mask
-    h ^= h >> np.uint64(16)
-    h = h * np.uint64(0x85EBCA6B) & mask
-    h ^= h >> np.uint64(13)
-    h = h * np.uint64(0xC2B2AE35) & mask
-    h ^= h >> np.uint64(16)
-    return h / 2.0**32
+CHUNK = 1 << 22  # a VGG's linear layer has 10^8 weights
+
+
+def hashed(
+    size: int, position: int, salt: int, amplitude: float, offset: float = 0.0
+) -> np.ndarray:
+    """offset + amplitude (2 u(k; p, salt) - 1), u a hash in [0, 1), [size]."""
+    start = (0x9E3779B9 * (position + 1) + 0x7F4A7C15 * salt) % 2**32
+    values = np.empty(size, np.float32)
+    for first in range(0, size, CHUNK):
+        h = np.arange(first, min(first + CHUNK, size), dtype=np.uint32)
+        h += np.uint32(start)  # 32-bit integers wrap round, as wanted
+        h ^= h >> np.uint32(16)
+        h *= np.uint32(0x85EBCA6B)
+        h ^= h >> np.uint32(13)
+        h *= np.uint32(0xC2B2AE35)
+        h ^= h >> np.uint32(16)
+        u = h / 2.0**32
+        values[first : first + CHUNK] = offset + amplitude * (2 * u - 1)
+    return values
 
 
 def smr_tensors(case) -> dict[str, np.ndarray]:
     """The parameters and running statistics of the formula, checked."""
     tensors = {}
     salt = int(case["salt"])
+    norms = set(map(str, case["bn_names"]))
     for p, name in enumerate(map(str, case["param_names"])):
         shape = tuple(map(int, str(case["param_shapes"][p]).split("x")))
-        v = 2 * uniform(np.prod(shape), p, salt) - 1
+        module, _, leaf = name.rpartition(".")
+        amplitude, offset = 0.1, 0.0
         if len(shape) > 1:
             gain = float(case["conv_gain"]) if len(shape) == 4 else 1.0
-            value = v * np.sqrt(3 * gain / np.prod(shape[1:]))
-        elif name.endswith(".weight"):  # one-dimensional: BatchNorm
-            value = 1 + 0.2 * v
-        else:
-            value = 0.1 * v
-        value = value.astype(np.float32)
+            amplitude = np.sqrt(3 * gain / np.prod(shape[1:]))
+        elif module in norms and leaf == "weight":
+            amplitude, offset = 0.2, 1.0
+        value = hashed(int(np.prod(shape)), p, salt, amplitude, offset)
         first = case["param_first4"][p]
         np.testing.assert_array_equal(value[: len(first)], first[: value.size])
         np.testing.assert_allclose(
@@ -179,31 +182,61 @@ def smr_tensors(case) -> dict[str, np.ndarray]:
         tensors[name] = value.reshape(shape)
     for j, name in enumerate(map(str, case["bn_names"])):
         size = tensors[f"{name}.weight"].size
-        mean = 0.1 * (2 * uniform(size, 100000 + 2 * j, salt) - 1)
-        var = 0.75 + 0.5 * uniform(size, 100001 + 2 * j, salt)
-        tensors[f"{name}.running_mean"] = mean.astype(np.float32)
-        tensors[f"{name}.running_var"] = var.astype(np.float32)
-        for key in ("running_mean", "running_var"):
+        for i, key, amplitude, offset in (
+            (100000, "running_mean", 0.1, 0.0),
+            (100001, "running_var", 0.25, 1.0),
+        ):
+            value = hashed(size, i + 2 * j, salt, amplitude, offset)
+            tensors[f"{name}.{key}"] = value
             np.testing.assert_array_equal(
-                tensors[f"{name}.{key}"][:2], case[f"bn_{key}_first2"][j]
+                value[:2], case[f"bn_{key}_first2"][j]
             )
     return tensors
 
 
 def smr_input(case, shape_key: str) -> np.ndarray:
-    """The images of the formula, NCHW."""
+    """The images of the formula, NCHW, checked."""
     shape = tuple(case[shape_key])
-    u = uniform(np.prod(shape), 200000, int(case["salt"]))
-    return (1.7 * (2 * u - 1)).astype(np.float32).reshape(shape)
+    values = hashed(int(np.prod(shape)), 200000, int(case["salt"]), 1.7)
+    first = case["input_first8"]
+    np.testing.assert_array_equal(values[: len(first)], first)
+    return values.reshape(shape)
 
 
-SMR = golden("model_preact_resnet18", "model_preact_resnet18_unicon")
+def called(tensors) -> dict[str, np.ndarray]:
+    """Without the projection of SMR's Inception network, which nothing runs."""
+    return {
+        name: value
+        for name, value in tensors.items()
+        if not name.startswith("projection_head.")
+        or "last_linear.weight" not in tensors
+    }
+
+
+def has_train(cases):
+    """VGG's dropout is random in train mode."""
+    return [case for case in cases if "logits_train" in case]
+
+
+SMR_FILES = (
+    "model_preact_resnet18",
+    "model_preact_resnet18_unicon",
+    "model_resnet50",
+    "model_vgg19_bn",
+    "model_inception_resnet_v2",
+)
+SMR = golden(*SMR_FILES)
+SMR_TRAIN = golden(*SMR_FILES, keep=has_train)
 
 
 @SMR
 def test_smr_parameters(case):
-    tensors = smr_tensors(case)
-    check_parameters(tensors, case["n_params"])
+    everything = smr_tensors(case)
+    tensors = called(everything)
+    unused = sum(map(np.size, everything.values()))
+    unused -= sum(map(np.size, tensors.values()))
+    size = int(case["input_shape_nchw"][-1])
+    check_parameters(tensors, case["n_params"] - unused, size)
     stats = jax.tree.leaves(torch_names.variables(tensors)["batch_stats"])
     assert sum(map(np.size, stats)) == case["n_bn_stats"]
 
@@ -211,8 +244,12 @@ def test_smr_parameters(case):
 @SMR
 def test_smr_eval(case):
     images = smr_input(case, "input_shape_nchw")
-    np.testing.assert_array_equal(images, case["input_nchw"])
-    outputs, _, _ = run(smr_tensors(case), images, train=False)
+    np.testing.assert_allclose(
+        images.sum(dtype=np.float64), case["input_sum_f64"], atol=1e-6
+    )
+    if "input_nchw" in case:
+        np.testing.assert_array_equal(images, case["input_nchw"])
+    outputs, _, _ = run(called(smr_tensors(case)), images, train=False)
     for key, head in {
         "logits_eval": "logits",
         "logits_eval_f64": "logits",
@@ -225,9 +262,9 @@ def test_smr_eval(case):
             )
 
 
-@SMR
+@SMR_TRAIN
 def test_smr_train(case):
-    tensors = smr_tensors(case)
+    tensors = called(smr_tensors(case))
     images = smr_input(case, "train_input_shape_nchw")
     outputs, stats, _ = run(tensors, images, train=True)
     for key, head in {
@@ -260,14 +297,13 @@ def test_smr_train(case):
             sums, case[f"after_train_{key}_sums"], rtol=0, atol=5e-3
         )
 
-    evaluated, _, _ = run(
-        tensors | moved, smr_input(case, "input_shape_nchw"), train=False
-    )
+    expected = case["logits_eval_after_train_forward"]
+    # Where the two batches differ in size, the training batch.
+    if len(expected) == case["input_shape_nchw"][0]:
+        images = smr_input(case, "input_shape_nchw")
+    evaluated, _, _ = run(tensors | moved, images, train=False)
     np.testing.assert_allclose(
-        evaluated["logits"],
-        case["logits_eval_after_train_forward"],
-        rtol=1e-4,
-        atol=1e-3,
+        evaluated["logits"], expected, rtol=1e-4, atol=1e-3
     )
 
 
@@ -320,6 +356,28 @@ def test_sfa_network(case, train):
     for key, ours in expected.items():
         np.testing.assert_allclose(
             ours, case[key], rtol=1e-4, atol=1e-4, err_msg=key
+        )
+
+
+@golden("sfa_arch_inception_resnet_v2")
+def test_sfa_inception(case):
+    tensors = sfa_tensors(case)
+    shape = tuple(case["input_shape_nchw"])
+    rs = np.random.RandomState(int(case["input_seed"]))
+    images = rs.standard_normal(shape).astype(np.float32)
+    np.testing.assert_allclose(
+        images.sum(dtype=np.float64), case["input_checksum"], rtol=1e-9
+    )
+    expected_size = 54_306_464 + 2 * 1537 * int(case["num_class"])
+    check_parameters(tensors, expected_size, shape[-1])
+    outputs, _, _ = run(tensors, images, train=False)
+    for key, head in {
+        "eval_features": "features",
+        "eval_logits": "logits",
+        "eval_logits_balanced": "balanced",
+    }.items():
+        np.testing.assert_allclose(
+            outputs[head], case[key], rtol=1e-3, atol=1e-4, err_msg=key
         )
 
 

@@ -287,8 +287,7 @@ def test_published_counts(classes, heads, bottleneck, parameters, statistics):
     [
         ({"name": "resnet9000"}, "config.model.name: .*preact_resnet18"),
         ({"dtype": "float16"}, "config.model.dtype: .*bfloat16"),
-        ({"width": 0}, "config.model.width: "),
-        ({"blocks": ()}, "config.model.blocks: "),
+        ({"width": -1}, "config.model.width: "),
         ({"blocks": (1, 0)}, "config.model.blocks: "),
     ],
 )

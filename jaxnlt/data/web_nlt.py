@@ -1,0 +1,66 @@
+"""The NLT sets of H2E, from the manifests that ``build_nlt`` writes.
+
+Source: papers/h2e.md §14.
+"""
+
+import pathlib
+
+from jaxnlt.data import nlt_manifest, user, web_lists
+from jaxnlt.data.base import Split
+from jaxnlt.data.files import UNKNOWN, FileSource, file_split
+from jaxnlt.errors import UserError
+
+#: The authors keep ImageNet's images as squares of so many pixels.
+SIDE = 84
+_SQUARE = ("imagenet", "swap")
+
+
+def read(path: str, labels_file: str) -> FileSource:
+    """Lists the images of a manifest.
+
+    Args:
+      path: the raw folder that ``build_nlt --raw`` named.
+      labels_file: ``OUT/manifest.csv``, or the folder ``OUT``; ``test.csv``
+        and ``classes.txt`` lie beside it.
+
+    Returns:
+      The source, in the order of the manifest.  A true label is ``nlt.WRONG``
+      where the given one is wrong and the class not known; ImageNet's images
+      are brought to squares of 84 pixels first.
+
+    Raises:
+      UserError: a file is missing or not the builder's.
+
+    Source: papers/h2e.md §14.3.
+    """
+    with web_lists.described("imagenet_nlt"):
+        if not labels_file:
+            raise UserError(
+                "config.data.labels_file: is missing, it names the "
+                "manifest.csv that python -m jaxnlt.data.build_nlt writes"
+            )
+        root = web_lists.folder(path)
+        file = pathlib.Path(labels_file).expanduser()
+        if file.is_dir():
+            file = file / "manifest.csv"
+        train, names = _split(root, file)
+        test, others = _split(root, file.with_name("test.csv"))
+        assert names == others, "both read the same classes.txt"
+        return FileSource(train, test, names, str(file))
+
+
+def _split(
+    root: pathlib.Path, file: pathlib.Path
+) -> tuple[Split, tuple[str, ...]]:
+    listed = nlt_manifest.read_manifest(file)
+    web_lists.check_folders(root, listed.paths, file)
+    true = listed.true_labels
+    split = file_split(
+        root,
+        list(listed.paths),
+        listed.labels.tolist(),
+        [UNKNOWN] * len(listed.paths) if true is None else true.tolist(),
+        [SIDE * (source in _SQUARE) for source in listed.sources],
+    )
+    user.check_classes(str(file), split.labels, listed.class_names)
+    return split, listed.class_names

@@ -1,0 +1,270 @@
+"""Inception-ResNet-v2, as DivideMix and its descendants train WebVision."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxnlt.errors import UserError
+
+from .layers import BatchNorm
+
+EPSILON = 1e-3  # of every BatchNorm
+LEAST = 75  # pixels a side that leave a last map of 1x1
+WIDTH = 32  # channels of the first layer as published
+
+
+class C(NamedTuple):
+    """A convolution of a branch, padded to keep the size at stride 1.
+
+    Attributes:
+      features: channels as published.
+      height: of the kernel.
+      width: of the kernel.
+      stride: 2 is not padded.
+    """
+
+    features: int
+    height: int
+    width: int
+    stride: int = 1
+
+
+# Branches of convolutions, side by side; 'max' and 'average' are 3x3 pools of
+# stride 2 and 1.
+Branch = tuple[C | str, ...]
+MIXED_5B: tuple[Branch, ...] = (
+    (C(96, 1, 1),),
+    (C(48, 1, 1), C(64, 5, 5)),
+    (C(64, 1, 1), C(96, 3, 3), C(96, 3, 3)),
+    ("average", C(64, 1, 1)),
+)
+BLOCK_35: tuple[Branch, ...] = (
+    (C(32, 1, 1),),
+    (C(32, 1, 1), C(32, 3, 3)),
+    (C(32, 1, 1), C(48, 3, 3), C(64, 3, 3)),
+)
+MIXED_6A: tuple[Branch, ...] = (
+    (C(384, 3, 3, 2),),
+    (C(256, 1, 1), C(256, 3, 3), C(384, 3, 3, 2)),
+    ("max",),
+)
+BLOCK_17: tuple[Branch, ...] = (
+    (C(192, 1, 1),),
+    (C(128, 1, 1), C(160, 1, 7), C(192, 7, 1)),
+)
+MIXED_7A: tuple[Branch, ...] = (
+    (C(256, 1, 1), C(384, 3, 3, 2)),
+    (C(256, 1, 1), C(288, 3, 3, 2)),
+    (C(256, 1, 1), C(288, 3, 3), C(320, 3, 3, 2)),
+    ("max",),
+)
+BLOCK_8: tuple[Branch, ...] = (
+    (C(192, 1, 1),),
+    (C(192, 1, 1), C(224, 1, 3), C(256, 3, 1)),
+)
+
+
+class Unit(nn.Module):
+    """relu(bn(conv(x))), the convolution without bias."""
+
+    features: int
+    size: tuple[int, int]
+    stride: int
+    padding: tuple[int, int]
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        x = nn.Conv(
+            self.features,
+            self.size,
+            self.stride,
+            padding=[(side, side) for side in self.padding],
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(x)
+        return nn.relu(BatchNorm(epsilon=EPSILON, name="bn")(x, train))
+
+
+class Mixed(nn.Module):
+    """Branches side by side, joined along the channels in their order."""
+
+    branches: tuple[Branch, ...]
+    width: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', sum of the branches' channels]."""
+        return self.join(x, train)
+
+    def join(self, x: jax.Array, train: bool) -> jax.Array:
+        """Runs the branches within the module that is called."""
+        joined = []
+        for i, branch in enumerate(self.branches):
+            y = x
+            for j, layer in enumerate(branch):
+                if isinstance(layer, C):
+                    y = self._unit(layer, f"branch{i}_{j}")(y, train)
+                elif layer == "max":
+                    y = nn.max_pool(y, (3, 3), (2, 2))
+                else:
+                    # A border's window counts only what lies inside.
+                    y = nn.avg_pool(
+                        y,
+                        (3, 3),
+                        padding=((1, 1), (1, 1)),
+                        count_include_pad=False,
+                    )
+            joined.append(y)
+        return jnp.concatenate(joined, -1)
+
+    def _unit(self, c: C, name: str) -> Unit:
+        padded = c.stride == 1
+        return Unit(
+            scaled(c.features, self.width),
+            (c.height, c.width),
+            c.stride,
+            (c.height // 2, c.width // 2) if padded else (0, 0),
+            self.dtype,
+            self.param_dtype,
+            name=name,
+        )
+
+
+class Residual(Mixed):
+    """relu(x + scale * up(branches(x))), up a 1x1 convolution with bias."""
+
+    scale: float = 1.0
+    last_relu: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        up = nn.Conv(
+            x.shape[-1],
+            (1, 1),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="up",
+        )(self.join(x, train))
+        x = x + self.scale * up
+        return nn.relu(x) if self.last_relu else x
+
+
+class InceptionResNetV2(nn.Module):
+    """Stem, three stages of residual blocks, global average pooling.
+
+    Global pooling equals the published 8x8 pooling for images of 299 to 330
+    pixels.
+
+    Source: papers/inception_resnet_v2.md; papers/sfa.md section 2.2.
+
+    Attributes:
+      width: channels of the first layer; 32 as published, all others scale
+        along.
+      blocks: blocks of the three stages, (10, 20, 9) as published; the third
+        stage has one more, of scale 1 and without ReLU.
+      dtype: of the convolutions and activations.
+      param_dtype: of the kernels, and of the pooled features.
+    """
+
+    width: int = WIDTH
+    blocks: tuple[int, ...] = (10, 20, 9)
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if len(self.blocks) != 3:
+            raise UserError(
+                "config.model.blocks: inception_resnet_v2 has three stages, "
+                f"is {tuple(self.blocks)}"
+            )
+        super().__post_init__()
+
+    @property
+    def feature_dim(self) -> int:
+        """Length F of the pooled feature; 1536 as published."""
+        return scaled(1536, self.width)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Pools the features of normalised images: [B, H, W, C] -> [B, F].
+
+        Raises:
+          UserError: an image has fewer than 75 pixels a side.
+        """
+        if min(images.shape[1:3]) < LEAST:
+            raise UserError(
+                "config.model.name: inception_resnet_v2 needs images of at "
+                f"least {LEAST} pixels a side, these have {images.shape[1:3]}"
+            )
+        x = images
+        for name, features, size, stride, padding in (
+            ("stem1", 32, 3, 2, 0),
+            ("stem2", 32, 3, 1, 0),
+            ("stem3", 64, 3, 1, 1),
+            ("pool", 0, 3, 2, 0),
+            ("stem4", 80, 1, 1, 0),
+            ("stem5", 192, 3, 1, 0),
+            ("pool", 0, 3, 2, 0),
+        ):
+            if name == "pool":
+                x = nn.max_pool(x, (size, size), (stride, stride))
+            else:
+                x = self._unit(name, features, size, stride, padding)(x, train)
+        first, second, third = self.blocks
+        sizes = (self.width, self.dtype, self.param_dtype)
+        x = Mixed(MIXED_5B, *sizes, name="mixed_5b")(x, train)
+        x = self._stage("block35", BLOCK_35, first, 0.17)(x, train)
+        x = Mixed(MIXED_6A, *sizes, name="mixed_6a")(x, train)
+        x = self._stage("block17", BLOCK_17, second, 0.1)(x, train)
+        x = Mixed(MIXED_7A, *sizes, name="mixed_7a")(x, train)
+        x = self._stage("block8", BLOCK_8, third, 0.2)(x, train)
+        x = Residual(
+            BLOCK_8, *sizes, last_relu=False, name=f"block8_{third + 1}"
+        )(x, train)
+        x = self._unit("last", 1536, 1, 1, 0)(x, train)
+        return x.astype(self.param_dtype).mean((1, 2))
+
+    def _unit(
+        self, name: str, features: int, size: int, stride: int, padding: int
+    ) -> Unit:
+        return Unit(
+            scaled(features, self.width),
+            (size, size),
+            stride,
+            (padding, padding),
+            self.dtype,
+            self.param_dtype,
+            name=name,
+        )
+
+    def _stage(
+        self, name: str, branches: tuple[Branch, ...], count: int, scale: float
+    ):
+        def run(x: jax.Array, train: bool) -> jax.Array:
+            for i in range(count):
+                x = Residual(
+                    branches,
+                    self.width,
+                    self.dtype,
+                    self.param_dtype,
+                    scale=scale,
+                    name=f"{name}_{i + 1}",
+                )(x, train)
+            return x
+
+        return run
+
+
+def scaled(features: int, width: int) -> int:
+    """Channels of a layer that has ``features`` at the published width."""
+    return max(1, features * width // WIDTH)

@@ -1,0 +1,169 @@
+"""Miniatures of the real web-noise sets as they lie on disk, real JPEGs.
+
+Those that the NLT sets are made of come from ``fake_nlt``.
+"""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from jaxnlt.data import build_nlt, web_clothing1m
+
+from . import fake_nlt
+from .fake_nlt import jpeg, text
+
+FOODS = fake_nlt.FOODS
+SYNSETS = tuple(f"n{1440000 + 7 * k:08d}" for k in range(53))
+
+
+def webvision(root: pathlib.Path, train=2, imagenet="") -> pathlib.Path:
+    """WebVision 1.0 with 53 classes, of which 50 are used.
+
+    ``imagenet`` adds ImageNet's validation images in folders by 'synset' or
+    'number'.
+    """
+    lines, tests = [], []
+    for label, synset in enumerate(SYNSETS):
+        for i in range(train):
+            lines.append(f"google/q{label:04d}/img {i}_{label}.jpg {label}")
+            name = lines[-1].rpartition(" ")[0]
+            jpeg(root / name, label + i, (18 + i, 14))
+        tests.append(f"val{52 - label:06d}.jpg {label}")
+        jpeg(root / "val_images_256" / f"val{52 - label:06d}.jpg", label)
+        if imagenet:
+            folder = {"synset": synset, "number": str(label)}[imagenet]
+            name = f"ILSVRC2012_val_{label:08d}.JPEG"
+            jpeg(root / "imagenet" / "val" / folder / name, label)
+    text(root / "info" / "train_filelist_google.txt", lines[::-1])
+    text(root / "info" / "val_filelist.txt", tests)
+    words = [f"{s} thing {k // 2}, other {k}" for k, s in enumerate(SYNSETS)]
+    text(root / "info" / "synsets.txt", words)
+    return root
+
+
+def animal_raw(root: pathlib.Path, train=3, test=2) -> pathlib.Path:
+    """ANIMAL-10N's raw images, 64x64."""
+    fake_nlt.animal(root, train, test)
+    for k, file in enumerate(sorted(root.glob("*ing/*.jpg"))):
+        jpeg(file, k, (64, 64))
+    return root
+
+
+def animal_binary(root: pathlib.Path, raw: pathlib.Path) -> pathlib.Path:
+    """The same images as in ``raw``, as the official binary holds them."""
+    root.mkdir(parents=True)
+
+    def write(name: str, files: list[pathlib.Path]):
+        with open(root / name, "wb") as stream:
+            for number, file in enumerate(files):
+                pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
+                stream.write((1000 + number).to_bytes(4, "big"))
+                stream.write(int(file.name[0]).to_bytes(4, "big"))
+                stream.write(pixels.tobytes())
+
+    files = sorted((raw / "training").iterdir())
+    write("data_batch_1.bin", files[:20])
+    write("data_batch_2.bin", files[20:])
+    write("test_batch.bin", sorted((raw / "testing").iterdir()))
+    return root
+
+
+def food(root: pathlib.Path) -> pathlib.Path:
+    """Food-101N and Food-101; a class's first image is right, its second not.
+
+    The others were verified by nobody.
+    """
+    return fake_nlt.food(root, train=4, test=2)
+
+
+def clothing(root: pathlib.Path, train=3, images="images/") -> pathlib.Path:
+    """Clothing1M; ``images`` '' leaves the folder of the keys out."""
+    noisy, clean = [], []
+    keys: dict[str, list[str]] = {}
+    parts = ("noisy_train", train), ("clean_val", 1), ("clean_test", 2)
+    for label in range(len(web_clothing1m.NAMES)):
+        for part, count in parts:
+            for i in range(count):
+                key = f"{label % 2}/{label:02d}/{i},{len(part)}{part[-1]}.jpg"
+                keys.setdefault(part, []).append(f"images/{key}")
+                kind = noisy if part == "noisy_train" else clean
+                kind.append(f"images/{key} {label}")
+                jpeg(root / f"{images}{key}", label + i)
+    for part, listed in keys.items():
+        text(root / f"{part}_key_list.txt", listed[::-1])
+    # The files of labels hold images that no list names.
+    text(root / "noisy_label_kv.txt", [*noisy, "images/9/99/0.jpg 13"])
+    text(root / "clean_label_kv.txt", clean)
+    return root
+
+
+def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
+    """CNWL's mini-ImageNet: 4 classes, 5 clean images each, 3 of the web.
+
+    Layouts: 'all_images' (all in one folder), 'release' (web images apart) and
+    'training' (a folder per split and class).
+    """
+    base = root / "mini-imagenet"
+    text(base / "class_name.txt", fake_nlt.NAMES)
+    clean, web, tests = [], [], []
+    for label, synset in enumerate(fake_nlt.SYNSETS):
+        for i in range(5):
+            clean.append((f"{synset}{i:08d}.jpg", label))
+        for i in range(3):
+            name = f"{0xABCDEF * (100 * label + i + 1):016x}.jpg"
+            web.append((name, label))
+        tests.append((f"ILSVRC2012_val_{label:08d}.jpg", label))
+    lists = {
+        "blue_noise_nl_0.0": clean,
+        "red_noise_nl_0.8": [r for r in clean if r[0][-5] in "01"] + web,
+        "red_noise_nl_0.4": [r for r in clean if r[0][-5] in "012"] + web[::2],
+        # Two classes exchanged an image.
+        "blue_noise_nl_0.2": [
+            *clean[1:5],
+            *clean[6:],
+            (clean[0][0], 1),
+            (clean[5][0], 0),
+        ],
+        "clean_validation": tests,
+    }
+    for name, rows in lists.items():
+        lines = [f"{file} {label}" for file, label in rows[::-1]]
+        text(base / "split" / name, lines)
+    for name, label in tests:
+        jpeg(base / "validation" / str(label) / name, label, (84, 84))
+    for split in lists if layout == "training" else ["red_noise_nl_0.8"]:
+        rows = lists[split] if layout == "training" else clean + web
+        for k, (name, label) in enumerate(rows):
+            if layout == "training":
+                place = base / "training" / split / f"{label:02d}"
+            elif layout == "release" and not name.startswith("n"):
+                place = root / "noisy_images"
+            else:
+                place = base / "all_images"
+            jpeg(place / name, k, (84, 84))
+    return root
+
+
+def nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """ImageNet-NLT as the builder leaves it: blue noise of 0.4."""
+    fake_nlt.imagenet(raw, train=12, web=4)
+    status = build_nlt.main(
+        [
+            *("build_nlt", "--benchmark=imagenet_nlt", f"--raw={raw}"),
+            *(f"--out={out}", "--colour=purple", "--rate=0.4"),
+            *("--n_max=10", "--imb=0.5"),
+        ]
+    )
+    assert status == 0
+    return out
+
+
+def images(root: pathlib.Path) -> pathlib.Path:
+    """A folder of images of many sizes."""
+    for part, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            for i in range(count):
+                size = (30 + 9 * i, 50 - 3 * label)
+                jpeg(root / part / name / f"{i}.jpg", label + i, size)
+    return root

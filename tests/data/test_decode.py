@@ -1,0 +1,206 @@
+"""Where crops lie, what they hold, and how images of odd shapes fare."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnlt.data import decode
+from jaxnlt.data.files import ImageFiles, Transform
+
+
+def picture(height, width):
+    """Every pixel says where it lies: row, column, 7."""
+    y, x = np.indices((height, width))
+    return np.stack([y, x, np.full_like(y, 7)], -1).astype(np.uint8)
+
+
+def uniforms(*first):
+    numbers = np.full(decode.UNIFORMS, 0.5)
+    numbers[: len(first)] = first
+    return numbers
+
+
+def cut(pixels, transform, numbers):
+    (out,) = decode.views(pixels, transform, [numbers])
+    assert out.dtype == np.uint8
+    assert out.shape == (transform.size, transform.size, 3)
+    return out
+
+
+@pytest.mark.parametrize(
+    "height, width, size",
+    # int(4 * 7 / 5) = 5; an image with the wanted shorter side stays.
+    [(5, 7, (5, 4)), (7, 5, (4, 5)), (6, 6, (4, 4)), (4, 9, (9, 4))],
+)
+def test_the_longer_side_follows_the_shorter(height, width, size):
+    image = Image.fromarray(picture(height, width))
+    out = decode.resize(image, 4)
+    assert out.size == size
+    expected = image.resize(size, Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(np.asarray(out), np.asarray(expected))
+    assert decode.resize(image, 0) is image
+
+
+@pytest.mark.parametrize(
+    # round((9 - 4) / 2) is 2, round((11 - 4) / 2) is 4: halves go to even.
+    "height, width, top, left",
+    [(9, 11, 2, 4), (4, 4, 0, 0), (6, 8, 1, 2)],
+)
+def test_the_centre_crop_starts_where_the_paper_s_does(
+    height, width, top, left
+):
+    transform = Transform(0, 4, "random_crop")
+    out = cut(picture(height, width), transform, None)
+    assert out[0, 0].tolist() == [top, left, 7]
+    assert out[-1, -1].tolist() == [top + 3, left + 3, 7]
+
+
+def test_a_random_crop_reaches_every_place_alike():
+    transform = Transform(0, 4, "random_crop")
+    rng = np.random.default_rng(0)
+    corners = [
+        tuple(cut(picture(6, 5), transform, numbers)[0, 0])
+        for numbers in rng.random((600, decode.UNIFORMS))
+    ]
+    places, counts = np.unique(corners, axis=0, return_counts=True)
+    expected = [[y, x, 7] for y in range(3) for x in range(2)]
+    assert places.tolist() == expected
+    assert counts.min() > 70
+    last = uniforms(1 - 1e-12, 1 - 1e-12)
+    assert cut(picture(6, 5), transform, last)[0, 0].tolist() == [2, 1, 7]
+
+
+def test_what_an_image_lacks_is_black():
+    transform = Transform(0, 6, "random_crop")
+    for numbers in (None, uniforms(0.0, 0.99)):
+        out = cut(picture(4, 6), transform, numbers)
+        assert not out[0].any() and not out[-1].any()
+        assert out[1, 0].tolist() == [0, 0, 7]
+        assert out[4, 5].tolist() == [3, 5, 7]
+
+
+SCALED = Transform(
+    0, 8, "random_resized_crop", (0.25, 0.5), (3 / 4, 4 / 3), eval_resize=8
+)
+
+
+class Recorded:
+    """Stands in for an image and keeps the boxes that are cut from it."""
+
+    def __init__(self, width, height):
+        self.size, self.boxes = (width, height), []
+
+    def crop(self, box):
+        self.boxes.append(box)
+        return self
+
+    def resize(self, size, resample):
+        assert resample == Image.Resampling.BILINEAR
+        return size
+
+
+def test_a_random_resized_crop_keeps_area_and_shape_within_bounds():
+    image, rng = Recorded(400, 300), np.random.default_rng(1)
+    for numbers in rng.random((2000, decode.UNIFORMS)):
+        size = decode.random_resized_crop(
+            *(image, 8, (0.25, 0.5), (3 / 4, 4 / 3), numbers)
+        )
+        assert size == (8, 8)
+    left, top, right, bottom = np.array(image.boxes).T
+    width, height = right - left, bottom - top
+    assert left.min() == 0 and top.min() == 0
+    assert right.max() == 400 and bottom.max() == 300
+    areas, shapes = width * height / (400 * 300), np.log(width / height)
+    assert 0.249 < areas.min() < 0.26 and 0.49 < areas.max() < 0.502
+    assert abs(areas.mean() - 0.375) < 0.005
+    bound = math.log(4 / 3)
+    assert -bound - 0.01 < shapes.min() < -bound + 0.02
+    assert bound - 0.02 < shapes.max() < bound + 0.01
+    # Uniform in the logarithm, as the ratio itself is not.
+    assert abs(shapes.mean()) < 0.01
+    assert abs(shapes.std() - bound / math.sqrt(3)) < 0.006
+    share = left / np.maximum(400 - width, 1)
+    assert abs(share.mean() - 0.5) < 0.02
+
+
+def test_a_random_resized_crop_is_pillow_s_of_its_rectangle():
+    # Half of the area and the shape 1: 14 of 20 pixels, at 3 of 0..6, 5 of 6.
+    numbers = uniforms(3 / 7, 5.5 / 7, 1.0, 0.5)
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+    out = cut(pixels, SCALED, numbers)
+    expected = Image.fromarray(pixels[3:17, 5:19]).resize(
+        (8, 8), Image.Resampling.BILINEAR
+    )
+    np.testing.assert_array_equal(out, np.asarray(expected))
+
+
+def test_the_first_try_that_fits_is_taken():
+    # Ratio 4/3 at the whole area does not fit; the second try does.
+    wide = Transform(0, 8, "random_resized_crop", (0.25, 1.0))
+    numbers = uniforms(0.0, 0.0, 1.0, 1.0, 0.0, 0.5)
+    out = cut(picture(16, 16), wide, numbers)
+    np.testing.assert_array_equal(out, picture(16, 16)[:8, :8])
+
+
+@pytest.mark.parametrize(
+    "height, width, top, left, rows, columns",
+    # Too long for any try: the largest allowed shape in the middle.
+    [(8, 40, 0, 14, 8, 11), (40, 8, 14, 0, 11, 8), (16, 16, 0, 0, 16, 16)],
+)
+def test_if_none_fits_the_middle_is_taken(
+    height, width, top, left, rows, columns
+):
+    whole = Transform(0, 8, "random_resized_crop", (1.0, 1.0))
+    pixels = picture(height, width)
+    numbers = np.full(decode.UNIFORMS, 1.0 - 1e-9)
+    out = cut(pixels, whole, numbers)
+    part = pixels[top : top + rows, left : left + columns]
+    expected = Image.fromarray(part).resize((8, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(out, np.asarray(expected))
+
+
+def test_views_of_one_image_differ_and_the_last_is_the_evaluation_s():
+    transform = Transform(12, 8, "random_crop", eval_resize=10)
+    pixels = picture(20, 30)
+    numbers = [uniforms(0.0, 0.0), uniforms(0.9, 0.9), None]
+    a, b, c = decode.views(pixels, transform, numbers)
+    large = decode.resize(Image.fromarray(pixels), 12)
+    small = decode.resize(Image.fromarray(pixels), 10)
+    np.testing.assert_array_equal(a, np.asarray(large)[:8, :8])
+    np.testing.assert_array_equal(b, np.asarray(large)[4:, 9:17])
+    np.testing.assert_array_equal(c, np.asarray(small)[1:9, 4:12])
+
+
+def test_without_a_crop_training_sees_the_middle():
+    transform = Transform(8, 8, "none", eval_resize=8)
+    a, b = decode.views(picture(9, 12), transform, [uniforms(0.9, 0.9), None])
+    np.testing.assert_array_equal(a, b)
+
+
+def test_another_size_scales_every_side():
+    paper = Transform(320, 299, "random_crop", eval_resize=320)
+    small = decode.scaled(paper, 30)
+    assert (small.size, small.resize, small.eval_resize) == (30, 32, 32)
+    assert small.crop == "random_crop"
+    assert decode.scaled(paper, 0) is paper
+    # Sides that are equal stay equal, and what is not resized stays so.
+    assert decode.scaled(Transform(64, 64, "none"), 9).resize == 9
+    assert decode.scaled(SCALED, 4).resize == 0
+
+
+def test_cut_images_look_like_an_array(tmp_path):
+    for i in range(3):
+        Image.fromarray(picture(8, 8) + i).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"")
+    files = ImageFiles(tmp_path, np.array(["0.png", "1.png", "2.png"]))
+    images = decode.CutImages(files, Transform(0, 6, "none", eval_resize=8))
+    assert len(images) == 3 and images.shape == (3, 6, 6, 3)
+    some = images[np.array([2, 0])]
+    assert some.shape == (2, 6, 6, 3)
+    np.testing.assert_array_equal(some[0], picture(8, 8)[1:7, 1:7] + 2)
+    np.testing.assert_array_equal(images[np.int64(0)], picture(8, 8)[1:7, 1:7])
+    # Only looked at: a report is not stopped by a broken file.
+    assert (images[1] == 128).all()

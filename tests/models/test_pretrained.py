@@ -1,0 +1,285 @@
+"""Weights from files, written in their true formats, in our networks."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from jaxnlt import config as configs
+from jaxnlt import models
+from jaxnlt.data import pickles
+from jaxnlt.errors import UserError
+from jaxnlt.models import pretrained
+
+from ..golden import torch_names
+from . import weight_files
+
+WRITERS = {
+    "a.pth": weight_files.torch_zip,
+    "b.pth": weight_files.torch_legacy,
+    "c.safetensors": weight_files.safetensors,
+}
+SHAPE = (32, 32, 3)
+
+
+def network(file, name="resnet18", heads=("logits",), **changes):
+    fields = {"name": name, "width": 4, "blocks": (1, 2), "dtype": "float32"}
+    fields |= {"pretrained": str(file)} | changes
+    return models.build(ConfigDict(fields), 5, heads)
+
+
+def written(tmp_path, tensors, name="a.pth"):
+    return WRITERS[name](tmp_path / name, tensors)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("name", WRITERS)
+def test_backbone_is_the_file_and_heads_are_drawn(tmp_path, name, bottleneck):
+    tensors = weight_files.resnet(bottleneck=bottleneck)
+    file = written(tmp_path, tensors, name)
+    kind = "resnet50" if bottleneck else "resnet18"
+    values = network(file, kind).init(3, SHAPE)
+    drawn = network("", kind).init(3, SHAPE)
+    expected = torch_names.variables(
+        {
+            key: value
+            for key, value in tensors.items()
+            if not key.startswith("fc.") and "num_batches" not in key
+        }
+    )
+    assert jax.tree.structure(values) == jax.tree.structure(drawn)
+    for part in ("params", "batch_stats"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            values[part]["backbone"],
+            expected[part]["backbone"],
+        )
+    head = values["params"]["logits"]
+    assert head["kernel"].shape[1] == 5  # the file has three classes
+    jax.tree.map(np.testing.assert_array_equal, head, drawn["params"]["logits"])
+    for leaf in jax.tree.leaves(values):
+        assert leaf.dtype == np.float32 and leaf.flags.writeable
+    x = np.ones((2, *SHAPE), np.float32)
+    assert np.isfinite(network(file, kind).apply(values, x)[0]["logits"]).all()
+
+
+def test_every_head_and_method_s_bottleneck(tmp_path):
+    file = written(tmp_path, weight_files.resnet())
+    net = network(file, heads=("logits", "balanced", "embedding"))
+    values, drawn = net.init(0, SHAPE), network("").init(0, SHAPE)
+    assert set(values["params"]) == {
+        *("backbone", "logits", "balanced", "embedding")
+    }
+    same = [
+        np.array_equal(*pair)
+        for pair in zip(
+            jax.tree.leaves(values["params"]["backbone"]),
+            jax.tree.leaves(drawn["params"]["backbone"]),
+            strict=True,
+        )
+    ]
+    assert not any(same)
+
+
+def test_the_field_is_in_every_config_and_older_ones_lack_it():
+    base = configs.base(configs.parse("digits"))
+    assert base.model.pretrained == ""
+    fields = {
+        "name": "resnet18",
+        "width": 4,
+        "blocks": (1,),
+        "dtype": "float32",
+    }
+    assert models.build(ConfigDict(fields), 5, ("logits",)).pretrained == ""
+
+
+def test_only_resnets_take_a_file():
+    with pytest.raises(
+        UserError, match=r"model\.pretrained: .*preact_resnet18"
+    ):
+        network("x.pth", "preact_resnet18")
+
+
+def test_building_does_not_need_the_file(tmp_path):
+    """A trained network predicts on machines that lack it."""
+    net = network(tmp_path / "none.pth")
+    net.shapes(SHAPE)
+    with pytest.raises(UserError, match=r"none\.pth: No such file"):
+        net.init(0, SHAPE)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"layer2.0.bn1.bias": np.zeros(9, "f4")},
+            r"layer2\.0\.bn1\.bias has shape \(9,\), the network's has \(8,\)",
+        ),
+        (
+            {"conv1.weight": np.zeros((4, 1, 7, 7), "f4")},
+            r"conv1\.weight has shape \(4, 1, 7, 7\), .* \(4, 3, 7, 7\)",
+        ),
+        ({"bn1.running_var": None}, r"holds no bn1\.running_var"),
+        (
+            {"layer1.0.conv9.weight": np.zeros(4, "f4")},
+            r"holds layer1\.0\.conv9\.weight, which the network has not",
+        ),
+        ({"bn1.bias": np.zeros(4, "i8")}, r"bn1\.bias is int64"),
+        # The first one in torchvision's order is named.
+        (
+            {
+                "layer1.0.conv1.weight": None,
+                "bn1.weight": np.zeros(2, "f4"),
+                "aaa": np.zeros(2, "f4"),
+            },
+            r"bn1\.weight has shape \(2,\)",
+        ),
+        (
+            {
+                "bn1.running_mean": np.zeros(2, "f4"),
+                "bn1.bias": np.zeros(2, "f4"),
+                "conv1.weight": np.zeros(2, "f4"),
+            },
+            r"conv1\.weight has shape \(2,\)",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit(tmp_path, name, change, message):
+    tensors = weight_files.resnet() | change
+    tensors = {k: v for k, v in tensors.items() if v is not None}
+    file = written(tmp_path, tensors, name)
+    with pytest.raises(UserError, match=f"{file.name}: {message}") as error:
+        network(file).init(0, SHAPE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_depth(tmp_path):
+    file = written(tmp_path, weight_files.resnet(bottleneck=True))
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight has shape"):
+        network(file).init(0, SHAPE)
+
+
+def test_grey_images_do_not_fit_a_file_of_colours(tmp_path):
+    file = written(tmp_path, weight_files.resnet())
+    with pytest.raises(UserError, match=r"conv1\.weight has shape"):
+        network(file).init(0, (32, 32, 1))
+
+
+def test_views_offsets_and_dtypes(tmp_path):
+    tensors = {
+        "matrix": np.arange(6, dtype="f4").reshape(2, 3),
+        "double": np.arange(4, dtype="f8"),
+        "scalar": np.array(5),
+        "empty": np.zeros((0, 3), "f4"),
+    }
+    for name in WRITERS:
+        back = pretrained.read(written(tmp_path, tensors, name))
+        assert list(back) == list(tensors)
+        for key, value in tensors.items():
+            assert back[key].dtype == value.dtype
+            np.testing.assert_array_equal(back[key], value)
+
+
+def test_half_precision_of_safetensors(tmp_path):
+    exact = np.array([1.5, -2.0, 0.0078125], np.float32)
+    upper = (exact.view(np.uint32) >> 16).astype(np.uint16)
+    file = weight_files.safetensors(
+        tmp_path / "a.safetensors", {"b": upper, "h": exact.astype("f2")}
+    )
+    for value in pretrained.read(file).values():
+        np.testing.assert_array_equal(value, exact)
+
+
+def test_nested_dictionaries_are_no_state_dict(tmp_path):
+    file = written(tmp_path, {"state_dict": {"epoch": 3}})
+    with pytest.raises(UserError, match="state_dict is no tensor"):
+        pretrained.read(file)
+
+
+def test_other_objects(tmp_path):
+    file = tmp_path / "a.pth"
+    content, storages = weight_files.state_dict({"x": np.zeros(3, "f4")})
+    storages[0].values = np.zeros(2, "f4")
+    for name, tensor in (
+        ("beyond", weight_files.Tensor(storages[0], 0, (3,), (1,))),
+        ("before", weight_files.Tensor(storages[0], -1, (1,), (1,))),
+        ("backwards", weight_files.Tensor(storages[0], 1, (2,), (-1,))),
+    ):
+        content.clear()
+        content[name] = tensor
+        with weight_files.zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("net/data.pkl", weight_files.dump(content))
+            archive.writestr("net/data/0", storages[0].values.tobytes())
+        with pytest.raises(UserError, match="reaches beyond its storage"):
+            pretrained.read(file)
+    weight_files.torch_zip(file, {"x": np.zeros(3, "f4")}, order="big")
+    with pytest.raises(UserError, match="big-endian"):
+        pretrained.read(file)
+
+
+def test_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Evil:
+        def __reduce__(self):
+            return weight_files.pathlib.os.system, ("touch HACKED",)
+
+    for name in ("a.pth", "b.pth"):
+        file = written(tmp_path, {"x": Evil()}, name)
+        with pytest.raises(UserError, match=r"refused, holds \w+\.system"):
+            pretrained.read(file)
+    assert not (tmp_path / "HACKED").exists()
+
+
+def test_tensors_only_where_asked_for(tmp_path):
+    file = written(tmp_path, {"x": np.zeros(3, "f4")})
+    with pytest.raises(UserError, match=r"refused, holds torch\._utils"):
+        pickles.read_torch(file)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_truncation_is_one_line(tmp_path, name):
+    file = written(tmp_path, {"x": np.ones((4, 3), "f4")}, name)
+    data = file.read_bytes()
+    for size in range(len(data)):
+        file.write_bytes(data[:size])
+        with pytest.raises(UserError, match=file.name) as error:
+            pretrained.read(file)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_flipped_bytes_are_one_line_or_harmless(tmp_path, name):
+    file = written(tmp_path, {"x": np.ones((4, 3), "f4")}, name)
+    data = file.read_bytes()
+    for position in range(len(data)):
+        for value in (0, 0x28, 0xFF):
+            flipped = bytearray(data)
+            flipped[position] = value
+            file.write_bytes(flipped)
+            try:
+                found = pretrained.read(file)
+            except UserError as error:
+                assert file.name in str(error) and "\n" not in str(error)
+            else:
+                assert all(isinstance(v, np.ndarray) for v in found.values())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [-8, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]},
+        {"dtype": "F7", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2]},
+        3,
+    ],
+)
+def test_damaged_safetensors(tmp_path, entry):
+    file = weight_files.safetensors(
+        tmp_path / "a.safetensors", {"x": np.zeros(2, "f4")}, x=entry
+    )
+    with pytest.raises(UserError, match=r"a\.safetensors: damaged"):
+        pretrained.read(file)

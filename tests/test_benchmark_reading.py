@@ -1,0 +1,105 @@
+"""What is said of the speed of reading, and that it was measured."""
+
+import json
+import pickle
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxnlt import benchmark_reading, benchmark_torch
+from jaxnlt.errors import UserError
+
+from . import runs
+from .data import fake_web
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    root = fake_web.images(tmp_path_factory.mktemp("images"))
+    fields = {
+        "data.path": str(root),
+        "data.image_size": 16,
+        "data.workers": 2,
+        "model.name": "preact_resnet18",
+        "batch_size": 4,
+        "warmup_batch_size": 4,
+    }
+    return runs.tiny("erm", "images", **fields)
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    monkeypatch.setattr(benchmark_torch, "available", lambda: False)
+
+
+def test_every_figure_is_measured(tiny, no_torch):
+    found = benchmark_reading.measure(tiny, batches=3, steps=2)
+    assert (found["files"], found["batch_size"], found["workers"]) == (8, 4, 2)
+    assert found["images_per_second"] > 0 and found["ms_per_step"] > 0
+    assert 0 < found["waiting_share"] < 1
+    assert 50 < found["peak_mib"] < 1e5
+    assert found["torch_images_per_second"] is None
+    json.dumps(found)
+    text = benchmark_reading.table(found)
+    assert "2 threads" in text and "PyTorch: not installed" in text
+    assert "% of it waiting for images" in text
+    alone = benchmark_reading.measure(tiny, batches=2, steps=0)
+    assert alone["ms_per_step"] is None
+    assert "a step" not in benchmark_reading.table(alone)
+
+
+def test_pytorch_reads_the_same_files(tiny, monkeypatch):
+    """Stands in for DataLoader: batches of what the data set gives."""
+    seen = []
+
+    class DataLoader:
+        def __init__(
+            self, dataset, batch_size, num_workers, multiprocessing_context
+        ):
+            assert num_workers == 2 and multiprocessing_context == "spawn"
+            pickle.dumps(dataset)  # it travels to the other processes
+            self.dataset, self.size = dataset, batch_size
+
+        def __iter__(self):
+            for first in range(0, len(self.dataset), self.size):
+                batch = [self.dataset[first + i] for i in range(self.size)]
+                seen.append(np.stack(batch))
+                yield seen[-1]
+
+    names = ("torch", "torch.utils", "torch.utils.data")
+    modules = {name: ModuleType(name) for name in names}
+    modules[names[-1]].DataLoader = DataLoader
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(benchmark_torch, "available", lambda: True)
+    found = benchmark_reading.measure(tiny, batches=3, steps=0)
+    assert found["torch_images_per_second"] > 0
+    assert [batch.shape for batch in seen] == [(4, 16, 16, 3)] * 3
+    assert "PyTorch's DataLoader" in benchmark_reading.table(found)
+
+
+def test_mistakes_are_refused(tiny, capsys):
+    with pytest.raises(UserError, match="^--batches"):
+        benchmark_reading.measure(tiny, batches=1)
+    with pytest.raises(UserError, match="^--steps"):
+        benchmark_reading.measure(tiny, steps=-1)
+    with pytest.raises(UserError, match="^config.benchmark: digits"):
+        benchmark_reading.measure(runs.tiny("erm"))
+    with pytest.raises(SystemExit) as left:
+        sys.exit(benchmark_reading.main(["benchmark_reading", "--help"]))
+    assert left.value.code == 0 and "usage" in capsys.readouterr().out
+
+
+def test_the_command_prints_and_writes(tiny, no_torch, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        benchmark_reading, "cli", SimpleNamespace(**vars(benchmark_reading.cli))
+    )
+    monkeypatch.setattr(
+        benchmark_reading.cli, "parse", lambda argv: (tiny, None)
+    )
+    file = tmp_path / "figures.json"
+    argv = ["benchmark_reading", "--batches=2", "--steps=0", f"--json={file}"]
+    assert benchmark_reading.main(argv) == 0
+    assert json.loads(file.read_text())["files"] == 8
