@@ -103,16 +103,18 @@ TABLES = {
     "digits-clean": Table(
         {
             name: [f"{line},noise=none", *rest]
-            for name, (line, *rest) in {"CE": [ERM], **METHOD_ROWS}.items()
+            for name, (line, *rest) in (ERM_ROWS | METHOD_ROWS).items()
         },
         3,
         columns={
             "last 10": "mean_last10_test_accuracy",
             "few-shot, last 10": "mean_last10_accuracy_few",
-            "right labels mistrusted": "right_flagged",
-            "of the head": "right_flagged_head",
-            "of the middle": "right_flagged_middle",
-            "of the tail third": "right_flagged_tail",
+            "labels mistrusted, head": "right_flagged_head",
+            "middle": "right_flagged_middle",
+            "tail third": "right_flagged_tail",
+            "labels learnt, head": "right_learnt_head",
+            "middle third": "right_learnt_middle",
+            "tail": "right_learnt_tail",
         },
     ),
     "digits-switches": Table(
@@ -178,11 +180,12 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
     """What labels.csv tells beyond the summary.
 
     Returns:
-      `wrong_learnt`, the share of the wrong training labels that the last
-      epoch predicts, and `flag_precision` and `flag_recall` of calling a label
-      of clean probability below 0.5 wrong, `right_flagged`, the share of right
-      labels called wrong; also within each third of the given classes, the
-      largest first; None where there is nothing to divide by.
+      `wrong_learnt` and `right_learnt`, the shares of the wrong and the right
+      training labels that the last epoch predicts; `flag_precision` and
+      `flag_recall` of calling a label of clean probability below 0.5 wrong;
+      `right_flagged`, the share of right labels called wrong.  Also within
+      each third of the given classes, the largest first.  None where there is
+      nothing to divide by.
     """
     with (workdir / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -206,6 +209,7 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
             ("flag_precision", [wrong for wrong, flag, _ in inside if flag]),
             ("flag_recall", [flag for wrong, flag, _ in inside if wrong]),
             ("wrong_learnt", [fit for wrong, _, fit in inside if wrong]),
+            ("right_learnt", [fit for wrong, _, fit in inside if not wrong]),
             ("right_flagged", [flag for wrong, flag, _ in inside if not wrong]),
         ):
             facts[fact + name] = statistics.mean(values) if values else None
@@ -219,10 +223,8 @@ def gather(table: Table, out: pathlib.Path) -> str:
     for name, column, workdir, _ in runs(table, out):
         summary = workdir / "summary.json"
         if summary.exists():
-            found = rows.setdefault(name, {})
-            facts = json.loads(summary.read_text())
-            facts |= from_labels(workdir)
-            found.setdefault(column, []).append(facts)
+            facts = json.loads(summary.read_text()) | from_labels(workdir)
+            rows.setdefault(name, {}).setdefault(column, []).append(facts)
             weights[name] = lambda_u(workdir)
     heads = ["", "seeds", *table.columns]
     heads += ["nets", "lambda_u", "seconds"]
