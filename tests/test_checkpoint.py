@@ -133,16 +133,15 @@ def test_an_epoch_is_never_silently_not_saved(tmp_path):
     kept.close()
 
 
-def data_file(workdir: pathlib.Path, epoch: int, item: str) -> pathlib.Path:
-    """The file with the arrays' bytes, or the JSON of ``meta``."""
+def data_files(workdir: pathlib.Path, epoch: int, item: str):
+    """The files with the arrays' bytes, or the JSON of ``meta``.
+
+    A merge leaves copies, and which of them is read Orbax alone knows.
+    """
     folder = workdir / "checkpoints" / str(epoch) / item
     if item == "meta":
-        return folder / "metadata"
-    # Of equal ones the merged file, which is read, not its source.
-    return max(
-        folder.rglob("d/*"),
-        key=lambda f: (f.stat().st_size, f.parent.parent == folder),
-    )
+        return [folder / "metadata"]
+    return sorted(folder.rglob("d/*"))
 
 
 def flip(path: pathlib.Path, at: int):
@@ -167,8 +166,8 @@ def test_damaged_newest_is_named_and_the_one_before_used(
 ):
     memory = {"m": np.random.default_rng(0).normal(size=400)}
     run(tmp_path, memory=memory)
-    file = data_file(tmp_path, 2, item)
-    damage(file, file.stat().st_size // 3)
+    for file in data_files(tmp_path, 2, item):
+        damage(file, file.stat().st_size // 3)
     kept = Checkpoints(tmp_path)
     caplog.clear()
     got = kept.restore([state(0), state(0)])
@@ -185,22 +184,23 @@ def test_damaged_newest_is_named_and_the_one_before_used(
 def test_every_single_bit_of_a_small_file_is_guarded(tmp_path):
     """A flipped bit is found, or changes nothing that is read."""
     run(tmp_path, 1)
-    file = data_file(tmp_path, 0, "net0")
-    whole = file.read_bytes()
+    wholes = {f: f.read_bytes() for f in data_files(tmp_path, 0, "net0")}
     found = 0
-    for at in range(0, len(whole), len(whole) // 12):
-        flip(file, at)
+    for part in range(12):
+        for file, whole in wholes.items():
+            flip(file, len(whole) * part // 12)
         try:
             equal(checkpoint.load(tmp_path, 0, [state(0)]).states, [state(0)])
         except UserError:
             found += 1
-        file.write_bytes(whole)
+        for file, whole in wholes.items():
+            file.write_bytes(whole)
     assert found >= 6
 
 
 def test_meta_values_are_guarded(tmp_path):
     run(tmp_path, 1)
-    file = data_file(tmp_path, 0, "meta")
+    (file,) = data_files(tmp_path, 0, "meta")
     file.write_text(file.read_text().replace("0.02", "0.03"))
     with pytest.raises(UserError, match="meta: its SHA-256 differs"):
         checkpoint.load(tmp_path, 0)
@@ -209,7 +209,8 @@ def test_meta_values_are_guarded(tmp_path):
 def test_all_damaged_is_one_line_and_removes_nothing(tmp_path):
     run(tmp_path, 2)
     for epoch in range(2):
-        truncate(data_file(tmp_path, epoch, "net0"), 0)
+        for file in data_files(tmp_path, epoch, "net0"):
+            truncate(file, 0)
     kept = Checkpoints(tmp_path)
     with pytest.raises(UserError, match=r"every checkpoint.*epochs 0, 1"):
         kept.restore([state(0), state(0)])
@@ -256,7 +257,8 @@ def test_load_leaves_the_other_run_alone(tmp_path):
     run(tmp_path)
     debris = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
     debris.mkdir()
-    truncate(data_file(tmp_path, 2, "net0"), 0)
+    for file in data_files(tmp_path, 2, "net0"):
+        truncate(file, 0)
     before = sorted(tmp_path.rglob("*"))
     assert checkpoint.load(tmp_path).epoch == 1
     assert sorted(tmp_path.rglob("*")) == before
