@@ -20,19 +20,14 @@ def get_config(arg=None):
     released = arg["as_released"]
     if not small:
         config.optimizer.weight_decay = 1e-4
-    config.dasc = {
-        # First epoch of the semi-supervised stage, and of SBCL before it.
-        "warmup": 15 if small else 30,
+    fields = lib.semi_fields(small)
+    del fields["unlabelled_loss"], fields["confidence_penalty"]
+    config.dasc = fields | {
+        # First epoch of SBCL, within the warm-up.
         "contrast_start": 5 if small else 10,
-        # DivideMix's terms.
-        "lambda_u": 25.0,
-        "ramp": 8.0 if small else 16.0,
-        "alpha": 4.0,
-        "sharpen_temperature": 0.5,
         # DaCC.
         "phi": 1.005,
         "eval_temperature": 0.1,
-        "p_threshold": 0.5,
         # 'project' clusters projections, 'default' pooled features.
         "feature_type": "project",
         # The release clusters projections even where nothing trained them: a

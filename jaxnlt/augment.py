@@ -297,13 +297,6 @@ def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return apply_crop(images, sample_crop_flip(key, *images.shape[:3]))
 
 
-def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Crop, flip, then one of the 25 sub-policies (strong, 32 px colour)."""
-    crop_key, policy_key = jax.random.split(key)
-    images = crop_flip(crop_key, images)
-    return apply_policy(images, sample_policy(policy_key, images.shape[0]))
-
-
 # --- of crops that the host has made -----------------------------------------
 
 
@@ -356,6 +349,7 @@ def _then(first: "Augmentation", second: "Augmentation") -> "Augmentation":
 
 
 def _policy(key: jax.Array, images: jax.Array) -> jax.Array:
+    """AutoAugment's policy for CIFAR, without a crop."""
     return apply_policy(images, sample_policy(key, images.shape[0]))
 
 
@@ -363,26 +357,14 @@ def _policy(key: jax.Array, images: jax.Array) -> jax.Array:
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def randaugment_pypi(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Crop, flip, then RandAugment as the PyPI package does it (strong)."""
-    crop_key, ops_key = jax.random.split(key)
-    return randaugment.pypi(ops_key, crop_flip(crop_key, images))
-
-
-def randaugment_standard(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Crop, flip, then two operations at magnitude 9 of 10 (strong)."""
-    crop_key, ops_key = jax.random.split(key)
-    return randaugment.standard(ops_key, crop_flip(crop_key, images))
-
-
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "randaugment_pypi": randaugment_pypi,
-    "randaugment": randaugment_standard,
     "none": none,
     "shift": shift,
     "digits_strong": digits_strong,
     "crop_flip": crop_flip,
-    "autoaugment": autoaugment,
+    "autoaugment": _then(crop_flip, _policy),
+    "randaugment": _then(crop_flip, randaugment.standard),
+    "randaugment_pypi": _then(crop_flip, randaugment.pypi),
     # Without a crop: the host has cut images that are streamed.
     "flip": flip,
     "flip_rotate": flip_rotate,

@@ -356,18 +356,27 @@ def write_json(path: str, result: dict[str, Any]) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
 
-def _command(argv: list[str]) -> None:
-    if cli.HELP_FLAGS & set(argv[1:]):
-        print(USAGE, end="")
-        return
+def read_command(argv: Sequence[str], **integers: int):
+    """Reads the command line of a benchmark.
+
+    Args:
+      argv: program name and arguments.
+      **integers: its own flags and their defaults.
+
+    Returns:
+      The run's configuration, and a `FlagValues` of the own flags and `json`.
+
+    Raises:
+      UserError: whatever the user can mend.
+    """
     values = flags.FlagValues()
-    repeats = flags.DEFINE_integer("repeats", 5, "", flag_values=values)
-    steps = flags.DEFINE_integer("steps", 10, "", flag_values=values)
-    samples = flags.DEFINE_integer("samples", 0, "", flag_values=values)
-    file = flags.DEFINE_string("json", None, "", flag_values=values)
+    for name, default in integers.items():
+        flags.DEFINE_integer(name, default, "", flag_values=values)
+    flags.DEFINE_string("json", None, "", flag_values=values)
+    known = "|".join((*integers, "json"))
     own, rest = [argv[0]], [argv[0]]
     for text in argv[1:]:
-        is_own = re.match(r"--?(repeats|steps|samples|json)(=|$)", text)
+        is_own = re.match(rf"--?({known})(=|$)", text)
         (own if is_own else rest).append(text)
     cli.parse_flags(values, own)
     try:
@@ -376,15 +385,23 @@ def _command(argv: list[str]) -> None:
         raise UserError("--config: help is given by jaxnlt.main") from None
     if workdir is not None:
         raise UserError("--workdir: a benchmark leaves nothing")
+    return config, values
+
+
+def _command(argv: list[str]) -> None:
+    if cli.HELP_FLAGS & set(argv[1:]):
+        print(USAGE, end="")
+        return
+    config, values = read_command(argv, repeats=5, steps=10, samples=0)
     if config.deterministic:
         raise UserError(
             "config.deterministic: set "
             "XLA_FLAGS=--xla_gpu_deterministic_ops=true to measure this"
         )
-    result = measure(config, repeats.value, steps.value, samples.value)
+    result = measure(config, values.repeats, values.steps, values.samples)
     print(table(result, config))
-    if file.value is not None:
-        write_json(file.value, result)
+    if values.json is not None:
+        write_json(values.json, result)
 
 
 def main(argv: Sequence[str]) -> int:

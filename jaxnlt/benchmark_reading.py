@@ -1,6 +1,5 @@
 """How fast images come from disk: `python -m jaxnlt.benchmark_reading`."""
 
-import re
 import resource
 import sys
 import time
@@ -10,10 +9,8 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import flags
 
 from jaxnlt import benchmark, benchmark_torch, cli, data, sharding, streaming
-from jaxnlt import config as config_lib
 from jaxnlt.data import decode
 from jaxnlt.errors import UserError
 from jaxnlt.trainer import Trainer
@@ -146,25 +143,11 @@ def _command(argv: list[str]) -> None:
     if cli.HELP_FLAGS & set(argv[1:]):
         print(USAGE, end="")
         return
-    values = flags.FlagValues()
-    batches = flags.DEFINE_integer("batches", 50, "", flag_values=values)
-    steps = flags.DEFINE_integer("steps", 20, "", flag_values=values)
-    file = flags.DEFINE_string("json", None, "", flag_values=values)
-    own, rest = [argv[0]], [argv[0]]
-    for text in argv[1:]:
-        is_own = re.match(r"--?(batches|steps|json)(=|$)", text)
-        (own if is_own else rest).append(text)
-    cli.parse_flags(values, own)
-    try:
-        config, workdir = cli.parse(rest)
-    except config_lib.HelpRequested:
-        raise UserError("--config: help is given by jaxnlt.main") from None
-    if workdir is not None:
-        raise UserError("--workdir: a benchmark leaves nothing")
-    result = measure(config, batches.value, steps.value)
+    config, values = benchmark.read_command(argv, batches=50, steps=20)
+    result = measure(config, values.batches, values.steps)
     print(table(result))
-    if file.value is not None:
-        benchmark.write_json(file.value, result)
+    if values.json is not None:
+        benchmark.write_json(values.json, result)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -107,10 +107,6 @@ def test_metrics(
     return result
 
 
-# pytest would otherwise collect the function where a test module imports it.
-test_metrics.__test__ = False  # type: ignore[attr-defined]
-
-
 def selection_metrics(
     clean_probability: np.ndarray,
     selected: np.ndarray,

@@ -35,7 +35,6 @@ def keep(
     directory: str | pathlib.Path,
     method: base.Method,
     epoch: int,
-    phase: base.Phase,
     pooled: list,
 ) -> None:
     """Writes what the selection of an epoch reads, if the run is to log it.
@@ -44,10 +43,10 @@ def keep(
       directory: the workdir.
       method: its config says whether to log.
       epoch: about to be trained, counted from 0; its file is replaced.
-      phase: of this epoch; without a selector there is nothing to log.
       pooled: fetched outputs [pool][network] as `Trainer.infer_pools` orders
-        them, batches of dicts of [batch, ...] arrays with padding; written as
-        float32 (float64 where the run computes in it).
+        them, empty where nothing is read; batches of dicts of [batch, ...]
+        arrays with padding; written as float32 (float64 where the run
+        computes in it).
 
     Raises:
       UserError: the method's networks do not all select before they train, or
@@ -62,7 +61,7 @@ def keep(
                 "network before the other selects, so an epoch has no one "
                 "state to log"
             )
-    if phase.selector is None:
+    if not pooled:  # nobody selects, or reads no outputs
         return
     arrays: dict[str, Any] = {}
     for p, networks in enumerate(pooled):

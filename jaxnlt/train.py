@@ -109,7 +109,7 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             host["pool"] = sharding.fetch(pooled)
         if epoch == 0 or method.phase(epoch - 1) is not phase:
             states, memory = trainer.enter(epoch, states, memory)
-        outputs_log.keep(directory, method, epoch, phase, host["pool"])
+        outputs_log.keep(directory, method, epoch, host["pool"])
         states, memory, facts = trainer.train(
             *(epoch, phase, states, host["pool"], memory, progress.step)
         )

@@ -133,7 +133,7 @@ class Trainer:
           states: device states.
           trained: networks that this epoch has trained so far.
         """
-        if phase.selector is None:
+        if phase.selector is None or not phase.selector.outputs:
             return [], states
         pools, states = self.pools(epoch, phase), list(states)
         nets = range(len(states))
@@ -182,7 +182,8 @@ class Trainer:
         pools, selections = self.pools(epoch, phase), {}
         for k in which:
             rows = pools[k]
-            batches = pooled[k] if phase.pool else pooled[0]
+            # A selector that reads no outputs has none.
+            batches = pooled[k if phase.pool else 0] if pooled else []
             outputs = [step.collect(b, len(rows)) for b in batches]
             info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
             rng = rng_of(self.config.seed, epoch, k, 2)

@@ -3,12 +3,12 @@
 import json
 import pickle
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from jaxnlt import benchmark_reading, benchmark_torch
+from jaxnlt import benchmark, benchmark_reading, benchmark_torch
 from jaxnlt.errors import UserError
 
 from . import runs
@@ -93,12 +93,7 @@ def test_mistakes_are_refused(tiny, capsys):
 
 
 def test_the_command_prints_and_writes(tiny, no_torch, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        benchmark_reading, "cli", SimpleNamespace(**vars(benchmark_reading.cli))
-    )
-    monkeypatch.setattr(
-        benchmark_reading.cli, "parse", lambda argv: (tiny, None)
-    )
+    monkeypatch.setattr(benchmark.cli, "parse", lambda argv: (tiny, None))
     file = tmp_path / "figures.json"
     argv = ["benchmark_reading", "--batches=2", "--steps=0", f"--json={file}"]
     assert benchmark_reading.main(argv) == 0

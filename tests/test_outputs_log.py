@@ -30,7 +30,7 @@ def make(configs=sfa, log=True):
 
 def keep(workdir, pooled=POOLED, epoch=20, method=None):
     method = method or make()
-    outputs_log.keep(workdir, method, epoch, method.phase(epoch), pooled)
+    outputs_log.keep(workdir, method, epoch, pooled)
 
 
 def test_outputs_come_back_by_pool_network_and_head(tmp_path):

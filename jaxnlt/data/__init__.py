@@ -15,6 +15,7 @@ from jaxnlt.data import (
     longtail,
     noise,
     user,
+    web_webvision,
 )
 from jaxnlt.data.base import Dataset, Source, Split, labels_array
 from jaxnlt.errors import UserError, logger
@@ -171,11 +172,15 @@ def _draw_long_tail(
     if n_max is None:
         # The user's files, whose sizes are as they are unless imb says else.
         n_max = int(available.max())
-    counts = longtail.class_counts(
-        n_max, classes, config.data.imb, config.data.imb_type
-    )
+    imb, imb_type = config.data.imb, config.data.imb_type
+    if bench.name == "webvision":
+        # Its tail goes on with the natural one, by size.
+        capped = np.minimum(available, n_max)
+        counts = web_webvision.class_counts(capped, imb, imb_type)
+    else:
+        counts = longtail.class_counts(n_max, classes, imb, imb_type)
     short = np.flatnonzero(available < counts)
-    if len(short) and config.data.imb not in (None, 1):
+    if len(short) and imb not in (None, 1):
         k = int(short[0])
         logger.warning(
             "%d classes have fewer images than the long tail wants, the first "

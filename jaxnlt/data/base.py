@@ -13,17 +13,18 @@ from jaxnlt.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images with their labels, held in memory.
+    """Images with their labels.
 
     Attributes:
-      images: ``uint8 [N, H, W, C]``.
+      images: ``uint8 [N, H, W, C]``; of images that stay on disk
+        ``files.ImageFiles`` as read, ``decode.CutImages`` once loaded.
       labels: ``int32 [N]``, the given labels, wrong ones included.
       true_labels: ``int32 [N]`` where known, else None.  Only diagnostics and
         noise drawing read them; training never does.
       ids: ``[N]``, the official index (int64) or the relative path (str).
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     true_labels: np.ndarray | None
     ids: np.ndarray

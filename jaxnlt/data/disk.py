@@ -127,11 +127,10 @@ def cut(split: Split, config: Any) -> Split:
                 "are held in memory as they are"
             )
         return split
-    listed: Any = split.images
     transform = transform_of(config)
     assert transform is not None, "benchmarks of files have a transform"
-    changes: dict[str, Any] = {"images": decode.CutImages(listed, transform)}
-    return dataclasses.replace(split, **changes)
+    images = decode.CutImages(split.images, transform)
+    return dataclasses.replace(split, images=images)
 
 
 def classes_known(true_labels: np.ndarray | None) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -139,10 +139,10 @@ def verdicts(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 def file_split(
     root: pathlib.Path,
-    paths: list[str],
-    labels: list[int],
-    true_labels: list[int] | None = None,
-    squares: list[int] | None = None,
+    paths: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    true_labels: Sequence[int] | np.ndarray | None = None,
+    squares: Sequence[int] | None = None,
 ) -> Split:
     """A split of files; its ids are their paths.
 
@@ -159,15 +159,10 @@ def file_split(
     """
     ids = np.array(paths, dtype=np.str_)
     sides = None if squares is None else np.array(squares, np.int32)
-    true = None
-    if true_labels is not None and any(t != UNKNOWN for t in true_labels):
-        true = labels_array(true_labels)
-    return Split(
-        ImageFiles(root, ids, sides),  # type: ignore[arg-type]
-        labels_array(labels),
-        true,
-        ids,
-    )
+    true = None if true_labels is None else labels_array(true_labels)
+    if true is not None and (true == UNKNOWN).all():
+        true = None
+    return Split(ImageFiles(root, ids, sides), labels_array(labels), true, ids)
 
 
 class Transform(NamedTuple):
@@ -180,7 +175,6 @@ class Transform(NamedTuple):
         ``none``, which leaves augmentation to the device.
       scale: share of the area that ``random_resized_crop`` keeps.
       ratio: width over height of that crop.
-      flip: whether training images are mirrored with probability 1/2.
       eval_resize: pixels of the shorter side before the centre crop of
         ``size``, 0 leaves it.
       source: the section that says so.
@@ -191,7 +185,6 @@ class Transform(NamedTuple):
     crop: str
     scale: tuple[float, float] = (1.0, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
     eval_resize: int = 0
     source: str = ""
 
@@ -227,7 +220,6 @@ TRANSFORMS: dict[str, Transform] = {
     ),
     "red_mini_imagenet": Transform(
         *(32, 32, "none"),
-        flip=False,  # the device pads, crops and mirrors
         eval_resize=32,
         source="papers/dasc.md §1.3, §2",
     ),

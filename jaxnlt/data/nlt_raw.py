@@ -41,7 +41,10 @@ VAL = (
     "validation",
 )
 ANIMAL = (".", "raw_image", "raw_image_ver", "raw_image_ver/raw_image")
-ANIMALS = "cat lynx wolf coyote cheetah jaguar chimpanzee orangutan hamster"
+ANIMALS = (
+    *("cat", "lynx", "wolf", "coyote", "cheetah", "jaguar"),
+    *("chimpanzee", "orangutan", "hamster", "guinea pig"),
+)
 FOOD_N = ("Food-101N_release", "Food-101N", ".")
 FOOD = ("food-101", "Food-101")
 WEB_SPLIT = "red_noise_nl_0.8"
@@ -133,7 +136,7 @@ def animal(raw: pathlib.Path) -> Raw:
 
     Source: papers/h2e.md §14.2, §14.4.
     """
-    names = (*ANIMALS.split(), "guinea pig")
+    names = ANIMALS
     images: list[list[Row]] = [[] for _ in names]
     base = locate(raw, ANIMAL, "training")
     for path, label in _labelled(base / "training"):
@@ -167,7 +170,7 @@ def food(raw: pathlib.Path) -> Raw:
     """
     base = locate(raw, FOOD_N, "meta/imagelist.tsv")
     meta = base / "meta"
-    names = tuple(sorted(read_lines(meta / "classes.txt", _name, header=True)))
+    names = tuple(sorted(read_lines(meta / "classes.txt", str, header=True)))
     codes = {name: label for label, name in enumerate(names)}
 
     def key(line: str) -> tuple[str, int] | None:
@@ -243,10 +246,6 @@ def _labelled(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
                 "0_img_1553497063706.jpg"
             )
         yield path, int(path.name[0])
-
-
-def _name(line: str) -> str:
-    return line
 
 
 def read_lines(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import csv
+import dataclasses
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnlt.data.base import Source, Split, labels_array, read_npz
+from jaxnlt.data.files import FileSource, file_split
 from jaxnlt.errors import UserError, logger
 
 SUFFIXES = frozenset(
@@ -106,38 +108,58 @@ def folder(path: str, labels_file: str = "", image_size: int = 0) -> Source:
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"config.data.path: {root}: no such folder")
+    listed = listing(root, labels_file)
+    train, test = listed.train, listed.test
+    images = _decode(root, train.ids, image_size, None)
+    train = dataclasses.replace(train, images=images)
+    if test is not None:
+        decoded = _decode(root, test.ids, image_size, images.shape[1:3])
+        test = dataclasses.replace(test, images=decoded)
+    return Source(train, test, listed.class_names, str(root))
+
+
+def listing(root: pathlib.Path, labels_file: str) -> FileSource:
+    """Lists a folder of images; opens none.
+
+    Args:
+      root: the folder, see ``folder``.
+      labels_file: the CSV, or ''.
+
+    Returns:
+      The source, ``test`` None where there is none; ids are paths relative to
+      ``root``.
+
+    Raises:
+      UserError: nothing found, a class without images, a CSV that misses a
+        column or names a missing file.
+    """
     true: list[str] | None = None
     if labels_file:
-        listed = pathlib.Path(labels_file).expanduser()
-        files, given, true = read_csv(listed, root)
-        names = ordered(given + (true or []))
-        origin = str(listed)
+        file = pathlib.Path(labels_file).expanduser()
+        paths, given, true = _read_csv(file, root)
+        names = _ordered(given + (true or []))
+        origin = str(file)
     else:
-        files, given, names = scan(root, "train")
+        paths, given, names = _scan(root, "train")
         origin = str(root / "train")
     codes = {name: k for k, name in enumerate(names)}
-    labels = labels_array([codes[n] for n in given])
-    check_classes(origin, labels, names)
-    true_labels = None
-    if true is not None:
-        true_labels = labels_array([codes[n] for n in true])
-    images = _decode(root, files, image_size, None)
-    train = Split(images, labels, true_labels, np.array(files))
+    labels = [codes[name] for name in given]
+    known = None if true is None else [codes[name] for name in true]
+    train = file_split(root, paths, labels, known)
+    check_classes(origin, train.labels, names)
     test = None
     if (root / "test").is_dir():
-        files, given, found = scan(root, "test")
+        paths, given, found = _scan(root, "test")
         strange = [name for name in found if name not in codes]
         if strange:
             raise UserError(
                 f"{root / 'test' / strange[0]}: no training image is of this "
                 "class"
             )
-        labels = labels_array([codes[n] for n in given])
-        check_classes(str(root / "test"), labels, names)
-        shape = images.shape[1:3]
-        images = _decode(root, files, image_size, shape)
-        test = Split(images, labels, labels, np.array(files))
-    return Source(train, test, names, str(root))
+        labels = [codes[name] for name in given]
+        test = file_split(root, paths, labels, labels)
+        check_classes(str(root / "test"), test.labels, names)
+    return FileSource(train, test, names, str(root))
 
 
 def _check_range(
@@ -153,6 +175,17 @@ def _check_range(
 def check_classes(
     where: str, labels: np.ndarray, names: tuple[str, ...]
 ) -> None:
+    """Refuses labels that do not go with their classes.
+
+    Args:
+      where: what holds them, for the message.
+      labels: int [N].
+      names: C class names.
+
+    Raises:
+      UserError: a label lies outside 0..C-1, a class has no image, or there
+        are fewer than two classes.
+    """
     _check_range(where, labels, names)
     counts = np.bincount(labels, minlength=len(names))
     empty = np.flatnonzero(counts == 0)
@@ -198,7 +231,7 @@ def _npz_labels(
     return labels_array(labels)
 
 
-def ordered(names: list[str]) -> tuple[str, ...]:
+def _ordered(names: list[str]) -> tuple[str, ...]:
     """Distinct names; by number where all are numbers, else by text."""
     distinct = sorted(set(names))
     if all(name.isdecimal() for name in distinct):
@@ -206,7 +239,7 @@ def ordered(names: list[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
-def scan(
+def _scan(
     root: pathlib.Path, part: str
 ) -> tuple[list[str], list[str], tuple[str, ...]]:
     """Paths and class of the images below ``root/part``, sorted."""
@@ -216,7 +249,7 @@ def scan(
             f"{base}: no such folder; expected are {part}/CLASS/*.jpg, or a "
             "CSV of labels (--config.data.labels_file)"
         )
-    names = ordered(
+    names = _ordered(
         [
             entry.name
             for entry in os.scandir(base)
@@ -246,7 +279,7 @@ def scan(
     return files, given, names
 
 
-def read_csv(
+def _read_csv(
     file: pathlib.Path, root: pathlib.Path
 ) -> tuple[list[str], list[str], list[str] | None]:
     """The columns path, label and true_label (None where there is none)."""
@@ -289,7 +322,7 @@ def read_csv(
 
 def _decode(
     root: pathlib.Path,
-    files: list[str],
+    files: np.ndarray,
     image_size: int,
     shape: tuple[int, ...] | None,
 ) -> np.ndarray:

@@ -16,11 +16,11 @@ import numpy as np
 
 from jaxnlt.data import nlt_raw, user, web_lists
 from jaxnlt.data.base import Split, labels_array
-from jaxnlt.data.files import UNKNOWN, FileSource
+from jaxnlt.data.files import FileSource
 from jaxnlt.errors import UserError
 
 PLACES = (*nlt_raw.ANIMAL, "binary", "binary_ver")
-NAMES = (*nlt_raw.ANIMALS.split(), "guinea pig")
+NAMES = nlt_raw.ANIMALS
 SIDE = 64
 _TEST = "test_batch.bin"
 _RECORD = np.dtype(
@@ -56,8 +56,8 @@ def read(path: str) -> FileSource:
         listed = nlt_raw.animal(root)
         rows = [row for images in listed.images for row in images]
         return FileSource(
-            web_lists.rows_split(root, rows, NAMES, UNKNOWN),
-            web_lists.rows_split(root, listed.test, NAMES, UNKNOWN),
+            web_lists.rows_split(root, rows, NAMES),
+            web_lists.rows_split(root, listed.test, NAMES),
             NAMES,
             str(root),
         )

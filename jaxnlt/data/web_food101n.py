@@ -8,7 +8,7 @@ Source: papers/h2e.md §14.2.
 import pathlib
 
 from jaxnlt.data import nlt_raw, web_lists
-from jaxnlt.data.files import UNKNOWN, FileSource
+from jaxnlt.data.files import FileSource
 
 
 def read(path: str) -> FileSource:
@@ -39,8 +39,8 @@ def read(path: str) -> FileSource:
             paths = [row.path for row in part]
             web_lists.check_folders(root, paths, pathlib.Path(file))
         return FileSource(
-            web_lists.rows_split(root, rows, names, UNKNOWN),
-            web_lists.rows_split(root, listed.test, names, UNKNOWN),
+            web_lists.rows_split(root, rows, names),
+            web_lists.rows_split(root, listed.test, names),
             names,
             str(root),
         )

@@ -4,11 +4,9 @@ import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from jaxnlt.data import benchmarks, nlt_raw, user
 from jaxnlt.data.base import Split
-from jaxnlt.data.files import file_split
+from jaxnlt.data.files import UNKNOWN, file_split
 from jaxnlt.data.nlt import Row
 from jaxnlt.data.nlt_manifest import read_text
 from jaxnlt.errors import UserError
@@ -157,7 +155,6 @@ def rows_split(
     root: pathlib.Path,
     rows: Sequence[Row],
     names: tuple[str, ...],
-    unknown: int,
 ) -> Split:
     """A split of rows of the raw lists, sorted by path.
 
@@ -165,7 +162,6 @@ def rows_split(
       root: the folder that their paths are relative to.
       rows: the images.
       names: C class names.
-      unknown: the true label of a row of which nothing is known.
 
     Returns:
       The split.
@@ -178,7 +174,7 @@ def rows_split(
         root,
         [row.path for row in rows],
         [row.label for row in rows],
-        [unknown if r.true_label is None else r.true_label for r in rows],
+        [UNKNOWN if r.true_label is None else r.true_label for r in rows],
     )
-    user.check_classes(str(root), np.asarray(split.labels), names)
+    user.check_classes(str(root), split.labels, names)
     return split

@@ -7,7 +7,7 @@ import pathlib
 
 from jaxnlt.data import nlt_manifest, user, web_lists
 from jaxnlt.data.base import Split
-from jaxnlt.data.files import UNKNOWN, FileSource, file_split
+from jaxnlt.data.files import FileSource, file_split
 from jaxnlt.errors import UserError
 
 #: The authors keep ImageNet's images as squares of so many pixels.
@@ -54,12 +54,11 @@ def _split(
 ) -> tuple[Split, tuple[str, ...]]:
     listed = nlt_manifest.read_manifest(file)
     web_lists.check_folders(root, listed.paths, file)
-    true = listed.true_labels
     split = file_split(
         root,
-        list(listed.paths),
-        listed.labels.tolist(),
-        [UNKNOWN] * len(listed.paths) if true is None else true.tolist(),
+        listed.paths,
+        listed.labels,
+        listed.true_labels,
         [SIDE * (source in _SQUARE) for source in listed.sources],
     )
     user.check_classes(str(file), split.labels, listed.class_names)

@@ -103,13 +103,10 @@ def add_web(
             f"web images, there are {len(web)}"
         )
     drawn = web.take(rng.permutation(len(web))[:wanted])
-    images = (train.images, drawn.images)
-    assert all(isinstance(part, ImageFiles) for part in images)
     assert train.true_labels is not None and drawn.true_labels is not None
     ids = np.concatenate([train.ids, drawn.ids])
-    root = train.images.root  # type: ignore[attr-defined]
     return Split(
-        ImageFiles(root, ids),  # type: ignore[arg-type]
+        ImageFiles(train.images.root, ids),
         np.concatenate([train.labels, drawn.labels]),
         np.concatenate([train.true_labels, drawn.true_labels]),
         ids,

@@ -73,7 +73,9 @@ def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
         return FileSource(train, test, names, str(base), more)
 
 
-def class_counts(available: np.ndarray, imb: float | None) -> np.ndarray:
+def class_counts(
+    available: np.ndarray, imb: float | None, imb_type: str = "exp"
+) -> np.ndarray:
     """Sizes of a longer tail than the natural one.
 
     The class that is ``k``-th by size keeps
@@ -84,16 +86,19 @@ def class_counts(available: np.ndarray, imb: float | None) -> np.ndarray:
       available: int [C], images of each class.
       imb: in (0, 1]; None or 1 keeps every image.  The authors' code cuts
         below 0.5 only.
+      imb_type: see ``longtail.class_counts``.
 
     Returns:
       int64 [C].
 
     Raises:
-      UserError: ``imb`` lies outside (0, 1].
+      UserError: ``imb`` lies outside (0, 1] or ``imb_type`` is unknown.
 
     Source: papers/sfa.md §3.4; golden sfa_data.
     """
-    sizes = longtail.class_counts(int(available.max()), len(available), imb)
+    sizes = longtail.class_counts(
+        int(available.max()), len(available), imb, imb_type
+    )
     counts = np.empty(len(available), np.int64)
     counts[np.argsort(-available, kind="stable")] = sizes
     return np.minimum(counts, available)

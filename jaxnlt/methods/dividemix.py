@@ -100,6 +100,8 @@ class Method(base.Method):
 
     own_selector = "dividemix"
     num_nets = 2
+    # What the paper calls its first epoch; the ramp counts from there.
+    first_epoch = 0
 
     def __init__(self, config, data):
         super().__init__(config, data)
@@ -178,7 +180,8 @@ class Method(base.Method):
         terms, total = self.mixed_terms(out, targets, num_x, selection)
         terms["loss_penalty"] = losses.prior_penalty(out["logits"])
         if options.unlabelled_loss:
-            time = semi.ramp_time(batch, selection, self.config.batch_size)
+            now = batch | {"epoch": batch["epoch"] + self.first_epoch}
+            time = semi.ramp_time(now, selection, self.config.batch_size)
             ramp = semi.ramp(time, options.warmup, options.ramp)
             terms["lambda_u"] = options.lambda_u * ramp
             squares = sum(v for k, v in terms.items() if k.endswith("mse"))

@@ -14,11 +14,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import h2e_parts, irm, losses, samplers, semi, streams
+from jaxnlt import (
+    h2e_parts,
+    irm,
+    losses,
+    samplers,
+    semi,
+    sharding,
+    streams,
+)
 from jaxnlt.errors import UserError, one_of
 from jaxnlt.methods import base
 
@@ -285,7 +292,7 @@ class Method(base.Method):
             states = [h2e_parts.with_identifier(state) for state in states]
             if self.options.frozen_bn == "train":
                 method["batch_stats"] = [
-                    jax.device_get(state["batch_stats"]) for state in states
+                    sharding.fetch(state["batch_stats"]) for state in states
                 ]
         elif span.step == "robust":
             moved = [state["batch_stats"] for state in states]

@@ -67,6 +67,7 @@ class Method(dividemix.Method):
     """
 
     own_selector = "rolt_plus"
+    first_epoch = rolt.FIRST_EPOCH
 
     def __init__(self, config, data):
         super().__init__(config, data)
@@ -81,13 +82,12 @@ class Method(dividemix.Method):
             )
 
     def semi_loss(self, net, params, batch, draws, selection, carry):
-        """DivideMix's loss; the ramp starts at a sixteenth, not at 0.
+        """DivideMix's loss, from DRW on with weights of the labelled rows.
 
         Source: papers/dividemix_rolt.md section 6.
         """
         if self.options.drw_start:
             selection = selection | {"row_weights": self.row_weights(batch)}
-        batch = batch | {"epoch": batch["epoch"] + rolt.FIRST_EPOCH}
         return super().semi_loss(net, params, batch, draws, selection, carry)
 
     def row_weights(self, batch):

@@ -150,6 +150,7 @@ class Method(dividemix.Method):
     """DivideMix's training with a balanced head beside the conventional."""
 
     own_selector = "sfa"
+    first_epoch = FIRST_EPOCH
     heads = ("logits", "balanced")
     vote = ("logits", "balanced")
 
@@ -167,14 +168,6 @@ class Method(dividemix.Method):
         )
         terms = {"loss_ce": ce, "loss_balanced_ce": balanced}
         return ce + balanced, carry, terms
-
-    def semi_loss(self, net, params, batch, draws, selection, carry):
-        """DivideMix's loss; the ramp starts at a sixteenth, not at 0.
-
-        Source: papers/sfa.md section 7, step 5.
-        """
-        batch = batch | {"epoch": batch["epoch"] + FIRST_EPOCH}
-        return super().semi_loss(net, params, batch, draws, selection, carry)
 
     def mixed_terms(self, out, targets, num_x, selection):
         """The conventional head's terms, and the balanced head's.

@@ -71,7 +71,7 @@ class Network:
         backbone = self.module.backbone
         if self.pretrained:
             return files.overlay(values, self.pretrained)
-        if isinstance(backbone, (ResNetCifar, VGG)):
+        if hasattr(backbone, "redraw"):
             params = values["params"]
             params["backbone"] = backbone.redraw(params["backbone"], seed)
         return values

@@ -16,24 +16,35 @@ WIDTH = 32  # channels of the first layer as published
 
 
 class C(NamedTuple):
-    """A convolution of a branch, padded to keep the size at stride 1.
+    """A convolution.
 
     Attributes:
       features: channels as published.
       height: of the kernel.
       width: of the kernel.
-      stride: 2 is not padded.
+      stride: 2 is never padded.
+      padded: to keep the size, at stride 1.
     """
 
     features: int
     height: int
     width: int
     stride: int = 1
+    padded: bool = True
 
 
 # Branches of convolutions, side by side; 'max' and 'average' are 3x3 pools of
 # stride 2 and 1.
 Branch = tuple[C | str, ...]
+STEM: Branch = (
+    C(32, 3, 3, 2),
+    C(32, 3, 3, padded=False),
+    C(64, 3, 3),
+    "max",
+    C(80, 1, 1),
+    C(192, 3, 3, padded=False),
+    "max",
+)
 MIXED_5B: tuple[Branch, ...] = (
     (C(96, 1, 1),),
     (C(48, 1, 1), C(64, 5, 5)),
@@ -66,24 +77,39 @@ BLOCK_8: tuple[Branch, ...] = (
 )
 
 
-class Unit(nn.Module):
-    """relu(bn(conv(x))), the convolution without bias."""
+# Of every stage: what leads to it, its blocks and their scale.
+STAGES = (
+    ("mixed_5b", MIXED_5B, "block35", BLOCK_35, 0.17),
+    ("mixed_6a", MIXED_6A, "block17", BLOCK_17, 0.1),
+    ("mixed_7a", MIXED_7A, "block8", BLOCK_8, 0.2),
+)
 
-    features: int
-    size: tuple[int, int]
-    stride: int
-    padding: tuple[int, int]
+
+class Unit(nn.Module):
+    """relu(bn(conv(x))), the convolution without bias.
+
+    Attributes:
+      layer: the convolution as published.
+      width: of the network.
+      dtype: of the layers and activations.
+      param_dtype: of the parameters.
+    """
+
+    layer: C
+    width: int
     dtype: Any
     param_dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H', W', features]."""
+        features, *size, stride, padded = self.layer
+        padded = padded and stride == 1
         x = nn.Conv(
-            self.features,
-            self.size,
-            self.stride,
-            padding=[(side, side) for side in self.padding],
+            scaled(features, self.width),
+            size,
+            stride,
+            padding=[(padded * (n // 2),) * 2 for n in size],
             use_bias=False,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
@@ -107,12 +133,13 @@ class Mixed(nn.Module):
 
     def join(self, x: jax.Array, train: bool) -> jax.Array:
         """Runs the branches within the module that is called."""
+        sizes = (self.width, self.dtype, self.param_dtype)
         joined = []
         for i, branch in enumerate(self.branches):
             y = x
             for j, layer in enumerate(branch):
                 if isinstance(layer, C):
-                    y = self._unit(layer, f"branch{i}_{j}")(y, train)
+                    y = Unit(layer, *sizes, name=f"branch{i}_{j}")(y, train)
                 elif layer == "max":
                     y = nn.max_pool(y, (3, 3), (2, 2))
                 else:
@@ -125,18 +152,6 @@ class Mixed(nn.Module):
                     )
             joined.append(y)
         return jnp.concatenate(joined, -1)
-
-    def _unit(self, c: C, name: str) -> Unit:
-        padded = c.stride == 1
-        return Unit(
-            scaled(c.features, self.width),
-            (c.height, c.width),
-            c.stride,
-            (c.height // 2, c.width // 2) if padded else (0, 0),
-            self.dtype,
-            self.param_dtype,
-            name=name,
-        )
 
 
 class Residual(Mixed):
@@ -206,63 +221,30 @@ class InceptionResNetV2(nn.Module):
                 "config.model.name: inception_resnet_v2 needs images of at "
                 f"least {LEAST} pixels a side, these have {images.shape[1:3]}"
             )
-        x = images
-        for name, features, size, stride, padding in (
-            ("stem1", 32, 3, 2, 0),
-            ("stem2", 32, 3, 1, 0),
-            ("stem3", 64, 3, 1, 1),
-            ("pool", 0, 3, 2, 0),
-            ("stem4", 80, 1, 1, 0),
-            ("stem5", 192, 3, 1, 0),
-            ("pool", 0, 3, 2, 0),
-        ):
-            if name == "pool":
-                x = nn.max_pool(x, (size, size), (stride, stride))
-            else:
-                x = self._unit(name, features, size, stride, padding)(x, train)
-        first, second, third = self.blocks
         sizes = (self.width, self.dtype, self.param_dtype)
-        x = Mixed(MIXED_5B, *sizes, name="mixed_5b")(x, train)
-        x = self._stage("block35", BLOCK_35, first, 0.17)(x, train)
-        x = Mixed(MIXED_6A, *sizes, name="mixed_6a")(x, train)
-        x = self._stage("block17", BLOCK_17, second, 0.1)(x, train)
-        x = Mixed(MIXED_7A, *sizes, name="mixed_7a")(x, train)
-        x = self._stage("block8", BLOCK_8, third, 0.2)(x, train)
-        x = Residual(
-            BLOCK_8, *sizes, last_relu=False, name=f"block8_{third + 1}"
-        )(x, train)
-        x = self._unit("last", 1536, 1, 1, 0)(x, train)
-        return x.astype(self.param_dtype).mean((1, 2))
-
-    def _unit(
-        self, name: str, features: int, size: int, stride: int, padding: int
-    ) -> Unit:
-        return Unit(
-            scaled(features, self.width),
-            (size, size),
-            stride,
-            (padding, padding),
-            self.dtype,
-            self.param_dtype,
-            name=name,
-        )
-
-    def _stage(
-        self, name: str, branches: tuple[Branch, ...], count: int, scale: float
-    ):
-        def run(x: jax.Array, train: bool) -> jax.Array:
+        x, convs = images, 0
+        for layer in STEM:
+            if isinstance(layer, C):
+                convs += 1
+                x = Unit(layer, *sizes, name=f"stem{convs}")(x, train)
+            else:
+                x = nn.max_pool(x, (3, 3), (2, 2))
+        for count, stage in zip(self.blocks, STAGES, strict=True):
+            mixed, lead, name, branches, scale = stage
+            x = Mixed(lead, *sizes, name=mixed)(x, train)
             for i in range(count):
-                x = Residual(
-                    branches,
-                    self.width,
-                    self.dtype,
-                    self.param_dtype,
-                    scale=scale,
-                    name=f"{name}_{i + 1}",
-                )(x, train)
-            return x
-
-        return run
+                block = Residual(
+                    branches, *sizes, scale=scale, name=f"{name}_{i + 1}"
+                )
+                x = block(x, train)
+        x = Residual(
+            BLOCK_8,
+            *sizes,
+            last_relu=False,
+            name=f"block8_{self.blocks[-1] + 1}",
+        )(x, train)
+        x = Unit(C(1536, 1, 1), *sizes, name="last")(x, train)
+        return x.astype(self.param_dtype).mean((1, 2))
 
 
 def scaled(features: int, width: int) -> int:

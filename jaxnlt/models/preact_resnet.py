@@ -12,7 +12,45 @@ from flax import linen as nn
 from .layers import BatchNorm
 
 
-class PreActBlock(nn.Module):
+class Block(nn.Module):
+    """What all residual blocks have: sizes and a convolution without bias.
+
+    Attributes:
+      expansion: channels of the output over ``features``.
+      features: channels within the block.
+      stride: of the block.
+      dtype: of the convolutions and activations.
+      param_dtype: of the kernels.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    features: int
+    stride: int
+    dtype: Any
+    param_dtype: Any
+
+    @property
+    def out(self) -> int:
+        """Channels of the output."""
+        return self.expansion * self.features
+
+    def _conv(
+        self, name: str, features: int, size: int, stride: int = 1
+    ) -> nn.Conv:
+        return nn.Conv(
+            features,
+            (size, size),
+            stride,
+            padding=size // 2,  # 'SAME' pads (0, 1) at stride 2 and even sizes
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
+
+
+class PreActBlock(Block):
     """a = relu(bn1(x)); conv2(relu(bn2(conv1(a)))) + shortcut(a).
 
     The identity shortcut carries ``a``, not ``x`` as in the textbook block;
@@ -22,42 +60,16 @@ class PreActBlock(nn.Module):
     Source: papers/preact_resnet18.md, Peculiarities 1, 4 and 5.
     """
 
-    features: int
-    stride: int
-    dtype: Any
-    param_dtype: Any
-
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
         a = nn.relu(BatchNorm(name="bn1")(x, train))
         shortcut = a
-        if self.stride != 1 or x.shape[-1] != self.features:
-            shortcut = nn.Conv(
-                self.features,
-                (1, 1),
-                self.stride,
-                padding=0,
-                use_bias=False,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                name="shortcut",
-            )(a)
-        y = self._conv3x3("conv1", self.stride)(a)
+        if self.stride != 1 or x.shape[-1] != self.out:
+            shortcut = self._conv("shortcut", self.out, 1, self.stride)(a)
+        y = self._conv("conv1", self.features, 3, self.stride)(a)
         y = nn.relu(BatchNorm(name="bn2")(y, train))
-        return self._conv3x3("conv2", 1)(y) + shortcut
-
-    def _conv3x3(self, name: str, stride: int) -> nn.Conv:
-        return nn.Conv(
-            self.features,
-            (3, 3),
-            stride,
-            padding=1,  # 'SAME' pads (0, 1) at stride 2 and even sizes
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )
+        return self._conv("conv2", self.out, 3)(y) + shortcut
 
 
 class PreActResNet(nn.Module):
@@ -71,9 +83,7 @@ class PreActResNet(nn.Module):
     Source: papers/preact_resnet18.md, Layers.
 
     Attributes:
-      block: the residual block, whose output has ``expansion`` times its
-        channels.
-      expansion: see block.
+      block: the residual block.
       stem: kernel size and stride of the first convolution.
       pooled: whether a 3x3 max-pooling of stride 2 follows the stem.
       width: channels of the stem and of the first stage; 64 as published.
@@ -82,8 +92,7 @@ class PreActResNet(nn.Module):
       param_dtype: of the kernels, and of the pooled features.
     """
 
-    block: ClassVar[type[nn.Module]] = PreActBlock
-    expansion: ClassVar[int] = 1
+    block: ClassVar[type[Block]] = PreActBlock
     stem: ClassVar[tuple[int, int]] = (3, 1)
     pooled: ClassVar[bool] = False
 
@@ -95,7 +104,7 @@ class PreActResNet(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Length F of the pooled feature; 512 as published."""
-        return self.expansion * self.width * 2 ** (len(self.blocks) - 1)
+        return self.block.expansion * self.width * 2 ** (len(self.blocks) - 1)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:

@@ -7,10 +7,10 @@ from flax import linen as nn
 
 from .initialise import normal_by_fan_out
 from .layers import BatchNorm
-from .preact_resnet import PreActResNet
+from .preact_resnet import Block, PreActResNet
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Block):
     """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
 
     Where the shape changes the shortcut is a 1x1 convolution with BN, else the
@@ -19,34 +19,20 @@ class BasicBlock(nn.Module):
     Source: papers/dividemix_rolt.md section 4.
     """
 
-    features: int
-    stride: int
-    dtype: Any
-    param_dtype: Any
-
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
+        """[B, H, W, C] -> [B, ceil(H / s), ceil(W / s), out]."""
         shortcut = x
-        if self.stride != 1 or x.shape[-1] != self.features:
-            shortcut = self._conv("shortcut", 1, self.stride)(x)
+        if self.stride != 1 or x.shape[-1] != self.out:
+            shortcut = self._conv("shortcut", self.out, 1, self.stride)(x)
             shortcut = BatchNorm(name="shortcut_bn")(shortcut, train)
-        y = self._conv("conv1", 3, self.stride)(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
-        y = BatchNorm(name="bn2")(self._conv("conv2", 3, 1)(y), train)
-        return nn.relu(y + shortcut)
+        return nn.relu(self._residual(x, train) + shortcut)
 
-    def _conv(self, name: str, size: int, stride: int) -> nn.Conv:
-        return nn.Conv(
-            self.features,
-            (size, size),
-            stride,
-            padding=size // 2,  # 'SAME' pads (0, 1) at stride 2 and even sizes
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )
+    def _residual(self, x: jax.Array, train: bool) -> jax.Array:
+        y = self._conv("conv1", self.features, 3, self.stride)(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = self._conv("conv2", self.out, 3)(y)
+        return BatchNorm(name="bn2")(y, train)
 
 
 class SmallResNet(PreActResNet):
@@ -58,7 +44,7 @@ class SmallResNet(PreActResNet):
     Source: papers/dasc.md section 3.
     """
 
-    block: ClassVar[type[nn.Module]] = BasicBlock
+    block: ClassVar[type[Block]] = BasicBlock
 
 
 class ResNetCifar(SmallResNet):

@@ -146,7 +146,7 @@ def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
 
 
 def nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    """ImageNet-NLT as the builder leaves it: blue noise of 0.4."""
+    """ImageNet-NLT as the builder leaves it: purple noise of 0.4."""
     fake_nlt.imagenet(raw, train=12, web=4)
     status = build_nlt.main(
         [

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxnlt import data
 from jaxnlt.data import benchmarks, nlt, user, web, web_red, web_webvision
 from jaxnlt.data.files import UNKNOWN, is_streamed, verdicts
 from jaxnlt.errors import UserError
 
-from . import fake_nlt, fake_web
+from . import fake_nlt, fake_web, fakes
 
 
 @pytest.fixture(scope="module")
@@ -334,3 +335,20 @@ def test_unknown_benchmark():
 def test_every_reader_has_a_homepage():
     homes = {name: benchmarks.get(name).homepage for name in web.READERS}
     assert [name for name, home in homes.items() if not home] == ["images"]
+
+
+def test_webvision_s_tail_is_cut_by_size(tmp_path):
+    """A class that comes late but is large keeps more than an early one."""
+    root = fake_web.webvision(tmp_path)
+    file = root / "info" / "train_filelist_google.txt"
+    lines = file.read_text().splitlines()
+    lines += [f"google/q0030/more {i}.jpg 30" for i in range(18)]
+    fake_web.text(file, lines)
+    given = {"path": str(root), "imb": 0.1}
+    config = fakes.config("webvision", **given)
+    config.data.transform = "webvision"
+    counts = data.load(config).given_counts
+    assert counts[30] == 20 and counts.sum() == 20 + 2 * 48 + 2
+    config.data.n_max = 10
+    counts = data.load(config).given_counts
+    assert counts[30] == 10 and (np.delete(counts, 30) <= 2).all()

@@ -168,8 +168,10 @@ def test_exponents_as_released(case, dtype):
     with precision(dtype):
         run = Run(case, dtype)
         assert not run.method.options.train_exponents
-        for i, (value, head) in enumerate(run.train()):  # noqa: B007
-            close(value, case["irm_tro_frozen__losses"][i], 1e-4)
-        assert i + 1 == len(case["irm_tro_frozen__losses"])
+        values, heads = zip(*run.train(), strict=True)
+        expected = case["irm_tro_frozen__losses"]
+        for value, reference in zip(values, expected, strict=True):
+            close(value, reference, 1e-4)
+        head = heads[-1]
         check(case, "irm_tro_frozen__after_last", head)
         np.testing.assert_array_equal(head["exponents"], case["irm__tro_init"])
