@@ -9,6 +9,13 @@ without a remark are those of the release's section 4 there.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
+
+# Fields of DivideMix's kin that DaSC, whose steps are its own, does not read.
+NOT_OURS = (
+    *("unlabelled_loss", "confidence_penalty", "peer"),
+    *("warmup_samples", "pool_samples"),
+)
 
 
 def get_config(arg=None):
@@ -21,10 +28,14 @@ def get_config(arg=None):
     if not small:
         config.optimizer.weight_decay = 1e-4
     fields = lib.semi_fields(small)
-    del fields["unlabelled_loss"], fields["confidence_penalty"]
+    fields |= settings.semi_schedule(config, warmups=(30, 30))
+    for name in NOT_OURS:
+        del fields[name]
+    # Three epochs at least, of which SBCL takes the last two.
+    fields["warmup"] = max(3, fields["warmup"])
     config.dasc = fields | {
         # First epoch of SBCL, within the warm-up.
-        "contrast_start": 5 if small else 10,
+        "contrast_start": fields["warmup"] // 3,
         # DaCC.
         "phi": 1.005,
         "eval_temperature": 0.1,

@@ -2,11 +2,15 @@
 
     python -m jaxnlt.main --config=configs/dividemix.py
     python -m jaxnlt.main --config=configs/dividemix.py:cifar10,imb=1,rate=0.5
+    python -m jaxnlt.main --config=configs/dividemix.py:clothing1m \\
+        --config.data.path=DIR --config.model.pretrained=resnet50.pth
 
-Numbers: papers/dividemix_rolt.md section 1 of the project's notes.
+Numbers: papers/dividemix_rolt.md section 1 of the project's notes; those of
+WebVision are its script for one GPU.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
 
 
 def get_config(arg=None):
@@ -17,11 +21,6 @@ def get_config(arg=None):
     small = config.benchmark == "digits"
     released = arg["as_released"]
     fields = lib.semi_fields(small) | lib.gmm_fields()
-    if not small:
-        config.epochs = 301
-        config.optimizer.drops = (150,)
-        ten_classes = config.benchmark in ("cifar10", "cifar10n")
-        fields["warmup"] = 10 if ten_classes else 30
     if not released:  # the release's default is 25 whatever the noise
         fields["lambda_u"] = lib.published_lambda_u(
             config.data, config.benchmark
@@ -33,6 +32,9 @@ def get_config(arg=None):
     fields["confidence_penalty"] = config.data.noise in (
         *("asym", "asym_block", "flip"),
     )
+    fields |= settings.semi_schedule(config, 301, drops=(150,))
+    if config.benchmark == "clothing1m":  # section 3.1
+        fields["confidence_penalty"] = True
     config.dividemix = fields
     return lib.finish(
         config,

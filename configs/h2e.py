@@ -58,6 +58,9 @@ def get_config(arg=None):
         "mix": arg["mix"],
         "mixup_alpha": 1.0,
         "scores": "",
+        # Class-aware batches in base training; the release can, none of its
+        # configs does.
+        "resample": False,
         # Of base and robust: the release has RandAugment in both.
         "view": "strong",
         # Of the identifier's first environment, which the release leaves

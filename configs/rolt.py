@@ -8,6 +8,7 @@ Numbers: papers/dividemix_rolt.md sections 4 and 6 of the project's notes.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
 
 
 def get_config(arg=None):
@@ -65,12 +66,8 @@ def _plus(config, arg):
     small = config.benchmark == "digits"
     fields = lib.semi_fields(small) | lib.gmm_fields()
     del fields["average_losses"]
-    if not small:
-        config.epochs = 300
-        config.optimizer.drops = (150,)
-        ten_classes = config.benchmark in ("cifar10", "cifar10n")
-        balanced = 10 if ten_classes else 30
-        fields["warmup"] = balanced if config.data.imb == 1 else 50
+    warmups = (10, 30) if config.data.imb == 1 else (50, 50)
+    fields |= settings.semi_schedule(config, 300, (150,), warmups)
     config.rolt_plus = fields | {
         # What the mixtures are fitted on: 'loss' or 'dist'ance.
         "basis": "dist",

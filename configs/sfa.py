@@ -8,6 +8,7 @@ at sym 0.6.  Numbers: papers/sfa.md section 4 of the project's notes.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
 
 
 def get_config(arg=None):
@@ -19,22 +20,25 @@ def get_config(arg=None):
     released = arg["as_released"]
     fields = lib.semi_fields(small)
     del fields["confidence_penalty"]  # SFA never has it
-    if not small:
-        config.epochs = 200
-        config.optimizer.drops = (150,)
+    fields |= settings.semi_schedule(config, 200, (150,), (30, 30))
+    web = config.benchmark == "webvision"
+    if web:
+        config.epochs, config.optimizer.drops = 100, (49,)  # from 1: 50
+        fields["peer"] = "epoch_start"  # its script trains both at once
     config.sfa = fields | {
         # Confidence above which a sample makes centroids, and its growth an
         # epoch; 0 takes 1 / C.
-        "base_confidence": 0.0,
+        "base_confidence": 0.02 if web else 0.0,
         "phi": 1.005,
         # Weight of the past in the moments; undecided until logged outputs
-        # of a CIFAR run are replayed (WebVision: 0.9).
-        "beta": 0.99,
+        # of a CIFAR run are replayed.
+        "beta": 0.9 if web else 0.99,
         # The release throws the moments away after every epoch (6.1).
         "persist_moments": not released,
         # 'over_300' draws only where more samples are confident: head classes
-        # alone, while the aim is the uncertainty of the tail (6.2).
-        "sampled_classes": "over_300" if released else "all",
+        # alone, while the aim is the uncertainty of the tail (6.2).  The
+        # release's WebVision script draws everywhere.
+        "sampled_classes": "over_300" if released and not web else "all",
         # Draws of all centroids a selection, their scores summed: 5 in the
         # first release, 1 in the last (6.2).
         "draws": 1,

@@ -7,6 +7,9 @@ Numbers: papers/smr.md section 2 of the project's notes.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
+
+PERIODS = {"animal10n": 15.0, "clothing1m": 10.0, "webvision": 15.0}
 
 
 def get_config(arg=None):
@@ -18,26 +21,42 @@ def get_config(arg=None):
     released = arg["as_released"]
     fields = lib.semi_fields(small) | lib.gmm_fields()
     del fields["confidence_penalty"]  # SMR never has it
-    if not small:
-        config.epochs = 301
+    web, period = settings.is_web(config), 4.0 if small else 30.0
+    if not small and not web:
         config.batch_size, config.warmup_batch_size = 128, 256
-        config.optimizer.drops = (150,)
-        ten_classes = config.benchmark in ("cifar10", "cifar10n")
-        fields["warmup"] = 10 if ten_classes else 30
     if not released:  # the release's default is 25 whatever the noise
         fields["lambda_u"] = lib.published_lambda_u(
             config.data, config.benchmark
         )
     if config.data.rate == 0.9:
         fields["average_losses"] = 5
+    fields |= settings.semi_schedule(config, 301, drops=(150,))
+    clothing = config.benchmark == "clothing1m"
+    webvision = config.benchmark == "webvision"
+    if webvision:
+        config.epochs, config.optimizer.drops = 121, (40, 80)
+        config.data.transform = "webvision_smr"
+    elif config.benchmark == "animal10n":
+        # The release's second stage never comes: its condition is empty (B1).
+        fields["animal10n_lr"] = "released" if released else "three_stage"
+    if web:  # of the others a tenth of the epochs, ours
+        period = PERIODS.get(config.benchmark, config.epochs / 10)
     config.smr = fields | {
         # Every so many epochs the last one is a recalibration.  The paper's
         # 30 of 301 epochs scale along; rounded, to 2 at least, where used.
-        "period": 4.0 if small else 30.0,
+        "period": period,
+        # Whether the first epoch after the warm-up never is one; the scripts
+        # of Clothing1M and WebVision have no such rule (section 11).
+        "spare_first_epoch": not (clothing or webvision),
         # Every published schedule ends with a semi-supervised epoch (29, 59
         # ... 299 of 0..300); another number of epochs must not end with one
         # on wrong labels.  The released rule has no such guard.
         "spare_last_epoch": not released,
+        # On the images of the 'warmup', drawn and augmented as there.  The
+        # release's Clothing1M script takes what its last selection left over,
+        # a 'pool': half as many, unaugmented, in a fixed order and the same
+        # for both networks.
+        "recalibrate_on": "pool" if released and clothing else "warmup",
     }
     config = lib.finish(
         config,
@@ -45,7 +64,4 @@ def get_config(arg=None):
         boundaries=("smr.warmup",),
         durations=("smr.ramp", "smr.period"),
     )
-    if arg["smoke"]:  # warm-up, division, recalibration, division
-        with config.unlocked():
-            config.epochs, config.smr.period = 4, 3.0
-    return config
+    return settings.with_recurring(config, arg, "smr.period")

@@ -9,6 +9,7 @@ notes.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
 
 
 def get_config(arg=None):
@@ -19,9 +20,7 @@ def get_config(arg=None):
     small = config.benchmark == "digits"
     released = arg["as_released"]
     fields = lib.semi_fields(small)
-    if not small:
-        ten_classes = config.benchmark in ("cifar10", "cifar10n")
-        fields["warmup"] = 10 if ten_classes else 30
+    fields |= settings.semi_schedule(config)
     config.tabasco = fields | {
         # Code: where a class's centroid may be another's, the far cluster is
         # clean; paper, as the repository's issue 3 reads it: the near one.

@@ -7,6 +7,7 @@ Numbers: papers/unicon.md section 1 of the project's notes.
 """
 
 from jaxnlt import config as lib
+from jaxnlt import settings
 
 
 def get_config(arg=None):
@@ -18,16 +19,37 @@ def get_config(arg=None):
     released = arg["as_released"]
     fields = lib.semi_fields(small)
     del fields["p_threshold"]  # the share decides, not a probability
-    if not small:
-        config.epochs = 351
-        ten_classes = config.benchmark in ("cifar10", "cifar10n")
-        fields["warmup"] = 10 if ten_classes else 30
-        if released:  # the batches whose statistics train-mode scoring takes
-            config.eval_batch_size = 100
+    web = settings.is_web(config)
+    if released and not small and not web:
+        # The batches whose statistics train-mode scoring takes.
+        config.eval_batch_size = 100
     fields["lambda_u"] = 30.0
     fields["confidence_penalty"] = config.data.noise in (
         *("asym", "asym_block", "flip"),
     )
+    fields |= settings.semi_schedule(config, 351)
+    pace = "exact" if released else "rounded"
+    schedule = {
+        # Half a cosine from learning_rate down to this; epochs after it rise.
+        # 0 epochs leave the rate to optimizer.drops.
+        "min_learning_rate": 2e-4,
+        "cosine_epochs": 40.0 if small else 0.0 if web else 280.0,
+        # Every so many epochs the last one is plain training on all labels,
+        # at a rate of its own; 0 is never.
+        "restart_every": 0.0,
+        "restart_rate": 1e-3,
+    }
+    if config.benchmark == "clothing1m":
+        # Without its two epochs a selection, each from the best validation.
+        config.epochs, config.warmup_batch_size = 201, 128
+        config.optimizer.learning_rate, config.optimizer.drops = 0.005, ()
+        schedule |= {"min_learning_rate": 1e-5, "cosine_epochs": 100.0}
+        fields["warmup"] = 0
+    elif config.benchmark == "webvision":
+        config.epochs, config.optimizer.drops = 121, (60,)
+        config.batch_size, config.warmup_batch_size = 24, 96
+        config.optimizer.weight_decay = 1e-4
+        fields["warmup"], schedule["restart_every"] = 2, 25.0
     config.unicon = fields | {
         # The paper's disagreement reaches 1; the release takes natural
         # logarithms, whose mean can never exceed the limit of 0.7.
@@ -39,19 +61,24 @@ def get_config(arg=None):
         # 'train' scores for the second network with the first one's batch
         # statistics, in the data's order; the release forgets to leave that
         # mode.
-        "scoring_mode": "train" if released else "eval",
-        # int(B / 2 share) as released, or a multiple of 8 in [B/2, 2 B].
-        "unlabelled_batch": "exact" if released else "rounded",
+        # The scripts for large images do not.
+        "scoring_mode": "train" if released and not web else "eval",
+        # int(B / 2 share) as released, or a multiple of 8 in [B/2, 2 B]; or
+        # B, the 'same', as the scripts for large images have it.
+        "unlabelled_batch": "same" if web else pace,
         "contrast_weight": 0.025,
         "contrast_temperature": 0.05,
         "projection_dim": 64 if small else 128,
-        # Half a cosine from learning_rate down to this; epochs after it rise.
-        "min_learning_rate": 2e-4,
-        "cosine_epochs": 40.0 if small else 280.0,
+        **schedule,
     }
-    return lib.finish(
+    config = lib.finish(
         config,
         arg,
         boundaries=("unicon.warmup",),
-        durations=("unicon.ramp", "unicon.cosine_epochs"),
+        durations=(
+            *("unicon.ramp", "unicon.cosine_epochs", "unicon.restart_every"),
+        ),
     )
+    if config.unicon.restart_every:
+        return settings.with_recurring(config, arg, "unicon.restart_every")
+    return config

@@ -7,6 +7,7 @@ can compare the second with Pillow.
 Source: papers/dasc.md §2 (CIFAR); DESIGN.md §9 (digits).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnlt import image_ops, policies, randaugment
+from jaxnlt import enhance, image_ops, policies, randaugment
 
 # digits_strong: half-widths of the uniform draws
 ROTATION = 15.0  # degrees
@@ -161,7 +162,7 @@ def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
 
 
 class DigitDraws(NamedTuple):
-    """What happens to each digit; every field float32 [B] but the square."""
+    """What happens to each digit; every field float [B] but the square."""
 
     angle: jax.Array  # degrees
     scale: jax.Array  # of the digit, 1 = as it was
@@ -183,7 +184,8 @@ def sample_digits(
     at once leave too little of an 8x8 digit: an 8 becomes a 3.
     """
     key_values, key_coins = jax.random.split(key)
-    uniform = _uniform(key_values, 9, batch)
+    # As exact as the rest: with x64, devices of any number agree to 1e-10.
+    uniform = _uniform(key_values, 9, batch).astype(float)
     coins = _uniform(key_coins, 7, batch) < APPLIED
     # Both shifts share a coin.
     shared = coins[jnp.array([0, 1, 2, 3, 3, 4, 5])]
@@ -205,7 +207,7 @@ def sample_digits(
 
 
 def affine_matrix(draws: DigitDraws) -> jax.Array:
-    """float32 [B, 2, 2]: (row, column) offsets from the middle, out to in.
+    """float [B, 2, 2]: (row, column) offsets from the middle, out to in.
 
     matrix = rotation(angle) @ [[1, 0], [shear, 1]] / scale; its determinant
     is 1 / scale^2 > 0, so a digit is never mirrored.
@@ -228,7 +230,7 @@ def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
       draws: one entry per image.
 
     Returns:
-      float32 [B, H, W, C], 0..255.
+      float32 [B, H, W, C], 0..255; float64 where x64 is on.
 
     Source: DESIGN.md §9.
     """
@@ -237,10 +239,8 @@ def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
     columns = jnp.arange(width, dtype=jnp.int32)[None, None, :]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     matrix = affine_matrix(draws)[:, :, :, None, None]
-    out_y = rows.astype(jnp.float32) - middle_y - draws.shift_y[:, None, None]
-    out_x = (
-        columns.astype(jnp.float32) - middle_x - draws.shift_x[:, None, None]
-    )
+    out_y = rows.astype(float) - middle_y - draws.shift_y[:, None, None]
+    out_x = columns.astype(float) - middle_x - draws.shift_x[:, None, None]
     y = matrix[:, 0, 0] * out_y + matrix[:, 0, 1] * out_x + middle_y
     x = matrix[:, 1, 0] * out_y + matrix[:, 1, 1] * out_x + middle_x
     out = _bilinear(images, y, x)
@@ -255,18 +255,18 @@ def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
     cut = (jnp.abs(rows - draws.cut_y[:, None, None]) <= reach) & (
         jnp.abs(columns - draws.cut_x[:, None, None]) <= reach
     )
-    return jnp.where(cut[..., None], jnp.float32(0), out)
+    return jnp.where(cut[..., None], 0, out)
 
 
 def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """float32 images at the points (y, x) [B, H, W]; black outside."""
+    """Images at the points (y, x) [B, H, W]; black outside."""
     floor_y, floor_x = jnp.floor(y), jnp.floor(x)
     part_y, part_x = (y - floor_y)[..., None], (x - floor_x)[..., None]
     top, left = floor_y.astype(jnp.int32), floor_x.astype(jnp.int32)
 
     def row(i: jax.Array) -> jax.Array:
-        a = image_ops.take(images, i, left, 0).astype(jnp.float32)
-        b = image_ops.take(images, i, left + 1, 0).astype(jnp.float32)
+        a = image_ops.take(images, i, left, 0).astype(float)
+        b = image_ops.take(images, i, left + 1, 0).astype(float)
         return a + part_x * (b - a)
 
     upper = row(top)
@@ -288,7 +288,7 @@ def shift(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def digits_strong(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Affine, contrast, brightness, cutout; float32, never mirrored."""
+    """Affine, contrast, brightness, cutout; a float, never mirrored."""
     return apply_digits(images, sample_digits(key, *images.shape[:3]))
 
 
@@ -338,18 +338,23 @@ def flip_rotate(key: jax.Array, images: jax.Array) -> jax.Array:
     return rotate(flip(flip_key, images), (2 * uniform - 1) * ROTATION)
 
 
+def _both(
+    first: "Augmentation",
+    second: "Augmentation",
+    key: jax.Array,
+    images: jax.Array,
+) -> jax.Array:
+    first_key, second_key = jax.random.split(key)
+    return second(second_key, first(first_key, images))
+
+
 def _then(first: "Augmentation", second: "Augmentation") -> "Augmentation":
     """One augmentation after another, each with a key of its own."""
-
-    def both(key: jax.Array, images: jax.Array) -> jax.Array:
-        first_key, second_key = jax.random.split(key)
-        return second(second_key, first(first_key, images))
-
-    return both
+    return functools.partial(_both, first, second)
 
 
-def _policy(key: jax.Array, images: jax.Array) -> jax.Array:
-    """AutoAugment's policy for CIFAR, without a crop."""
+def policy(key: jax.Array, images: jax.Array) -> jax.Array:
+    """One of the 25 sub-policies an image (strong, after a weak one)."""
     return apply_policy(images, sample_policy(key, images.shape[0]))
 
 
@@ -357,19 +362,36 @@ def _policy(key: jax.Array, images: jax.Array) -> jax.Array:
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+# Mirroring moves pixels, the jitter changes each by itself and by the mean of
+# all: between crop and mirror image or after both, it gives the same.
+_crop_jitter_flip = _then(crop_flip, enhance.jitter)
+_jitter_flip = _then(flip, enhance.jitter)
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": none,
     "shift": shift,
     "digits_strong": digits_strong,
     "crop_flip": crop_flip,
-    "autoaugment": _then(crop_flip, _policy),
+    "autoaugment": _then(crop_flip, policy),
     "randaugment": _then(crop_flip, randaugment.standard),
     "randaugment_pypi": _then(crop_flip, randaugment.pypi),
+    "crop_jitter_flip": _crop_jitter_flip,
+    "crop_jitter_flip_autoaugment": _then(_crop_jitter_flip, policy),
     # Without a crop: the host has cut images that are streamed.
     "flip": flip,
     "flip_rotate": flip_rotate,
-    "flip_autoaugment": _then(flip, _policy),
+    "flip_autoaugment": _then(flip, policy),
     "flip_randaugment": _then(flip, randaugment.standard),
     "flip_randaugment_pypi": _then(flip, randaugment.pypi),
     "flip_rotate_randaugment_pypi": _then(flip_rotate, randaugment.pypi),
+    "jitter_flip": _jitter_flip,
+    "jitter_flip_autoaugment": _then(_jitter_flip, policy),
 }
+
+
+def crops(name: str) -> bool:
+    """Whether an augmentation of the table begins with a padded crop."""
+    function = AUGMENTATIONS[name]
+    while isinstance(function, functools.partial):
+        function = function.args[0]
+    return function is crop_flip

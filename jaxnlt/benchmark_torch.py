@@ -132,7 +132,8 @@ class _Crops:
     def __getitem__(self, position: int) -> np.ndarray:
         numbers = np.random.default_rng(position).random(decode.UNIFORMS)
         pixels = self.images.files.open(int(self.rows.flat[position]))
-        return decode.views(pixels, self.images.transform, [numbers])[0]
+        (view,) = decode.views(pixels, self.images.transform, [numbers])
+        return view.copy()  # a tensor wants memory that it may write to
 
 
 def reading(images: decode.CutImages, rows: np.ndarray, workers: int) -> float:

@@ -25,10 +25,13 @@ def centred_unit(features: Array, centre: Array | None = None) -> Array:
 
     Source: SimpleShot (Wang et al. 2019), section 2; papers/sfa.md section 6.
     """
-    features = np.asarray(features, np.float64)
+    features = np.asarray(features)
     if centre is None:
-        centre = features.mean(0)
-    return selection.normalise(features - centre)
+        centre = features.mean(0, dtype=np.float64)
+    rows = np.empty(features.shape, np.float64)
+    for part in selection.blocks(len(rows)):
+        rows[part] = selection.normalise(features[part] - centre)
+    return rows
 
 
 def class_means(
@@ -48,10 +51,12 @@ def class_means(
 
     Source: papers/sfa.md section 6, step 3.
     """
-    counts = np.bincount(np.asarray(labels)[mask], minlength=num_classes)
+    counted = np.flatnonzero(mask)
+    members = selection.class_rows(np.asarray(labels)[counted], num_classes)
+    counts = np.array([len(own) for own in members])
     means = np.zeros((num_classes, rows.shape[1]))
     for c in np.flatnonzero(counts):
-        means[c] = rows[mask & (labels == c)].mean(0, dtype=np.float64)
+        means[c] = rows[counted[members[c]]].mean(0, dtype=np.float64)
     return means, counts
 
 
@@ -142,8 +147,11 @@ def nearest_scores(rows: Array, centroids: Array) -> Array:
 
     Source: papers/sfa.md section 6, step 7.
     """
-    squares = (rows**2).sum(-1)[:, None] + (centroids**2).sum(-1)
-    return 2 * rows @ centroids.T - squares
+    scores, lengths = rows @ centroids.T, (centroids**2).sum(-1)
+    for part in selection.blocks(len(rows)):
+        squares = (rows[part] ** 2).sum(-1)[:, None] + lengths
+        scores[part] = 2 * scores[part] - squares
+    return scores
 
 
 def class_distances(
@@ -167,8 +175,7 @@ def class_distances(
     """
     distances = np.zeros(len(labels))
     equal = np.zeros(num_classes, bool)
-    for c in range(num_classes):
-        members = np.flatnonzero(labels == c)
+    for c, members in enumerate(selection.class_rows(labels, num_classes)):
         if len(members) < 2:
             continue
         values = -scores[members, c]

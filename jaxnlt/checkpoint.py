@@ -306,7 +306,8 @@ class Checkpoints:
           memory: dicts, lists and tuples of numpy arrays (empty ones too) and
             of plain str, int, float, bool, None.
           meta: JSON-able facts (epoch, phase, config ...).
-          accuracy: test accuracy, fraction in [0, 1]; None if there is none.
+          accuracy: of the set that chooses the best, a fraction in [0, 1]; None
+            if there is none.
           last_of_phase: whether to keep this epoch for good.
         """
         kept: sealed.Arrays = {}

@@ -165,8 +165,10 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
                 "rate": given("rate"),
                 "noise_file": "",
                 "labels_file": "",
-                # `folder`: resize every image to this square; 0 wants equal
-                # sizes.  Images that stay on disk are cut to it; 0 is the
+                # `tfds`: the set, as mnist, mnist:3.0.1 or NAME/CONFIG.
+                "name": "",
+                # `folder`, `tfds`: resize every image to this square; 0 wants
+                # equal sizes.  Images that stay on disk are cut to it; 0 is the
                 # paper's size.
                 "image_size": 0,
                 # How images that stay on disk are cut: a name in
@@ -175,6 +177,9 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
                 "transform": table.transform,
                 "on_bad_image": "stop",
                 "workers": 0,
+                # Each device holds its part of the images in memory in place
+                # of a copy: for sets that do not fit, at some cost a step.
+                "divided": False,
             },
             "model": {
                 "name": table.model,
@@ -250,6 +255,13 @@ def semi_fields(small: bool) -> dict[str, Any]:
         "unlabelled_loss": True,
         # Mean sum p log p in warm-up, against asymmetric noise.
         "confidence_penalty": False,
+        # Images of a class-balanced subset that every network draws anew each
+        # epoch, to warm up on and to select from; 0 takes all.
+        "warmup_samples": 0,
+        "pool_samples": 0,
+        # 'epoch_start' shows a network its peer as it was before the epoch,
+        # as where both are trained at once; 'updated' as it is.
+        "peer": "updated",
     }
 
 

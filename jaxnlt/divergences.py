@@ -181,9 +181,9 @@ def tabasco_scores(
     classes = probs.shape[1]
     average, weighted = np.zeros((2, classes, classes))
     mask, wjsd = np.zeros(len(rows), bool), np.zeros(len(rows))
-    present = np.unique(labels)
+    present, of_class = np.unique(labels), selection.class_rows(labels, classes)
     for c in present:
-        members = np.flatnonzero(labels == c)
+        members = of_class[c]
         sure = confident_members(probs[members], batch)
         average[c], weighted[c] = sure.average, sure.weighted
         mask[members] = sure.mask
@@ -192,7 +192,9 @@ def tabasco_scores(
     similarity = np.zeros((classes, classes))
     among = np.ix_(present, present)
     similarity[among] = selection.softmax(means[present] @ means[present].T)
-    acd = (rows * means[labels]).sum(-1)
+    acd = np.empty(len(rows))
+    for part in selection.blocks(len(rows)):
+        acd[part] = (rows[part] * means[labels[part]]).sum(-1)
     return Scores(average, weighted, counts, means, similarity, wjsd, acd)
 
 
@@ -243,9 +245,11 @@ def confusable(similarity: Array, confident: Array, label: int) -> bool:
 def _halve(values: Array, random: np.random.RandomState, settings: dict):
     """A mixture of two, its smaller-mean component and that one's posterior."""
     column = values[:, None]
-    mixture = GaussianMixture(2, random_state=random, **settings).fit(column)
-    small = int(mixture.means_.argmin())
-    return mixture, small, mixture.predict_proba(column)[:, small]
+    mixture = GaussianMixture(2, random_state=random, **settings)
+    with selection.one_thread():
+        mixture.fit(column)
+        small = int(mixture.means_.argmin())
+        return mixture, small, mixture.predict_proba(column)[:, small]
 
 
 def divide_class(

@@ -3,17 +3,19 @@
 import csv
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import models, semi
+from jaxnlt import models, samplers, semi
 from jaxnlt.errors import UserError
 
 STEPS = ("base", "identify", "robust")
+# Rows of a class that follow one another where base is resampled.
+GROUP = 8
 
 
 class Span(NamedTuple):
@@ -192,3 +194,30 @@ def with_identifier(state: dict) -> dict:
         "exponents": jnp.ones_like(params["identifier"]["exponents"]),
     }
     return at_rest(state) | {"params": params | {"identifier": head}}
+
+
+def class_aware(labels: np.ndarray, batch_size: int) -> Callable:
+    """Stream of base training where it is resampled: C max n_c rows an epoch.
+
+    Args:
+      labels: int[N] classes of all samples.
+      batch_size: rows a step.
+
+    Returns:
+      A function of the selection and a numpy Generator, as `Phase.streams`.
+
+    Source: papers/h2e.md sections 2 and 10.
+    """
+
+    def rows_of(selection, rng):
+        rows = selection.labelled
+        counts = np.bincount(labels[rows])
+        total = int(counts.max()) * np.count_nonzero(counts)
+        steps = int(-(-total // batch_size))
+        return {
+            "x": samplers.class_aware(
+                *(rows, labels, GROUP, steps, batch_size, rng)
+            )
+        }
+
+    return rows_of

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnlt import enhance
+
 # An operation and its value: the factor of a blend, bits, a threshold,
 # degrees, pixels, a shear; see `jaxnlt.policies.resolve`.
 Choice = tuple[str, float]
@@ -219,17 +221,11 @@ def _blend(
         [value if name in BLEND_OPS else 1.0 for name, value in choices],
         np.float32,
     )
-    # A compiler may fuse d + factor * difference into one rounding, which
-    # moves some levels by one.  Of a factor cut into two halves of 12 bits
-    # both products are exact, so that fusing them changes nothing.
-    coarse = (factors.view(np.uint32) & np.uint32(0xFFFFF000)).view(np.float32)
-    high = jnp.asarray(coarse)[which][:, None, None, None]
-    low = jnp.asarray(factors - coarse)[which][:, None, None, None]
     pixels = images.astype(jnp.int32)
-    grey = _grey(pixels)
+    grey = enhance.grey(pixels)
     degenerates = {
         "color": lambda: grey,
-        "contrast": lambda: _mean(grey),
+        "contrast": lambda: enhance.mean_level(grey),
         "sharpness": lambda: _smooth(pixels),
     }
     names = {name for name, _ in choices}
@@ -238,26 +234,7 @@ def _blend(
         if op in names:
             chosen = _chosen(choices, which, op)[:, None, None, None]
             degenerate = jnp.where(chosen, make(), degenerate)
-    difference = (pixels - degenerate).astype(jnp.float32)
-    product = high * difference + low * difference
-    out = degenerate.astype(jnp.float32) + product
-    return jnp.clip(out, 0.0, 255.0).astype(jnp.uint8)
-
-
-def _grey(pixels: jax.Array) -> jax.Array:
-    """(19595 r + 38470 g + 7471 b + 2^15) >> 16, int32 [B, H, W, 1]."""
-    if pixels.shape[-1] == 1:
-        return pixels
-    weights = jnp.array([19595, 38470, 7471], jnp.int32)
-    total = (pixels * weights).sum(-1, keepdims=True, dtype=jnp.int32)
-    return (total + 0x8000) >> 16
-
-
-def _mean(grey: jax.Array) -> jax.Array:
-    """The mean level rounded half up, int32 [B, 1, 1, 1]."""
-    count = grey.shape[1] * grey.shape[2]
-    total = grey.sum((1, 2, 3), keepdims=True, dtype=jnp.int32)
-    return (2 * total + count) // (2 * count)
+    return enhance.blend(pixels, degenerate, jnp.asarray(factors)[which])
 
 
 def _smooth(pixels: jax.Array) -> jax.Array:

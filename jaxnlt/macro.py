@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of a prediction, every class counting the same."""
+"""Precision, recall and F1, every class counting the same; top-k accuracy."""
 
 import numpy as np
 
@@ -45,3 +45,24 @@ def macro_scores(matrix: np.ndarray) -> dict[str, float]:
         "macro_f1": 2 * right / np.maximum(there + predicted, 1),
     }
     return {name: float(share[met].mean()) for name, share in shares.items()}
+
+
+def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of images whose label is among the ``k`` highest scores.
+
+    Of equal scores the smaller class goes first, as in an argmax, so that
+    classes told apart by nothing never make more than ``k`` hits; NaN goes
+    last.
+
+    Args:
+      scores: float [N, C], the vote's result.
+      labels: int [N] true labels.
+      k: how many classes are looked at; all of them where C is smaller.
+
+    Returns:
+      A fraction in [0, 1].
+
+    Source: papers/smr.md section 12, papers/sfa.md section 8.
+    """
+    order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
+    return float((order == np.asarray(labels)[:, None]).any(1).mean())

@@ -40,7 +40,8 @@ results, in the workdir
   summary.json     the final figures; metrics.jsonl has those of every epoch
   checkpoints/     networks; python -m jaxnlt.predict labels new images
 
-Stopped?  The same command goes on from the last whole epoch.
+Stopped?  The same command goes on from the last whole epoch.  Exit status: 0
+done, 2 your mistake, 75 stopped by SIGTERM.  Several hosts: see launch/.
 """
 INTERRUPTED = "interrupted; the same command goes on from the last whole epoch"
 
@@ -84,12 +85,17 @@ def _command(argv: list[str]) -> None:
         return
     cli.set_environment(config.deterministic)
     # Only now: it loads JAX, for which a mistyped command need not wait.
-    from jaxnlt import metrics, train
+    from jaxnlt import metrics, multihost, stopping, train
 
+    multihost.join()
     cli.check_devices()
+    multihost.check()
+    watch = stopping.Watch()
     recorded = f"python -m jaxnlt.main {shlex.join(argv[1:])}"
-    summary = train.run(config, workdir, recorded)
-    print(f"\n{metrics.summary_table(summary)}")
+    with watch.guarding():
+        summary = train.run(config, workdir, recorded, watch)
+        if multihost.is_lead():
+            print(f"\n{metrics.summary_table(summary)}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,7 +105,8 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and arguments.
 
     Returns:
-      The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
+      The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.  A
+      run that is stopped by SIGTERM ends with 75.
     """
     return cli.guarded(_command, argv, INTERRUPTED)
 

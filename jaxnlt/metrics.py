@@ -1,11 +1,11 @@
 """Figures of a run: accuracies, quality of the selection, files of results."""
 
-import csv
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -123,7 +123,9 @@ def selection_metrics(
       clean_probability: float [N].
       selected: bool [N], trusted samples.
       given: int [N] given labels.
-      true: int [N] true labels.
+      true: int [N] true labels; ``nlt.WRONG`` is no given label, and images
+        of which nothing is known (``files.UNKNOWN``) are for the caller to
+        leave out.
 
     Returns:
       ``selection_auc``, ``clean_precision``, ``clean_recall``,
@@ -164,8 +166,15 @@ def _plain(obj: Any) -> Any:
 
 
 @contextmanager
-def _atomic(path: pathlib.Path) -> Iterator[TextIO]:
-    """A file that appears at ``path`` only when it is complete."""
+def atomic(path: pathlib.Path) -> Iterator[TextIO]:
+    """A file that appears at ``path`` only when it is complete.
+
+    Args:
+      path: the file.
+
+    Yields:
+      The file to write to, UTF-8 with line ends as they are written.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8", newline="") as file:
         yield file
@@ -182,7 +191,7 @@ def write_json(path: str | pathlib.Path, obj: Any) -> None:
       obj: dicts, lists, numbers, numpy arrays and scalars, strings, None;
         non-finite numbers become null.
     """
-    with _atomic(pathlib.Path(path)) as file:
+    with atomic(pathlib.Path(path)) as file:
         json.dump(_plain(obj), file, indent=2, allow_nan=False)
         file.write("\n")
 
@@ -245,7 +254,7 @@ class MetricsLog:
           The records that stay, in order.
         """
         kept = [r for r in read_jsonl(self._path) if r["epoch"] <= epoch]
-        with _atomic(self._path) as file:
+        with atomic(self._path) as file:
             file.writelines(self._line(record) for record in kept)
         return kept
 
@@ -289,49 +298,6 @@ class MetricsLog:
             self._events = None
 
 
-def write_labels_csv(
-    path: str | pathlib.Path,
-    ids: np.ndarray,
-    given: np.ndarray,
-    class_names: Sequence[str],
-    clean_probability: np.ndarray,
-    predicted: np.ndarray,
-    suggested: np.ndarray,
-    true: np.ndarray | None = None,
-) -> None:
-    """Writes the audit of the labels, the least trusted first.
-
-    Args:
-      path: the file, replaced at once or not at all.
-      ids: [N] official indices (int) or relative paths (str).
-      given: int [N] given labels.
-      class_names: C names, written instead of ids.
-      clean_probability: float [N] in [0, 1], written with 6 digits; equal
-        ones keep their order.
-      predicted: int [N] the networks' vote.
-      suggested: int [N] suggested labels.
-      true: int [N] where known, else no such column.
-    """
-    ids = np.asarray(ids)
-    order = np.argsort(clean_probability, kind="stable")
-    names = np.asarray(class_names, dtype=object)
-    columns: dict[str, list[Any]] = {
-        "index" if ids.dtype.kind in "iu" else "path": ids[order].tolist(),
-        "given_label": names[given[order]].tolist(),
-        "clean_probability": [
-            f"{p:.6g}" for p in clean_probability[order].tolist()
-        ],
-        "predicted_label": names[predicted[order]].tolist(),
-        "suggested_label": names[suggested[order]].tolist(),
-    }
-    if true is not None:
-        columns["true_label"] = names[true[order]].tolist()
-    with _atomic(pathlib.Path(path)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-
-
 def _percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
@@ -354,6 +320,7 @@ HEADLINE: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("mean_last10_test_accuracy", "accuracy, mean of last 10", _percent),
     ("best_test_accuracy", "accuracy, best epoch", _percent),
     ("last_test_accuracy", "accuracy, last epoch", _percent),
+    ("test_accuracy_at_best_val", "accuracy, best validation epoch", _percent),
     ("accuracy_many", "many-shot classes (last)", _percent),
     ("accuracy_medium", "medium-shot classes (last)", _percent),
     ("accuracy_few", "few-shot classes (last)", _percent),
@@ -372,6 +339,40 @@ HEADLINE: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 )
 
 
+# Of each set and of top-5: part of the key before its name, words after it.
+FURTHER = (
+    ("mean_last10", "mean of last 10"),
+    ("best", "best epoch"),
+    ("last", "last epoch"),
+)
+
+
+def _rows(summary: dict[str, Any]) -> Iterator[tuple[str, str, Callable]]:
+    """``HEADLINE``, further test sets and top-5 after the test accuracy."""
+    found = [re.fullmatch("last_(.+)_accuracy", key) for key in summary]
+    names = [match[1] for match in found if match and match[1] != "test"]
+    for row in HEADLINE:
+        yield row
+        for name in names if row[0] == "last_test_accuracy" else ():
+            for part, words in FURTHER:
+                title = f"{accuracy_title(name)}, {words}"
+                yield f"{part}_{name}_accuracy", title, _percent
+
+
+def accuracy_title(name: str) -> str:
+    """``NAME_accuracy`` in words.
+
+    Args:
+      name: 'test' or a further test set, perhaps with '_top5' after it.
+
+    Returns:
+      Such as 'top-5 accuracy on imagenet'.
+    """
+    place = name.removesuffix("_top5")
+    words = "accuracy" if place == name else "top-5 accuracy"
+    return words if place == "test" else f"{words} on {place}"
+
+
 def headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and formatted value of what a summary holds, in a fixed order.
 
@@ -380,7 +381,7 @@ def headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """
     return [
         (name, form(summary[key]))
-        for key, name, form in HEADLINE
+        for key, name, form in _rows(summary)
         if summary.get(key) is not None
     ]
 

@@ -1,13 +1,20 @@
 """What a finished run leaves: labels.csv, report.html, summary.json."""
 
+import csv
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxnlt import config as config_lib
 from jaxnlt import data, metrics, report, selection
-from jaxnlt.data import disk
+from jaxnlt.data import files, nlt
+from jaxnlt.data.base import VALIDATION
+
+#: The true label in labels.csv of an image whose given label is wrong and
+#: whose class is not known.
+WRONG = "wrong"
 
 
 def clean_probability(
@@ -31,6 +38,98 @@ def clean_probability(
         return history.mean(0, dtype=np.float64)
     probs = selection.softmax(scores)
     return probs[np.arange(len(given)), given]
+
+
+def write_labels_csv(
+    path: str | pathlib.Path,
+    ids: np.ndarray,
+    given: np.ndarray,
+    class_names: Sequence[str],
+    clean_probability: np.ndarray,
+    predicted: np.ndarray,
+    suggested: np.ndarray,
+    true: np.ndarray | None = None,
+) -> None:
+    """Writes the audit of the labels, the least trusted first.
+
+    Args:
+      path: the file, replaced at once or not at all.
+      ids: [N] official indices (int) or relative paths (str).
+      given: int [N] given labels.
+      class_names: C names, written instead of ids.
+      clean_probability: float [N] in [0, 1], written with 6 digits; equal
+        ones keep their order.
+      predicted: int [N] the networks' vote.
+      suggested: int [N] suggested labels.
+      true: int [N] where known, else no such column; ``nlt.WRONG`` is written
+        as ``wrong``, ``files.UNKNOWN`` as nothing.
+    """
+    ids = np.asarray(ids)
+    order = np.argsort(clean_probability, kind="stable")
+    names = np.asarray(class_names, dtype=object)
+    columns: dict[str, list[Any]] = {
+        "index" if ids.dtype.kind in "iu" else "path": ids[order].tolist(),
+        "given_label": names[given[order]].tolist(),
+        "clean_probability": [
+            f"{p:.6g}" for p in clean_probability[order].tolist()
+        ],
+        "predicted_label": names[predicted[order]].tolist(),
+        "suggested_label": names[suggested[order]].tolist(),
+    }
+    if true is not None:
+        # Negative ones name the last class until they are replaced.
+        words = names[np.maximum(true[order], -1)]
+        words[true[order] == nlt.WRONG] = WRONG
+        words[true[order] == files.UNKNOWN] = ""
+        columns["true_label"] = words.tolist()
+    with metrics.atomic(pathlib.Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def further(
+    records: Sequence[dict[str, Any]], dataset: data.Dataset
+) -> dict[str, Any]:
+    """What the summary says of further test sets and of top-5.
+
+    On a validation set the test accuracy of the epoch that is the best there
+    is told too.  Clothing1M's papers test each network in its own best epoch;
+    ours is one epoch for all, that of the vote, whose checkpoint is kept.
+
+    Args:
+      records: the evaluated ones of metrics.jsonl.
+      dataset: names them.
+
+    Returns:
+      ``best_NAME_accuracy``, ``last_NAME_accuracy``,
+      ``mean_last10_NAME_accuracy`` of every NAME but 'test', such as
+      'imagenet', 'test_top5', 'imagenet_top5'; of a validation set
+      ``test_accuracy_at_best_val`` and ``best_val_epoch``, the first of
+      equals.  Empty where there is only a test set.
+
+    Source: papers/smr.md section 12.
+    """
+    suffixes = ("", "_top5") if dataset.top5 else ("",)
+    names = [f"{name}{s}" for name in dataset.tests for s in suffixes]
+    summary: dict[str, Any] = {}
+    for name in names:
+        key = f"{name}_accuracy"
+        values = [r[key] for r in records if key in r]
+        if name != "test" and values:
+            summary |= {
+                f"best_{key}": max(values),
+                f"last_{key}": values[-1],
+                f"mean_last10_{key}": float(np.mean(values[-10:])),
+            }
+    key = f"{VALIDATION}_accuracy"
+    if judged := [r for r in records if key in r]:
+        best = max(judged, key=lambda record: record[key])
+        summary |= {
+            f"test_accuracy_at_best_{VALIDATION}": best["test_accuracy"],
+            f"best_{VALIDATION}_epoch": best["epoch"],
+        }
+    return summary
 
 
 def write(
@@ -60,12 +159,12 @@ def write(
       The summary.
     """
     train = dataset.train
-    # A class for every image, or no column of them.
-    true = train.true_labels if disk.classes_known(train.true_labels) else None
+    judged, _ = files.verdicts(train)
+    true = train.true_labels if judged.any() else None
     clean = clean_probability(history, scores, train.labels)
     predicted = scores.argmax(-1)
     suggested = np.where(clean > 0.5, train.labels, suggested_scores.argmax(-1))
-    metrics.write_labels_csv(
+    write_labels_csv(
         directory / "labels.csv",
         train.ids,
         train.labels,
@@ -96,6 +195,7 @@ def write(
         "best_epoch": evaluated[best]["epoch"],
         "last_test_accuracy": accuracy[-1],
         "mean_last10_test_accuracy": float(np.mean(accuracy[-10:])),
+        **further(evaluated, dataset),
         **{name: last.get(name) for name in kept},
         **{
             f"mean_last10_{name}": float(np.mean(values))
@@ -123,6 +223,7 @@ def write(
         suggested=suggested if len(history) else None,
         ids=train.ids,
         test_kind=dataset.test_kind,
+        more_tests=tuple(dataset.more_tests),
     )
     metrics.write_json(directory / "summary.json", summary)
     return summary

@@ -39,10 +39,16 @@ class Progress:
         options = config[config.method].to_dict()
         facts = dataset.facts
         rate = facts.get("noise_rate_realised")
+        self._further = [
+            *(["test_top5"] if dataset.top5 else []),
+            *dataset.more_tests,
+        ]
+        sizes = [(self._kind, len(dataset.test))]
+        sizes += [(name, len(s)) for name, s in dataset.more_tests.items()]
         lines = [
             f"{config.method} on {config.benchmark}: {len(dataset.train)} "
             f"training images, {dataset.num_classes} classes, "
-            f"{len(dataset.test)} {self._kind} images",
+            + ", ".join(f"{size} {name} images" for name, size in sizes),
             f"given labels a class: {dataset.given_counts.tolist()}"
             if dataset.num_classes <= 20
             else "given labels a class: "
@@ -92,6 +98,10 @@ class Progress:
                 f"{self._kind} {100 * accuracy:5.1f} %",
                 f"best {100 * self._best:5.1f} %",
             ]
+        for name in self._further:
+            if (value := record.get(f"{name}_accuracy")) is not None:
+                title = "top-5" if name == "test_top5" else name
+                parts.append(f"{title} {100 * value:5.1f} %")
         if record.get("clean_precision") is not None:
             parts.append(f"clean prec {100 * record['clean_precision']:5.1f} %")
         if record.get("clean_recall") is not None:

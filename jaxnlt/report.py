@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 
 from jaxnlt import metrics, report_figures
+from jaxnlt.data import disk, nlt
+from jaxnlt.data.base import VALIDATION
+from jaxnlt.data.files import UNKNOWN
+from jaxnlt.report_style import STYLE
 
 TEST_KINDS = {
     "test": "Accuracies are on the test set.",
@@ -28,65 +32,15 @@ TILES = (
     ("accuracy_medium", "medium-shot classes"),
     ("accuracy_few", "few-shot classes"),
 )
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: #1f2933; line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans",
-  "Liberation Sans", Arial, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 40px 28px 80px; }
-h1 { font-size: 30px; letter-spacing: -.02em; margin: 0 0 4px; }
-h2 { font-size: 19px; letter-spacing: -.01em; margin: 44px 0 2px; }
-p { margin: 0 0 12px; }
-.caption { color: #52606d; font-size: 14.5px; max-width: 110ch; }
-.tiles { display: grid; gap: 12px; margin: 22px 0 26px;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.tile { border: 1px solid #e4e7eb; border-radius: 8px; padding: 12px 15px; }
-.tile:first-child { background: #1f2933; color: #fff; border-color: #1f2933; }
-.tile b { display: block; font-size: 25px; line-height: 1.25;
-  white-space: nowrap; font-weight: 650; letter-spacing: -.02em; }
-.tile span { font-size: 13px; opacity: .8; }
-.facts { columns: 2; column-gap: 44px; margin: 0; font-size: 14.5px; }
-.facts div { display: flex; justify-content: space-between; gap: 20px;
-  break-inside: avoid;
-  border-bottom: 1px solid #edf0f3; padding: 5px 0; }
-.facts dt { color: #52606d; }
-.facts dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f5f7fa; border-radius: 8px; padding: 11px 15px; margin: 0;
-  font: 13px/1.5 ui-monospace, Menlo, Consolas, "Liberation Mono", monospace;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-pre.command { margin-top: 18px; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; display: block; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 32px; }
-.small { max-width: 420px; margin: 0 auto; }
-.narrow { max-width: 640px; margin: 0 auto; }
-.wide { max-width: 820px; margin: 0 auto; }
-.suspects { display: grid; grid-template-columns: 132px 1fr; gap: 10px 18px;
-  align-items: start; margin-top: 14px; }
-.suspects h3 { margin: 0; font-size: 15px; overflow-wrap: anywhere; }
-.suspects h3 small { display: block; font-weight: 400; color: #616e7c; }
-.row { display: flex; flex-wrap: wrap; gap: 12px; padding-bottom: 14px;
-  border-bottom: 1px solid #edf0f3; }
-.row figure { width: 94px; }
-.row img { width: 94px; height: 94px; object-fit: contain;
-  image-rendering: pixelated; background: #f5f7fa; border-radius: 4px; }
-.row figcaption { font-size: 12.5px; line-height: 1.35; margin-top: 4px;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-.row small { color: #616e7c; font-size: 12px; display: block; }
-.row .wrong { color: #b45309; } .row .right { color: #15803d; }
-table { border-collapse: collapse; font-size: 14.5px; margin: 10px auto; }
-td, th { padding: 4px 16px 4px 0; border-bottom: 1px solid #edf0f3;
-  text-align: left; } td:last-child { text-align: right; }
-details { margin-top: 44px; } summary { cursor: pointer; margin-bottom: 8px; }
-@media (max-width: 760px) { .facts { columns: 1; }
-  .pair, .suspects { grid-template-columns: 1fr; } }
-"""
 
 
 def _name(text: str) -> str:
     """A class name that may break after its underscores."""
     return html.escape(text).replace("_", "_<wbr>")
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _section(title: str, caption: str, body: str) -> str:
@@ -133,15 +87,23 @@ def _headline(summary: dict[str, Any], test_kind: str) -> str:
     )
 
 
-def _curves(records: Sequence[dict[str, Any]]) -> list[str]:
+def _curves(
+    records: Sequence[dict[str, Any]], more_tests: Sequence[str]
+) -> list[str]:
     parts = []
     if any(r.get("test_accuracy") is not None for r in records):
+        caption = (
+            "Test accuracy; every second phase is shaded. The best is a "
+            "maximum over the test set: compare means of the last ten."
+        )
+        if more_tests:
+            caption += f" Dashed: the same networks on {_and(more_tests)}."
+        if VALIDATION in more_tests:
+            caption += " The checkpoint kept as best is that of validation."
+        svg = report_figures.accuracy(records, more_tests)
         parts.append(
             _section(
-                "Accuracy per epoch",
-                "Test accuracy; every second phase is shaded. The best is a "
-                "maximum over the test set: compare means of the last ten.",
-                _picture(report_figures.accuracy(records), "accuracy curve"),
+                "Accuracy per epoch", caption, _picture(svg, "accuracy curve")
             )
         )
     keys = [
@@ -197,6 +159,8 @@ def _distributions(
         )
     per_class = records[-1].get("accuracy_per_class") if records else None
     if per_class is not None:
+        if not disk.classes_known(true):
+            true = None
         svg = report_figures.class_bars(per_class, given, true, class_names)
         parts.append(
             _section(
@@ -227,10 +191,16 @@ def _changes(
         f"({_percent(changed)})."
     )
     if true is not None:
-        caption += (
-            f" Right labels: {_percent(given == true)} of the given, "
-            f"{_percent(suggested == true)} of the suggested ones."
-        )
+        judged = true != UNKNOWN
+        right = _percent((given == true)[judged])
+        if not judged.all():
+            caption += f" Of the {judged.sum():,} that were verified,"
+            caption += f" {right} are right."
+        elif disk.classes_known(true):
+            caption += f" Right labels: {right} of the given, "
+            caption += f"{_percent(suggested == true)} of the suggested ones."
+        else:
+            caption += f" Right labels: {right} of the given."
     svg = report_figures.label_matrix(given, suggested, class_names)
     n = len(class_names)
     kind = "small" if n <= 4 else "narrow" if n <= 12 else "wide"
@@ -294,12 +264,12 @@ def _suspects(
         cells = []
         for i in members[order[:SHOWN]]:
             truth = ""
-            if true is not None:
-                kind, text = (
-                    ("right", "label is right")
-                    if true[i] == given[i]
-                    else ("wrong", f"truly {class_names[true[i]]}")
-                )
+            if true is not None and true[i] != UNKNOWN:
+                kind, text = "wrong", "label is wrong"
+                if true[i] == given[i]:
+                    kind, text = "right", "label is right"
+                elif true[i] != nlt.WRONG:
+                    text = f"truly {class_names[true[i]]}"
                 truth = f'<small class="{kind}">{_name(text)}</small>'
             cells.append(
                 f'<figure title="{html.escape(str(ids[i]))}"><img alt="" '
@@ -335,6 +305,7 @@ def write_report(
     clean_probability: np.ndarray | None = None,
     suggested: np.ndarray | None = None,
     test_kind: str = "test",
+    more_tests: Sequence[str] = (),
 ) -> None:
     """Writes one self-contained HTML file (no network, no scripts).
 
@@ -350,13 +321,15 @@ def write_report(
         read.
       ids: [N] index or path of every training sample.
       given: int [N] given labels.
-      true: int [N] true labels where known.
+      true: int [N] true labels where known, ``nlt.WRONG`` and
+        ``files.UNKNOWN`` among them.
       clean_probability: float [N] in [0, 1]; None for a method that selects
         nothing.
       suggested: int [N] suggested labels; None likewise.
       test_kind: 'test', 'dev' or 'held_out', as in Dataset.
+      more_tests: names of further test sets.
     """
-    parts = [_headline(summary, test_kind), *_curves(records)]
+    parts = [_headline(summary, test_kind), *_curves(records, more_tests)]
     parts.append(
         _distributions(records, class_names, given, true, clean_probability)
     )

@@ -1,11 +1,14 @@
 """The figures of the report, each a self-contained SVG text."""
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxnlt.data.files import UNKNOWN
 
 INK, SOFT, RULE = "#1f2933", "#616e7c", "#d9dee4"
 BLUE, ORANGE, GREEN, PURPLE = "#2563eb", "#e8710a", "#15803d", "#7c3aed"
@@ -81,7 +84,12 @@ def _legend(ax, **where: Any) -> None:
     ax.legend(frameon=False, fontsize=9, labelcolor=INK, **where)
 
 
-def _lines(ax, records: Records, keys: Sequence[tuple[str, str, str]]) -> None:
+def _lines(
+    ax,
+    records: Records,
+    keys: Sequence[tuple[str, str, str]],
+    linestyle: Any = "-",
+) -> None:
     epochs = _series(records, "epoch")
     for key, name, color in keys:
         values = _series(records, key)
@@ -93,20 +101,29 @@ def _lines(ax, records: Records, keys: Sequence[tuple[str, str, str]]) -> None:
                 color=color,
                 label=name,
                 linewidth=1.4,
+                linestyle=linestyle,
                 marker=marker,
                 markersize=4,
             )
 
 
-def accuracy(records: Records) -> str:
-    """Test accuracy per epoch, percent; best and last marked."""
+def accuracy(records: Records, more_tests: Sequence[str] = ()) -> str:
+    """Test accuracy per epoch, percent; best and last marked.
+
+    Args:
+      records: the objects of metrics.jsonl.
+      more_tests: names of further test sets, a dashed line each.
+
+    Returns:
+      The figure.
+    """
     from matplotlib.patheffects import withStroke
 
     figure, axes = _figure(10, 3.7)
     ax = axes[0, 0]
     percent = [
         {
-            key: 100 * value if key.startswith("accuracy_") else value
+            key: 100 * value if "accuracy" in key else value
             for key, value in record.items()
             if key in ("epoch", "phase") or isinstance(value, int | float)
         }
@@ -124,6 +141,9 @@ def accuracy(records: Records) -> str:
     epochs, all_ = _series(records, "epoch"), _series(records, "test_accuracy")
     values = 100 * all_
     ax.plot(epochs, values, color=INK, linewidth=2.2, label="all classes")
+    shades = itertools.cycle([PURPLE, "#0e7490", "#be185d", SOFT])
+    keys = [(f"{name}_accuracy", name, next(shades)) for name in more_tests]
+    _lines(ax, percent, keys, linestyle=(0, (4, 2)))
     # A white halo keeps the text readable where it crosses a curve.
     halo = [withStroke(linewidth=3, foreground="white")]
     best, last = int(np.nanargmax(values)), np.isfinite(values).nonzero()[0][-1]
@@ -148,9 +168,10 @@ def accuracy(records: Records) -> str:
     _phases(ax, records, names=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("test accuracy, %")
-    top = np.nanmax([line.get_ydata().max() for line in ax.lines])
+    # Epochs that are not evaluated are gaps.
+    top = np.nanmax(np.concatenate([line.get_ydata() for line in ax.lines]))
     ax.set_ylim(None, max(top + 4, values[best] + 6))
-    _legend(ax, loc="lower right", ncols=4)
+    _legend(ax, loc="lower right", ncols=4 + len(more_tests))
     return _svg(figure)
 
 
@@ -206,10 +227,13 @@ def clean_histogram(
         parts = [("all labels", np.full(len(given), True), BLUE)]
     else:
         right = given == true
+        wrong = ~right & (true != UNKNOWN)
         parts = [
             (f"truly clean ({right.sum():,})", right, BLUE),
-            (f"truly noisy ({(~right).sum():,})", ~right, ORANGE),
+            (f"truly noisy ({wrong.sum():,})", wrong, ORANGE),
         ]
+        if (unknown := true == UNKNOWN).any():
+            parts.append((f"not verified ({unknown.sum():,})", unknown, SOFT))
     for name, of, color in parts:
         values = clean_probability[of]
         ax.hist(values, bins, color=color, alpha=0.35, label=name)

@@ -4,12 +4,43 @@ All functions are pure: arrays in, arrays out.  N samples, C classes, D feature
 dimensions.
 """
 
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import threadpoolctl
 from sklearn.mixture import GaussianMixture
 
 Array = np.ndarray
+
+# Rows of which a copy in float64 is made at a time: it then takes no memory to
+# speak of, and stays in the processor's cache.
+_ROWS = 1 << 12
+# Rows that a sum over samples takes at a time; where there are more, the order
+# of additions is that of the blocks.
+_SUMMED = 1 << 16
+
+
+def blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
+    """Consecutive slices of at most so many rows that cover `size` rows."""
+    return (slice(i, i + rows) for i in range(0, size, rows))
+
+
+def class_rows(labels: Array, num_classes: int) -> list[Array]:
+    """The rows of every class, in ascending order, found in one pass.
+
+    Args:
+      labels: int[N] in 0..C-1.
+      num_classes: C.
+
+    Returns:
+      C arrays int64[n].
+    """
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.split(order, np.cumsum(counts)[:-1])
 
 
 def min_max(values: Array) -> Array:
@@ -30,16 +61,52 @@ def min_max(values: Array) -> Array:
 
 def softmax(logits: Array) -> Array:
     """Softmax along the last axis, in float64."""
-    logits = np.asarray(logits, np.float64)
-    exp = np.exp(logits - logits.max(-1, keepdims=True))
-    return exp / exp.sum(-1, keepdims=True)
+    logits = np.asarray(logits)
+    probs = np.empty(logits.shape, np.float64)
+    flat = probs.reshape(-1, logits.shape[-1])
+    rows = logits.reshape(flat.shape)
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        some -= some.max(-1, keepdims=True)
+        np.exp(some, out=some)
+        np.divide(some, some.sum(-1, keepdims=True), out=flat[part])
+    return probs
 
 
 def normalise(rows: Array) -> Array:
     """Divides each row by its Euclidean norm; a zero row stays zero."""
-    rows = np.asarray(rows, np.float64)
-    norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / np.maximum(norm, 1e-12)
+    rows = np.asarray(rows)
+    unit = np.empty(rows.shape, np.float64)
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        norm = np.linalg.norm(some, axis=-1, keepdims=True)
+        np.divide(some, np.maximum(norm, 1e-12), out=unit[part])
+    return unit
+
+
+def lengths(rows: Array) -> Array:
+    """Euclidean norm of each row, float64[N, 1]."""
+    norms = np.empty((len(rows), 1))
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        norms[part] = np.linalg.norm(some, axis=-1, keepdims=True)
+    return norms
+
+
+@functools.cache
+def _pools() -> threadpoolctl.ThreadpoolController:
+    """The thread pools of the loaded libraries, looked for once."""
+    return threadpoolctl.ThreadpoolController()
+
+
+def one_thread():
+    """A context in which NumPy and scikit-learn compute with one thread.
+
+    For sums over samples with a small result, mixtures among them: threads
+    that share such a sum wait for each other far longer than they compute, and
+    in scikit-learn more than two of them add in an order of chance.
+    """
+    return _pools().limit(limits=1)
 
 
 def gmm_probability(values: Array, seed: int = 0, **settings) -> Array:
@@ -57,16 +124,22 @@ def gmm_probability(values: Array, seed: int = 0, **settings) -> Array:
     values = np.asarray(values, np.float64).reshape(-1, 1)
     if len(values) < 2 or np.ptp(values) == 0:
         return np.ones(len(values))
-    mixture = GaussianMixture(2, random_state=seed, **settings).fit(values)
-    return mixture.predict_proba(values)[:, mixture.means_.argmin()]
+    mixture = GaussianMixture(2, random_state=seed, **settings)
+    with one_thread():
+        mixture.fit(values)
+        return mixture.predict_proba(values)[:, mixture.means_.argmin()]
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Cross-entropy with integer labels, float64[N], in nats."""
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(-1))
-    return log_sum - shifted[np.arange(len(labels)), labels]
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    losses = np.empty(len(labels))
+    for part in blocks(len(labels)):
+        shifted = logits[part].astype(np.float64)
+        shifted -= shifted.max(-1, keepdims=True)
+        own = shifted[np.arange(len(shifted)), labels[part]]
+        losses[part] = np.log(np.exp(shifted, out=shifted).sum(-1)) - own
+    return losses
 
 
 def per_class_gmm(values: Array, labels: Array, num_classes: int, seed=0):
@@ -84,8 +157,7 @@ def per_class_gmm(values: Array, labels: Array, num_classes: int, seed=0):
     Source: DaSC section 3.2; sfa.md section 6.
     """
     probability = np.ones(len(values))
-    for c in range(num_classes):
-        members = np.flatnonzero(labels == c)
+    for members in class_rows(labels, num_classes):
         probability[members] = gmm_probability(values[members], seed)
     return probability
 
@@ -143,14 +215,23 @@ def dacc_scores(
 
     Source: DaSC section 3.2; papers/dasc.md 6.1, steps 2-5.
     """
-    features = normalise(features)
-    confidence = np.minimum(softmax(logits).max(-1), softmax(balanced).max(-1))
-    mask = confidence > threshold
-    weights = softmax(np.asarray(logits, np.float64) / temperature)
+    size = len(labels)
+    mask, weights = np.empty(size, bool), np.empty(logits.shape)
+    for part in blocks(size):
+        sure = softmax(logits[part]).max(-1), softmax(balanced[part]).max(-1)
+        mask[part] = np.minimum(*sure) > threshold
+        scaled = np.asarray(logits[part], np.float64) / temperature
+        weights[part] = softmax(scaled)
     used = mask if mask.any() else np.ones_like(mask)
-    centroids = normalise(weights[used].T @ features[used])
-    assignment = softmax(features @ centroids.T)
-    own = assignment[np.arange(len(labels)), labels]
+    sums = np.zeros((logits.shape[1], features.shape[1]))
+    with one_thread():
+        for part in blocks(size, _SUMMED):
+            these = used[part]
+            sums += weights[part][these].T @ normalise(features[part][these])
+    centroids, assignment = normalise(sums), np.empty_like(weights)
+    for part in blocks(size, _SUMMED):
+        assignment[part] = softmax(normalise(features[part]) @ centroids.T)
+    own = assignment[np.arange(size), labels]
     return DaccScores(mask, weights, centroids, assignment, min_max(-own))
 
 

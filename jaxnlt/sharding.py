@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxnlt.errors import logger
+from jaxnlt import multihost
+from jaxnlt.errors import UserError, logger
 
 PyTree = Any
 
@@ -26,6 +27,9 @@ def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
 
     Returns:
       A one-axis mesh; a warning says when devices are left out.
+
+    Raises:
+      UserError: devices of several processes do not divide a batch size.
     """
     devices = jax.devices()
     sizes = set(batch_sizes)
@@ -34,6 +38,12 @@ def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
         for n in range(1, len(devices) + 1)
         if all(size % n == 0 for size in sizes)
     )
+    if used < len(devices) and not multihost.alone():
+        raise UserError(
+            f"config.batch_size: {len(devices)} devices of "
+            f"{jax.process_count()} processes must divide the batch sizes "
+            f"{sorted(sizes)}"
+        )
     if used < len(devices):
         logger.warning(
             "%d of %d devices used: more do not divide the batch sizes %s",
@@ -54,10 +64,95 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def put(tree: PyTree, target: NamedSharding) -> PyTree:
+    """Places arrays that every process holds in full.
+
+    Args:
+      tree: pytree of arrays, equal on all processes.
+      target: where their parts belong.
+
+    Returns:
+      Pytree of device arrays.
+    """
+    if target.is_fully_addressable:
+        return jax.device_put(tree, target)
+
+    def place(leaf):
+        if isinstance(leaf, jax.Array) and leaf.sharding == target:
+            return leaf
+        # device_put would compare the whole array between processes.
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            whole.shape, target, lambda part: whole[part]
+        )
+
+    return jax.tree.map(place, tree)
+
+
+def divide(images: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Divides images over the devices, where a copy on each does not fit.
+
+    A program that gathers rows of them looks all up on every device in its
+    part and adds up what they find.
+
+    Args:
+      images: [N, ...], equal on all processes.
+      mesh: devices.
+
+    Returns:
+      [M, ...] with M the next multiple of their number, zeros at the end.
+    """
+    size = -(-len(images) // mesh.devices.size) * mesh.devices.size
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(size)
+        own = images[start:stop]
+        missing = np.zeros((stop - start - len(own), *own.shape[1:]), own.dtype)
+        return np.concatenate([own, missing])
+
+    return jax.make_array_from_callback(
+        (size, *images.shape[1:]), batched(mesh), part
+    )
+
+
+def rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Makes NumPy batches ready for a program that divides them.
+
+    Args:
+      tree: pytree of [B, ...] arrays; of other processes' rows, which need not
+        be equal there, nothing is taken.
+      mesh: devices.
+
+    Returns:
+      The same where one process has all devices, for whom the program's own
+      transfer is the fastest; else global arrays.
+    """
+    target = batched(mesh)
+    if target.is_fully_addressable:
+        return tree
+    return put(tree, target)
+
+
+def own_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """Rows of a divided batch that lie on this process's devices.
+
+    Args:
+      mesh: devices.
+      size: rows of the batch.
+
+    Returns:
+      int, ascending.
+    """
+    parts = batched(mesh).addressable_devices_indices_map((size,)).values()
+    held = {part[0].indices(size) for part in parts if part is not None}
+    return np.concatenate([np.arange(*ends) for ends in sorted(held)])
+
+
 def fetch(tree: PyTree) -> PyTree:
     """Brings values to the host, the only place where it waits for them.
 
-    (`streaming.Throttle` waits too, but takes nothing.)
+    (`streaming.Throttle` waits too, but takes nothing.)  Of arrays that are
+    divided over processes, every process gets all.
 
     Args:
       tree: pytree of device arrays.
@@ -65,7 +160,9 @@ def fetch(tree: PyTree) -> PyTree:
     Returns:
       The same tree of NumPy arrays, copies that no donated buffer can change.
     """
-    return jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(tree))
+    return jax.tree.map(
+        lambda leaf: np.array(leaf), jax.device_get(multihost.whole(tree))
+    )
 
 
 def enable_compilation_cache() -> None:

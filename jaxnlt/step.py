@@ -196,7 +196,7 @@ def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
         )
 
     in_shardings = (
-        *(everywhere, everywhere, everywhere),
+        *(everywhere, everywhere, None),  # images may be divided, or not
         rowwise,
         *(everywhere, everywhere, everywhere),
     )
@@ -223,7 +223,7 @@ class Inference:
     """
 
     def __init__(self, network, heads, config, dataset, mesh: Mesh):
-        devices = mesh.devices.size
+        self._mesh, devices = mesh, mesh.devices.size
         self.batch_size = -(-config.eval_batch_size // devices) * devices
         everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
         dtype = models.DTYPES[config.model.dtype][1]
@@ -240,7 +240,7 @@ class Inference:
 
         self._take = jax.jit(
             lambda images, index: images[index],
-            in_shardings=(everywhere, rowwise),
+            in_shardings=(None, rowwise),
             out_shardings=rowwise,
         )
         self._infer = jax.jit(
@@ -263,7 +263,10 @@ class Inference:
             # The key's numbers seed the crops as well.
             seeds = () if key is None else jax.random.key_data(key).tolist()
             return images.infer(padded, view, seeds)
-        return (self._take(images, index) for index in padded)
+        return (
+            self._take(images, sharding.rows(index, self._mesh))
+            for index in padded
+        )
 
     def __call__(self, state: Mapping, images, rows: np.ndarray) -> list:
         """Eval-mode outputs on the device, a dict a batch, for `collect`.

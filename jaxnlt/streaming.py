@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnlt import data, sharding
+from jaxnlt import data, multihost, sharding
 from jaxnlt.data import decode
 from jaxnlt.data.files import BadImage
 from jaxnlt.errors import UserError, logger
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
       pixels: a view each, uint8 [B, H, W, 3] on the devices, divided over
         them along B.
       source: int [B], the position whose image stands at each; its own but
-        where an image cannot be read.
+        where an image of this process cannot be read.
     """
 
     pixels: tuple[jax.Array, ...]
@@ -74,7 +74,7 @@ class Streamed:
     def __init__(self, images: decode.CutImages, options: Any, mesh: Mesh):
         self._images, self._skip = images, options.on_bad_image == "skip"
         self.workers = options.workers or _cores()
-        self._sharding = sharding.batched(mesh)
+        self._mesh, self._sharding = mesh, sharding.batched(mesh)
         self.bad: set[str] = set()
         self.waited = 0.0
 
@@ -115,17 +115,22 @@ class Streamed:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, pool, want: Want):
-        """Threads fill the host's arrays, an image each."""
+        """Threads fill the host's arrays, an image each.
+
+        Of a batch that is divided over processes, each reads its own rows.
+        """
         size = len(want.rows)
+        own = sharding.own_rows(self._mesh, size)
         arrays = [
-            np.empty((size, *self._images.shape[1:]), np.uint8)
+            np.empty((len(own), *self._images.shape[1:]), np.uint8)
             for _ in want.views
         ]
         # All numbers of a batch at once, whoever will use which of them.
         shape = (size, len(want.views), decode.UNIFORMS)
         uniforms = np.random.default_rng(want.seeds).random(shape)
 
-        def fill(position: int) -> None:
+        def fill(place: int) -> None:
+            position = own[place]
             cuts = decode.views(
                 self._images.files.open(want.rows[position]),
                 self._images.transform,
@@ -137,42 +142,54 @@ class Streamed:
                 ],
             )
             for array, cut in zip(arrays, cuts, strict=True):
-                array[position] = cut
+                array[place] = cut
 
-        return arrays, [pool.submit(fill, i) for i in range(size)]
+        futures = [pool.submit(fill, i) for i in range(len(own))]
+        return size, own, arrays, futures
 
-    def _finish(self, arrays: list[np.ndarray], futures: list) -> Batch:
+    def _finish(
+        self, size: int, own: np.ndarray, arrays: list, futures: list
+    ) -> Batch:
         """Waits for a batch, mends it and hands it to the devices."""
         began = time.perf_counter()
         good: list[int] = []
         bad: list[tuple[int, BadImage]] = []
-        for position, future in enumerate(futures):
+        for place, future in enumerate(futures):
             try:
                 future.result()
-                good.append(position)
+                good.append(place)
             except BadImage as error:
                 if not self._skip:
                     raise
-                bad.append((position, error))
+                bad.append((place, error))
         self.waited += time.perf_counter() - began
-        source = np.arange(len(futures))
-        for position, reason in bad:
+        source = np.arange(len(own))
+        for place, reason in bad:
             if not good:
                 raise UserError(
                     f"{reason}; nor can any other image of its batch be read"
                 )
             if reason.path not in self.bad:
-                logger.warning("%s: %s; skipped", reason.path, reason.reason)
+                logger.warning(
+                    *("%s: %s; skipped", reason.path, reason.reason),
+                    extra=multihost.OWN,
+                )
                 self.bad.add(reason.path)
             # The next one that can be read, round the end.
-            later = [i for i in good if i > position]
-            source[position] = (later or good)[0]
-        places = [position for position, _ in bad]
+            later = [i for i in good if i > place]
+            source[place] = (later or good)[0]
+        places = [place for place, _ in bad]
         for array in arrays:
             array[places] = array[source[places]]
-        return Batch(
-            tuple(jax.device_put(a, self._sharding) for a in arrays), source
+        everywhere = np.arange(size)
+        everywhere[own] = own[source]
+        pixels = (
+            jax.make_array_from_process_local_data(
+                self._sharding, array, (size, *array.shape[1:])
+            )
+            for array in arrays
         )
+        return Batch(tuple(pixels), everywhere)
 
     def infer(
         self, batches: np.ndarray, view: str, seeds: Sequence[int]
@@ -206,7 +223,7 @@ def _cores() -> int:
 
 
 def hold(split: data.Split, config, mesh: Mesh):
-    """Makes images ready for the trainer: on every device, or streamed.
+    """Makes images ready for the trainer: on the devices, or streamed.
 
     Args:
       split: whose images are uint8 [N, H, W, C] or `decode.CutImages`.
@@ -215,11 +232,21 @@ def hold(split: data.Split, config, mesh: Mesh):
 
     Returns:
       A device array or `Streamed`.
+
+    Raises:
+      UserError: images that stay on disk are to be divided over the devices.
     """
     images: Any = split.images
+    divided = config.data.get("divided", False)
     if isinstance(images, decode.CutImages):
+        if divided:
+            raise UserError(
+                "config.data.divided: images that stay on disk are on no device"
+            )
         return Streamed(images, config.data, mesh)
-    return jax.device_put(images, sharding.replicated(mesh))
+    if divided:
+        return sharding.divide(images, mesh)
+    return sharding.put(images, sharding.replicated(mesh))
 
 
 def count_bad(images) -> int | None:
@@ -233,9 +260,9 @@ def count_bad(images) -> int | None:
     """
     if not isinstance(images, Streamed):
         return None
-    found = len(images.bad)
+    found = set().union(*multihost.everyone(images.bad))
     images.bad.clear()
-    return found
+    return len(found)
 
 
 def feed(

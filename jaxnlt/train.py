@@ -4,32 +4,26 @@ import pathlib
 import platform
 import sys
 import time
+import uuid
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from jaxnlt import (
     checkpoint,
     data,
-    macro,
+    journal,
     metrics,
-    outcome,
-    outputs_log,
+    multihost,
+    records,
     sharding,
     step,
-    streaming,
+    stopping,
 )
 from jaxnlt import config as config_lib
-from jaxnlt.data import files, noise
 from jaxnlt.errors import Once, UserError, logger
-from jaxnlt.methods.base import Phase
-from jaxnlt.progress import Progress
 from jaxnlt.trainer import Trainer, vote
-
-# What an unfinished run may not be resumed without.
-CONFIG_FILE = "config.json"
 
 
 def default_workdir(config: ml_collections.ConfigDict) -> str:
@@ -42,6 +36,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: str | None = None,
     command: str = "",
+    watch: stopping.Watch | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -50,9 +45,10 @@ def run(
       workdir: folder for everything that the run leaves; None takes
         `default_workdir(config)`.
       command: the command line, for the report.
+      watch: ends the run in order; None where nobody stops it.
 
     Returns:
-      The summary, as in summary.json.
+      The summary, as in summary.json; {} on all processes but the first.
 
     Raises:
       UserError: bad data, fields or workdir.
@@ -60,20 +56,25 @@ def run(
     once = Once()
     logger.addFilter(once)
     try:
-        return _run(config, workdir or default_workdir(config), command)
+        return _run(
+            *(config, workdir or default_workdir(config), command),
+            watch or stopping.Watch(),
+        )
     finally:
         logger.removeFilter(once)
 
 
-def _run(config, workdir: str, command: str) -> dict[str, Any]:
+def _run(config, workdir: str, command: str, watch) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
     directory = pathlib.Path(workdir).absolute()
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
-    finished = metrics.read_json(directory / "summary.json")
+    finished = multihost.decided(
+        lambda: metrics.read_json(directory / "summary.json")
+    )
     if finished is not None:
-        print(f"{directory}: already complete", file=sys.stderr)
+        _say(f"{directory}: already complete")
         return finished
     sharding.enable_compilation_cache()
     dataset = data.load(config)
@@ -84,18 +85,22 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
     # From here on warnings may be shown: nothing is refused any more.
     logger.info("%s: the run starts", directory, extra={"started": True})
     checkpoints = checkpoint.Checkpoints(directory)
+    watch.finish_save = checkpoints.wait
     restored = checkpoints.restore(states)
     if restored is not None:
         _, states, memory, _ = restored
         start = restored.epoch + 1
-        print(f"resumed after epoch {restored.epoch}", file=sys.stderr)
-    metrics.write_json(directory / CONFIG_FILE, resolved)
-    metrics.write_json(directory / "dataset.json", _describe(dataset))
-    noise.save_noise(directory / "noise.json", dataset.train)
-    log = metrics.MetricsLog(directory)
-    records = log.truncate(start - 1)
-    before = sum(r["seconds"] for r in records)
-    progress = Progress(config, dataset, directory, records)
+        watch.saved(restored.epoch)
+        _say(f"resumed after epoch {restored.epoch}")
+    writer = journal.Silent()
+    if multihost.is_lead():
+        writer = journal.Journal(
+            *(config, dataset, directory, resolved, start, began)
+        )
+
+    def on_step(*progress: int) -> None:
+        watch.pause_if_ending()
+        writer.step(*progress)
 
     method = trainer.method
     states = trainer.put(states)
@@ -109,9 +114,9 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             host["pool"] = sharding.fetch(pooled)
         if epoch == 0 or method.phase(epoch - 1) is not phase:
             states, memory = trainer.enter(epoch, states, memory)
-        outputs_log.keep(directory, method, epoch, host["pool"])
+        writer.outputs(method, epoch, host["pool"])
         states, memory, facts = trainer.train(
-            *(epoch, phase, states, host["pool"], memory, progress.step)
+            *(epoch, phase, states, host["pool"], memory, on_step)
         )
         last = epoch + 1 == config.epochs
         host = sharding.fetch(
@@ -119,6 +124,11 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
                 "terms": facts["terms"],
                 "states": states,
                 "test": trainer.infer_test(states) if phase.evaluated else [],
+                "more": {
+                    name: trainer.infer_test(states, name)
+                    for name in dataset.more_tests
+                    if phase.evaluated
+                },
                 "pool": []
                 if last
                 else trainer.infer_pools(epoch + 1, following, states),
@@ -131,33 +141,31 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
             "seconds": time.time() - epoch_began,
             "images_per_second": facts["images"] / (time.time() - epoch_began),
             "learning_rate": method.learning_rate(epoch),
-            **_mean_terms(host["terms"], facts["steps"], epoch),
-            **_test_record(trainer, host["test"], memory),
-            **_selection_record(trainer, phase, facts["selections"]),
-            **_reading_record(trainer, facts["bad_images"]),
+            **records.mean_terms(host["terms"], facts["steps"], epoch),
+            **records.test_record(trainer, host["test"], memory),
+            **records.more_record(trainer, host["more"], memory),
+            **records.selection_record(trainer, phase, facts["selections"]),
+            **records.reading_record(trainer, facts["bad_images"]),
         }
-        log.write(record)
-        records.append(record)
-        progress.epoch(record)
-        checkpoints.save(
-            epoch,
-            host["states"],
-            memory,
-            {"epoch": epoch, "phase": phase.name, "config": resolved},
-            accuracy=record.get("test_accuracy"),
-            last_of_phase=phase
-            not in map(method.phase, range(epoch + 1, config.epochs)),
-        )
+        writer.epoch(record)
+        with watch.saving(epoch):
+            checkpoints.save(
+                epoch,
+                host["states"],
+                memory,
+                {"epoch": epoch, "phase": phase.name, "config": resolved},
+                accuracy=record.get(f"{dataset.choosing}_accuracy"),
+                last_of_phase=phase
+                not in map(method.phase, range(epoch + 1, config.epochs)),
+            )
     if not host["train"]:  # the run had trained but not yet reported
         host = sharding.fetch(
             {"states": states, "train": trainer.infer_train(states)}
         )
     checkpoints.close()
-    log.close()
     size, heads = len(dataset.train), method.num_nets * len(method.vote)
     scores, suggested = vote(method, host["train"], size, memory)
     facts = {
-        "seconds": before + time.time() - began,
         "device": describe_device(trainer.mesh.devices.size),
         "weights_sha256": checkpoint.weights_sha256(host["states"]),
         "command": command,
@@ -166,32 +174,43 @@ def _run(config, workdir: str, command: str) -> dict[str, Any]:
         "forward_passes": method.num_nets,
         "workdir": str(directory),
     }
-    return outcome.write(
-        *(directory, config, dataset, records, memory["history"]),
-        *(scores / heads, suggested, facts),
-    )
+    return writer.finish(memory["history"], scores / heads, suggested, facts)
+
+
+def _say(text: str) -> None:
+    if multihost.is_lead():
+        print(text, file=sys.stderr)
 
 
 def _check_workdir(directory: pathlib.Path, resolved: dict) -> None:
-    """Refuses a workdir that cannot be written or that another config made."""
+    """Refuses a workdir that is no folder or that another config made."""
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory}: is not a folder")
-    stored = metrics.read_json(directory / CONFIG_FILE)
+    stored = metrics.read_json(directory / journal.CONFIG_FILE)
     if stored is not None and stored != resolved:
         change = config_lib.difference(stored, resolved)
         raise UserError(f"{directory}: holds a run of another config: {change}")
 
 
 def _make_workdir(directory: pathlib.Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
+    """Makes a workdir that can be written and that every process sees."""
+    probe = directory / f".writable-{multihost.decided(uuid.uuid4)}"
+    problem = ""
+    if multihost.is_lead():
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        except OSError as error:
+            problem = f"{directory}: cannot be written ({error.strerror})"
+    multihost.agree(problem)
+    if not probe.exists():
+        problem = (
+            f"{directory}: {multihost.host_name()} does not see it; all "
+            "processes must share the file system of the workdir"
+        )
+    multihost.agree(problem)
+    if multihost.is_lead():
         probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written ({error.strerror})"
-        ) from None
 
 
 def _initial(config, trainer: Trainer) -> tuple[list, dict, int]:
@@ -224,96 +243,6 @@ def _initial(config, trainer: Trainer) -> tuple[list, dict, int]:
             f"{source.memory['history'].shape[1]} images, not on {size}"
         )
     return source.states, source.memory, phases.index(config.start_phase)
-
-
-def _mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
-    """Mean of every loss term over steps and networks; stops on non-finite."""
-    names = sorted({name for terms in sums for name in terms})
-    means = {
-        name: float(
-            np.mean([s[name] / n for s, n in zip(sums, steps, strict=True)])
-        )
-        for name in names
-    }
-    broken = [name for name, value in means.items() if not np.isfinite(value)]
-    if broken:
-        terms = ", ".join(sorted(broken, key=lambda name: name == "loss"))
-        raise UserError(
-            f"epoch {epoch}: the training loss is not finite (term {terms}); "
-            "try a smaller config.optimizer.learning_rate"
-        )
-    return means
-
-
-def _test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
-    if not outputs:
-        return {}
-    dataset = trainer.dataset
-    scores, _ = vote(trainer.method, outputs, len(dataset.test), memory)
-    counts, labels = dataset.true_counts, dataset.test.labels
-    matrix = macro.confusion(scores.argmax(1), labels, dataset.num_classes)
-    return macro.macro_scores(matrix) | metrics.test_metrics(
-        scores,
-        labels,
-        dataset.given_counts if counts is None else counts,
-        trainer.config.groups,
-    )
-
-
-def _reading_record(trainer: Trainer, bad: int | None) -> dict[str, int]:
-    """Files that training and the test met and could not read."""
-    if bad is None:
-        return {}
-    bad_tests = streaming.count_bad(trainer.test_images)
-    return {"bad_images": bad + (bad_tests or 0)}
-
-
-def _selection_record(
-    trainer: Trainer, phase: Phase, selections: list
-) -> dict[str, Any]:
-    """Sizes of the split and, where truth is known, how right it is."""
-    train = trainer.dataset.train
-    if phase.selector is None:
-        return {}
-    clean = [s.clean_probability for s in selections]
-    record: dict[str, Any] = {
-        "labelled": np.mean([len(s.labelled) for s in selections]),
-        "unlabelled": np.mean([len(s.unlabelled) for s in selections]),
-        # Networks all of whose samples fell on one side.
-        "collapsed_splits": sum(not len(s.unlabelled) for s in selections),
-        "classes_without_selected": int(
-            max(np.sum(np.asarray(s.counts) == 0) for s in selections)
-        ),
-    }
-    if train.true_labels is None or any(c is None for c in clean):
-        return record
-    rows, (judged, _) = [], files.verdicts(train)
-    for selection in selections:
-        chosen = np.zeros(len(train), bool)
-        chosen[selection.labelled] = True
-        given = selection.clean_probability, chosen, train.labels
-        rows.append(
-            metrics.selection_metrics(
-                *(values[judged] for values in (*given, train.true_labels))
-            )
-        )
-    for name in rows[0]:
-        values = [value for row in rows if (value := row[name]) is not None]
-        record[name] = float(np.mean(values)) if values else None
-    return record
-
-
-def _describe(dataset: data.Dataset) -> dict[str, Any]:
-    """What prediction needs to know of the training set, and what it was."""
-    return {
-        "class_names": dataset.class_names,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "image_shape": dataset.train.images.shape[1:],
-        "given_counts": dataset.given_counts,
-        "test_kind": dataset.test_kind,
-        "facts": dataset.facts,
-    }
 
 
 def describe_device(used: int) -> str:

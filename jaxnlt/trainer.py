@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnlt import augment, data, models, sharding, step, streaming
+from jaxnlt import augment, data, models, multihost, sharding, step, streaming
+from jaxnlt.data import disk
 from jaxnlt.errors import logger, one_of
 from jaxnlt.methods import base
 
@@ -36,6 +37,12 @@ class Trainer:
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
             one_of(f"config.augment.{view}", name, augment.AUGMENTATIONS)
+            if disk.crops(config) and augment.crops(name):
+                logger.warning(
+                    "config.augment.%s: %s crops again what the host has "
+                    "cropped; the names without a crop do not",
+                    *(view, name),
+                )
         self.info = base.DataInfo(
             dataset.train.labels, dataset.num_classes, dataset.train.ids
         )
@@ -51,7 +58,10 @@ class Trainer:
             [config.batch_size, config.warmup_batch_size]
         )
         self.images = streaming.hold(dataset.train, config, self.mesh)
-        self.test_images = streaming.hold(dataset.test, config, self.mesh)
+        self.test_images = {
+            name: streaming.hold(split, config, self.mesh)
+            for name, split in dataset.tests.items()
+        }
         self.infer = step.Inference(
             self.network, self.method.outputs, config, dataset, self.mesh
         )
@@ -61,7 +71,7 @@ class Trainer:
 
     def put(self, tree: PyTree) -> PyTree:
         """Copies host arrays to every device."""
-        return jax.device_put(tree, sharding.replicated(self.mesh))
+        return sharding.put(tree, sharding.replicated(self.mesh))
 
     def init_states(self, *when: int) -> list[dict]:
         """Fresh host states of all networks, from the seed (and an epoch)."""
@@ -93,10 +103,10 @@ class Trainer:
             "history": np.zeros((0, len(self.info.labels)), np.float32),
         }
 
-    def infer_test(self, states: list) -> list:
-        """Device outputs of every network on the test images."""
-        rows = np.arange(len(self.dataset.test))
-        return self.infer.every(states, self.test_images, rows)
+    def infer_test(self, states: list, name: str = "test") -> list:
+        """Device outputs of every network on a set of `dataset.tests`."""
+        rows = np.arange(len(self.dataset.tests[name]))
+        return self.infer.every(states, self.test_images[name], rows)
 
     def infer_train(self, states: list) -> list:
         """Device outputs of every network on all training images."""
@@ -178,13 +188,23 @@ class Trainer:
         """
         if phase.selector is None:
             return {k: base.trust_all(self.info) for k in which}, memory
+        # Once for all processes: what differs in a last bit would differ.
+        selections, remembered = multihost.decided(
+            lambda: self._decide(epoch, phase, pooled, memory, which)
+        )
+        selector = memory["selector"] | {phase.name: remembered}
+        return selections, memory | {"selector": selector}
+
+    def _decide(self, epoch, phase, pooled, memory, which):
         remembered = list(memory["selector"][phase.name])
         pools, selections = self.pools(epoch, phase), {}
         for k in which:
             rows = pools[k]
-            # A selector that reads no outputs has none.
-            batches = pooled[k if phase.pool else 0] if pooled else []
-            outputs = [step.collect(b, len(rows)) for b in batches]
+            if phase.pool or k == which[0]:  # one pool serves all networks
+                # A selector that reads no outputs has none.
+                batches = pooled[k if phase.pool else 0] if pooled else []
+                outputs = []  # gone before the next copy is made
+                outputs = [step.collect(b, len(rows)) for b in batches]
             info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
             rng = rng_of(self.config.seed, epoch, k, 2)
             selection, remembered[k] = phase.selector.select(
@@ -194,8 +214,7 @@ class Trainer:
             if phase.pool:
                 selection = self._spread(selection, rows)
             selections[k] = selection
-        selector = memory["selector"] | {phase.name: remembered}
-        return selections, memory | {"selector": selector}
+        return selections, remembered
 
     def _checked(self, selection, rows, k, epoch, phase) -> base.Selection:
         """Says what is odd about a selection; nobody trusted: all are."""
@@ -347,12 +366,9 @@ class Trainer:
             "num_unlabelled": len(selection.unlabelled),
             **selection.shared,
         }
-        shared = self.put(
-            {
-                name: np.asarray(value, self.float_dtype)
-                for name, value in shared.items()
-            }
-        )
+        dtype = self.float_dtype
+        shared = {name: np.asarray(v, dtype) for name, v in shared.items()}
+        shared = self.put(shared)
         key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
         rate = np.asarray(self.method.learning_rate(epoch), self.float_dtype)
         sums, images = None, 0
@@ -366,7 +382,8 @@ class Trainer:
                 "learning_rate": rate,
             }
             state, terms = self.steps[phase.name](
-                state, peer, held, batch, shared, moment, key
+                *(state, peer, held, sharding.rows(batch, self.mesh)),
+                *(shared, moment, key),
             )
             throttle(terms)
             sums = terms if sums is None else self.add(sums, terms)
@@ -377,11 +394,8 @@ class Trainer:
 
 def _with_history(memory: dict, selections: list[base.Selection]) -> dict:
     """Keeps the mean clean probability of the last ten selecting epochs."""
-    clean = [
-        s.clean_probability
-        for s in selections
-        if s.clean_probability is not None
-    ]
+    found = [s.clean_probability for s in selections]
+    clean = [values for values in found if values is not None]
     if not clean:
         return memory
     latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)

@@ -28,9 +28,11 @@ def disagreement(logits: Sequence[Array], labels: Array, log: str) -> Array:
 
     Source: UNICON eq. 2; papers/unicon.md section 3.
     """
-    probs = np.mean([selection.softmax(z) for z in logits], axis=0)
-    one_hot = np.eye(probs.shape[1])[labels]
-    return divergences.jsd(probs, one_hot) / UNITS[log]
+    one_hot, scores = np.eye(np.shape(logits[0])[1]), np.empty(len(labels))
+    for part in selection.blocks(len(labels)):
+        probs = np.mean([selection.softmax(z[part]) for z in logits], axis=0)
+        scores[part] = divergences.jsd(probs, one_hot[labels[part]])
+    return scores / UNITS[log]
 
 
 def cutoff(scores: Array, limit: float, tau: float) -> float:
@@ -82,8 +84,7 @@ def select_uniform(
     total = int(share * len(labels))
     per_class = int(share * len(labels) / num_classes)
     rows = []
-    for c in range(num_classes):
-        members = np.flatnonzero(labels == c)
+    for members in selection.class_rows(labels, num_classes):
         chosen = members
         if len(members) >= per_class:
             order = np.argsort(scores[members], kind="stable")

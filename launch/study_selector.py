@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxnlt import cli, data, metrics, outputs_log, predict
 from jaxnlt import config as config_lib
+from jaxnlt.data import files
 from jaxnlt.errors import Once, UserError, logger
 from jaxnlt.methods import base
 from jaxnlt.trainer import Trainer
@@ -157,6 +158,7 @@ def figures(selections: list[base.Selection], dataset) -> dict[str, Any]:
       float [C]: the area under the curve within every given class.
     """
     train, rows = dataset.train, []
+    judged, _ = files.verdicts(train)
     for selection in selections:
         if selection.clean_probability is None:
             raise UserError("config.method: its selector gives no probability")
@@ -166,8 +168,10 @@ def figures(selections: list[base.Selection], dataset) -> dict[str, Any]:
             *(selection.clean_probability, chosen),
             *(train.labels, train.true_labels),
         )
+        arrays = tuple(values[judged] for values in arrays)
         row: dict[str, Any] = dict(metrics.selection_metrics(*arrays))
-        within = [train.labels == c for c in range(dataset.num_classes)]
+        given = train.labels[judged]
+        within = [given == c for c in range(dataset.num_classes)]
         row["classes"] = [
             metrics.selection_metrics(*(a[at] for a in arrays))["selection_auc"]
             for at in within
@@ -214,7 +218,7 @@ def study(
             "which a replay lacks"
         )
     dataset = data.load(config)
-    if dataset.train.true_labels is None:
+    if not files.verdicts(dataset.train)[0].any():
         raise UserError(f"{workdir}: true labels are unknown, nothing to study")
     replays = {
         name: Replay(changed, dataset)

@@ -1,22 +1,36 @@
-"""Prints, runs and gathers the runs of a results table.
+"""Prints, runs, submits and gathers the runs of a results table.
 
     python launch/sweep.py digits                 the command lines
     python launch/sweep.py digits --run           runs what is missing, one
                                                   after the other, then gathers
+    python launch/sweep.py digits --submit "sbatch launch/slurm.sbatch"
+                                                  hands what is missing to the
+                                                  queue, a job each
     python launch/sweep.py digits --gather        the table in markdown
 
-Several can be run at once: take the printed lines, each ends by itself.
+A table of one's own is a product; its methods are names of configs/ or rows of
+the other tables.  Give --run, --submit and --gather the same words:
+
+    python launch/sweep.py --methods ce mixup dasc --benchmarks cifar10 \\
+        --imb 0.1 0.02 --noise none sym --rate 0.4 0.6 --seeds 0 1 2 \\
+        --submit "sbatch --gpus-per-node=1 launch/slurm.sbatch"
+
+--dry-run prints what --run or --submit would do.  Several runs can go on at
+once, each in its own folder; submit no job twice while it runs.
 """
 
 import argparse
 import collections
 import csv
+import itertools
 import json
 import pathlib
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 COLUMNS = {
@@ -59,17 +73,11 @@ ERM_ROWS = {
     "balanced softmax": [f"{ERM},loss=balanced_softmax"],
     "logit adjustment": [f"{ERM},loss=logit_adjustment"],
     "LDAM-DRW": [f"{ERM},loss=ldam_drw"],
-    "GCE": [f"{ERM},loss=gce"],
-    "SCE": [f"{ERM},loss=sce"],
-    "ELR": [f"{ERM},loss=elr"],
-}
+} | {name: [f"{ERM},loss={name.lower()}"] for name in ("GCE", "SCE", "ELR")}
 METHOD_ROWS = {
-    "DivideMix": ["configs/dividemix.py:digits"],
-    "SMR": ["configs/smr.py:digits"],
-    "SFA": ["configs/sfa.py:digits"],
-    "TABASCO": ["configs/tabasco.py:digits"],
-    "UNICON": ["configs/unicon.py:digits"],
-    "RoLT": ["configs/rolt.py:digits"],
+    name: [f"configs/{name.lower()}.py:digits"]
+    for name in ("DivideMix", "SMR", "SFA", "TABASCO", "UNICON", "RoLT")
+} | {
     "RoLT+": ["configs/rolt.py:digits,plus"],
     "DaSC": [DASC],
     "H2E": [H2E],
@@ -87,6 +95,7 @@ FLAGS = {
     "recall, middle": "flag_recall_middle",
     "recall, tail": "flag_recall_tail",
 }
+MIDL, ALIGNED = "midl_label=arange", "aligned_clean_prob"
 TABLES = {
     "digits": Table(ERM_ROWS | METHOD_ROWS, 5, {"noise=none": 3, "imb=1": 3}),
     # About a tenth of the labels is really wrong.
@@ -120,23 +129,74 @@ TABLES = {
     "digits-switches": Table(
         {
             "DaSC": [DASC],
-            "DaSC, midl_label=arange": [
-                DASC,
-                "--config.dasc.midl_label=arange",
-            ],
-            "DaSC, aligned_clean_prob=False": [
-                DASC,
-                "--noconfig.dasc.aligned_clean_prob",
-            ],
+            f"DaSC, {MIDL}": [DASC, f"--config.dasc.{MIDL}"],
+            f"DaSC, {ALIGNED}=False": [DASC, f"--noconfig.dasc.{ALIGNED}"],
         },
         3,
     ),
 }
 
 
-def runs(table: Table, out: pathlib.Path):
-    """Row, column (empty: the row itself), workdir, arguments of every run."""
+# Keys of a product, in the order of a row's name.
+KEYS = ("imb", "noise", "rate")
+
+
+def product(
+    methods: Sequence[str],
+    benchmarks: Sequence[str],
+    axes: Mapping[str, Sequence[str]],
+    seeds: int,
+) -> Table:
+    """A row for every method on every data set.
+
+    Args:
+      methods: names of configs/, or of rows of the tables above.
+      benchmarks: names.
+      axes: values of `KEYS`; without any the benchmark's default stays.
+      seeds: how many a row has.
+
+    Raises:
+      UserError: no such method, or a command line that would be refused.
+    """
+    from jaxnlt import cli, errors
+
+    known = {name: [f"configs/{name}.py"] for name in cli.methods()}
+    for table in TABLES.values():
+        for name, row in table.rows.items():
+            known.setdefault(name.lower(), row)
+    rows: dict[str, list[str]] = {}
+    values = (axes.get(key) or [""] for key in KEYS)
+    for benchmark, *cells, method in itertools.product(
+        benchmarks, *values, methods
+    ):
+        if method.lower() not in known:
+            raise errors.UserError(f"--methods {method}: is no config or row")
+        line, *rest = known[method.lower()]
+        file, _, own = line.partition(":")
+        keys = dict(zip(KEYS, cells, strict=True))
+        if keys["noise"] == "none" or keys["noise"].startswith("human:"):
+            del keys["rate"]
+        parts = [f"{key}={value}" for key, value in keys.items() if value]
+        # Of a table's row, what comes after its benchmark.
+        line = ",".join([f"{file}:{benchmark}", *own.split(",")[1:], *parts])
+        cli.parse(["main", f"--config={line}", *rest])
+        rows[", ".join([method, benchmark, *parts])] = [line, *rest]
+    return Table(rows, seeds)
+
+
+def runs(
+    table: Table, out: pathlib.Path, only: Collection[int] | None = None
+) -> Iterator[tuple[str, str, pathlib.Path, list[str]]]:
+    """Row, column (empty: the row itself), workdir, arguments of every run.
+
+    Args:
+      table: its rows and seeds.
+      out: folder of the workdirs.
+      only: its seeds that are wanted; None: all.
+    """
     for seed in range(max(table.seeds, *table.also.values(), 0)):
+        if only is not None and seed not in only:
+            continue
         for name, (config, *overrides) in table.rows.items():
             for column, seeds in {"": table.seeds, **table.also}.items():
                 if seed >= seeds:
@@ -148,15 +208,9 @@ def runs(table: Table, out: pathlib.Path):
                 for old, new in (("--", ""), ("config.", ""), (",", "-")):
                     folder = folder.replace(old, new)
                 workdir = out / folder
-                yield (
-                    name,
-                    column,
-                    workdir,
-                    [
-                        *(f"--config={line}", *overrides),
-                        f"--workdir={workdir}",
-                    ],
-                )
+                arguments = [f"--config={line}", *overrides]
+                arguments.append(f"--workdir={workdir}")
+                yield name, column, workdir, arguments
 
 
 def cell(values: list[float | None]) -> str:
@@ -185,7 +239,7 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
       `flag_recall` of calling a label of clean probability below 0.5 wrong;
       `right_flagged`, the share of right labels called wrong.  Also within
       each third of the given classes, the largest first.  None where there is
-      nothing to divide by.
+      nothing to divide by.  Labels of which nothing is known are left out.
     """
     with (workdir / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -203,7 +257,8 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
                 row["given_label"] == row["predicted_label"],
             )
             for row in rows
-            if not name or place[row["given_label"]] == part
+            if row["true_label"]
+            and (not name or place[row["given_label"]] == part)
         ]
         for fact, values in (
             ("flag_precision", [wrong for wrong, flag, _ in inside if flag]),
@@ -216,18 +271,19 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
     return facts
 
 
-def gather(table: Table, out: pathlib.Path) -> str:
-    """The finished runs of a table as markdown."""
+def gather(
+    table: Table, out: pathlib.Path, only: Collection[int] | None = None
+) -> str:
+    """The finished runs of a table as markdown; arguments as of `runs`."""
     rows: dict[str, dict[str, list[dict]]] = {}
     weights = {}
-    for name, column, workdir, _ in runs(table, out):
+    for name, column, workdir, _ in runs(table, out, only):
         summary = workdir / "summary.json"
         if summary.exists():
             facts = json.loads(summary.read_text()) | from_labels(workdir)
             rows.setdefault(name, {}).setdefault(column, []).append(facts)
             weights[name] = lambda_u(workdir)
-    heads = ["", "seeds", *table.columns]
-    heads += ["nets", "lambda_u", "seconds"]
+    heads = ["", "seeds", *table.columns, "nets", "lambda_u", "seconds"]
     heads += [f"{column}, last 10" for column in table.also]
     lines = [heads, ["---"] * len(heads)]
     for name in filter(rows.__contains__, table.rows):
@@ -239,8 +295,8 @@ def gather(table: Table, out: pathlib.Path) -> str:
         line += [
             cell([s.get(k) for s in found]) for k in table.columns.values()
         ]
-        line += [str(found[0]["networks_voting"]), weights[name]]
-        line.append(f"{seconds:.0f}")
+        nets = str(found[0]["networks_voting"])
+        line += [nets, weights[name], f"{seconds:.0f}"]
         for column in table.also:
             others = rows[name].get(column, [])
             value = cell([s["mean_last10_test_accuracy"] for s in others])
@@ -268,28 +324,70 @@ def remarks(rows: dict[str, dict[str, list[dict]]]) -> str:
     )
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("table", choices=TABLES, nargs="?")
+    for axis in ("methods", "benchmarks", *KEYS):
+        parser.add_argument(f"--{axis}", nargs="+", metavar="VALUE", default=[])
+    text = "of a product: its seeds (0); of a table: only these"
+    parser.add_argument("--seeds", nargs="+", type=int, help=text)
     parser.add_argument("--out", type=pathlib.Path, default="runs")
-    parser.add_argument("--run", action="store_true")
-    parser.add_argument("--gather", action="store_true")
-    args = parser.parse_args()
-    table = TABLES[args.table]
-    for _, _, _, arguments in () if args.gather else runs(table, args.out):
-        command = ["-m", "jaxnlt.main", *arguments]
-        print(shlex.join(["python", *command]), flush=True)
-        if args.run:
-            done = subprocess.run([sys.executable, *command])
-            if done.returncode:
-                return done.returncode
-    if args.run or args.gather:
-        print(gather(table, args.out))
+    parser.add_argument("--dry-run", action="store_true")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--run", action="store_true")
+    action.add_argument("--gather", action="store_true")
+    text = "is given the arguments of jaxnlt.main of every missing run"
+    action.add_argument("--submit", metavar="COMMAND", help=text)
+    return parser
+
+
+def _command(args: argparse.Namespace) -> int:
+    if args.table:
+        table = TABLES[args.table]
+    else:
+        args.seeds = args.seeds or [0]
+        axes = {key: getattr(args, key) for key in KEYS}
+        benchmarks = args.benchmarks or ["digits"]
+        table = product(args.methods, benchmarks, axes, max(args.seeds) + 1)
+    program = shlex.split(args.submit or "python -m jaxnlt.main")
+    wanted = () if args.gather else runs(table, args.out, args.seeds)
+    for _, _, workdir, arguments in wanted:
+        if args.submit and (workdir / "summary.json").exists():
+            continue
+        print(shlex.join([*program, *arguments]), flush=True)
+        if args.dry_run or not (args.run or args.submit):
+            continue
+        command = [sys.executable, *program[1:]] if args.run else program
+        done = subprocess.run([*command, *arguments])
+        if done.returncode:
+            return done.returncode
+    if args.gather or args.run and not args.dry_run:
+        print(gather(table, args.out, args.seeds))
     return 0
 
 
+def main() -> int:
+    """Runs the command line; 2 for a mistake in it."""
+    # Here, for in a clone nothing may be installed.
+    from jaxnlt import cli, errors
+
+    parser = _parser()
+    args = parser.parse_args()
+    cells = (args.methods, args.benchmarks, args.imb, args.noise, args.rate)
+    if bool(args.table) == bool(args.methods) or args.table and any(cells):
+        parser.error("expects either a table or --methods and its other axes")
+    if args.submit and not shutil.which((shlex.split(args.submit) or [""])[0]):
+        parser.error(f"--submit {args.submit!r}: no such command")
+    try:
+        return _command(args)
+    except errors.UserError as error:
+        print(f"jaxnlt: error: {error}", file=sys.stderr)
+        return cli.MENDABLE
+
+
 if __name__ == "__main__":
+    sys.path.append(str(pathlib.Path(__file__).parents[1]))
     sys.exit(main())

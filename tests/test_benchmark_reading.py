@@ -1,15 +1,19 @@
 """What is said of the speed of reading, and that it was measured."""
 
+import dataclasses
 import json
 import pickle
 import sys
+import tracemalloc
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 
-from jaxnlt import benchmark, benchmark_reading, benchmark_torch
+from jaxnlt import benchmark, benchmark_reading, benchmark_torch, data
 from jaxnlt.errors import UserError
+from jaxnlt.trainer import Trainer
 
 from . import runs
 from .data import fake_web
@@ -98,3 +102,32 @@ def test_the_command_prints_and_writes(tiny, no_torch, monkeypatch, tmp_path):
     argv = ["benchmark_reading", "--batches=2", "--steps=0", f"--json={file}"]
     assert benchmark_reading.main(argv) == 0
     assert json.loads(file.read_text())["files"] == 8
+
+
+def test_memory_does_not_grow_with_the_files(tiny):
+    """Host's and devices' bytes while an epoch is trained, 48 and 400 files."""
+    config = tiny.copy_and_resolve_references()
+    config.data.image_size, config.max_steps = 32, 0
+    dataset, peaks, compiled = data.load(config), [], {}
+
+    def on_devices():
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    for count in (8, 48, 400):  # the first compiles
+        rows = np.arange(count) % len(dataset.train)
+        many = dataclasses.replace(dataset, train=dataset.train.take(rows))
+        trainer = Trainer(config, many)
+        trainer.steps = compiled
+        states = trainer.put(trainer.init_states())
+        before, seen = on_devices(), []
+        tracemalloc.start()
+        trainer.train(
+            *(0, trainer.method.phase(0), states, [[]], trainer.init_memory()),
+            lambda *progress: seen.append(on_devices()),  # noqa: B023
+        )
+        host = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(seen) == count // 4
+        peaks.append(host + max(seen) - before)
+    images = (400 - 48) * 32 * 32 * 3
+    assert peaks[2] - peaks[1] < images / 5

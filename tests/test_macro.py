@@ -6,7 +6,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from jaxnlt import macro
+from jaxnlt import macro, metrics
 
 
 def test_scores_are_scikit_learn_s():
@@ -22,3 +22,43 @@ def test_scores_are_scikit_learn_s():
     got = macro.macro_scores(matrix)
     assert list(got) == ["macro_precision", "macro_recall", "macro_f1"]
     np.testing.assert_allclose(list(got.values()), expected)
+
+
+def test_top_accuracy_by_hand():
+    scores = np.array(
+        [
+            [9.0, 8, 7, 6, 5, 4],
+            [9.0, 8, 7, 6, 5, 4],
+            [0.0, 0, 0, 0, 0, 1],
+            [0.0, 0, 0, 0, 0, 1],
+        ]
+    )
+    # Of equals the first win: after class 5 come 0, 1, 2 and 3.
+    labels = np.array([4, 5, 3, 4])
+    assert macro.top_accuracy(scores, labels, 5) == 0.5
+    assert macro.top_accuracy(scores, labels, 6) == 1
+    assert macro.top_accuracy(scores[:, :4], labels % 4, 5) == 1
+    assert macro.top_accuracy(scores, np.array([0, 0, 5, 0]), 1) == 0.75
+
+
+def test_equal_and_missing_scores_make_no_more_hits():
+    labels = np.arange(50)
+    for scores in (np.zeros((50, 50)), np.full((50, 50), np.nan)):
+        assert macro.top_accuracy(scores, labels, 5) == 0.1
+    scores = np.zeros((50, 50))
+    scores[labels, labels] = np.nan
+    assert macro.top_accuracy(scores, labels, 5) == 0
+
+
+def test_the_first_place_is_that_of_the_test_accuracy():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (200, 10)).astype(float)  # many ties
+    labels = rng.integers(0, 10, 200)
+    expected = metrics.test_metrics(scores, labels, np.ones(10))
+    got = macro.top_accuracy(scores, labels, 1)
+    assert got == expected["test_accuracy"]
+    by_argsort = [
+        label in sorted(range(10), key=lambda c: (-row[c], c))[:5]
+        for row, label in zip(scores, labels, strict=True)
+    ]
+    assert macro.top_accuracy(scores, labels, 5) == np.mean(by_argsort)

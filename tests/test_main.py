@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt import cli, main, metrics, train
+from jaxnlt import cli, journal, main, metrics, train
 from jaxnlt import config as config_lib
 from jaxnlt.data import benchmarks
 from jaxnlt.errors import UserError, logger
@@ -32,7 +32,7 @@ def ran(monkeypatch):
     """Arguments of train.run, which is replaced."""
     calls = []
 
-    def run(config, workdir, command):
+    def run(config, workdir, command, watch):
         calls.append((config, workdir, command))
         return {"method": config.method, "workdir": workdir}
 
@@ -160,7 +160,7 @@ def test_warnings_appear_when_the_run_starts(tmp_path, capsys, monkeypatch):
     def progress(*args):
         raise Stop(capsys.readouterr().err)
 
-    monkeypatch.setattr(train, "Progress", progress)
+    monkeypatch.setattr(journal, "Progress", progress)
     file = npz(tmp_path / "a.npz")
     with pytest.raises(Stop) as stopped:
         call(f"--config=erm:npz --config.data.path={file} {TINY}")
@@ -232,10 +232,10 @@ def test_own_files_come_first(ran):
     pathlib.Path("configs").mkdir()
     mine = pathlib.Path("configs/dasc.py")
     shipped = (REPOSITORY / "configs/dasc.py").read_text()
-    mine.write_text(shipped.replace('"lambda_u": 25.0', '"lambda_u": 7.0'))
+    mine.write_text(shipped.replace('"phi": 1.005', '"phi": 7.0'))
     for name in ("dasc", "configs/dasc.py", mine.absolute()):
         assert call(f"--config={name}:cifar10") == 0
-    assert [config.dasc.lambda_u for config, _, _ in ran] == [7.0] * 3
+    assert [config.dasc.phi for config, _, _ in ran] == [7.0] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-import csv
 import json
-import time
 import warnings
 
 import numpy as np
@@ -167,61 +165,6 @@ def test_tensorboard_events(tmp_path):
     assert values == {"loss": (3, 0.25)}
 
 
-def test_labels_csv_worst_first_and_stable(tmp_path):
-    path = tmp_path / "labels.csv"
-    metrics.write_labels_csv(
-        path,
-        ids=np.array([7, 5, 9]),
-        given=np.array([0, 1, 1]),
-        class_names=['say "cat", please', "dög"],
-        clean_probability=np.array([0.5, 1e-9, 0.5]),
-        predicted=np.array([1, 1, 0]),
-        suggested=np.array([0, 0, 1]),
-        true=np.array([0, 0, 1]),
-    )
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    cat, dog = 'say "cat", please', "dög"
-    assert rows == [
-        "index given_label clean_probability predicted_label "
-        "suggested_label true_label".split(),
-        ["5", dog, "1e-09", dog, cat, cat],
-        ["7", cat, "0.5", dog, cat, cat],
-        ["9", dog, "0.5", cat, dog, dog],
-    ]
-    assert [p.name for p in tmp_path.iterdir()] == ["labels.csv"]
-
-
-def test_labels_csv_by_path_without_truth(tmp_path):
-    path = tmp_path / "labels.csv"
-    one = np.zeros(1, int)
-    metrics.write_labels_csv(
-        path, np.array(["a/1.png"]), one, ["a"], np.ones(1), one, one
-    )
-    assert path.read_text() == (
-        "path,given_label,clean_probability,predicted_label,suggested_label\n"
-        "a/1.png,a,1,a,a\n"
-    )
-
-
-def test_labels_csv_is_fast(tmp_path):
-    n = 200_000
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, n)
-    start = time.perf_counter()
-    metrics.write_labels_csv(
-        tmp_path / "labels.csv",
-        np.arange(n),
-        labels,
-        ["a", "b"],
-        rng.random(n),
-        labels,
-        labels,
-    )
-    # 1,000,000 rows in seconds; a row at a time from numpy takes 20 s.
-    assert time.perf_counter() - start < 4
-
-
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "summary.json"
     metrics.write_json(path, {"a": np.float32(0.5), "b": float("inf")})
@@ -245,3 +188,33 @@ def test_summary_table():
         "accuracy, mean of last 10  94.57 %",
         "time                       1 min 23 s",
     ]
+
+
+def test_summary_table_of_several_test_sets():
+    table = metrics.summary_table(
+        {
+            "best_test_accuracy": 0.5,
+            "last_test_accuracy": 0.5,
+            "mean_last10_selection_auc": 0.7,
+            **dict.fromkeys(
+                (
+                    *("last_imagenet_accuracy", "best_imagenet_accuracy"),
+                    *("last_test_top5_accuracy", "last_val_top5_accuracy"),
+                    "mean_last10_test_top5_accuracy",
+                    "test_accuracy_at_best_val",
+                ),
+                0.25,
+            ),
+        }
+    )
+    assert [row.split("  ")[0] for row in table.splitlines()] == [
+        "accuracy, best epoch",
+        "accuracy, last epoch",
+        "accuracy on imagenet, best epoch",
+        "accuracy on imagenet, last epoch",
+        "top-5 accuracy, mean of last 10",
+        "top-5 accuracy, last epoch",
+        "top-5 accuracy on val, last epoch",
+        "accuracy, best validation epoch",
+    ]
+    assert table.count("25.00 %") == 6

@@ -120,6 +120,7 @@ def test_what_is_read_is_what_trainer_select_takes(tmp_path):
         pools=lambda epoch, phase: [np.arange(size)] * 2,
         _checked=lambda selection, *_: selection,
     )
+    fake._decide = lambda *asked: Trainer._decide(fake, *asked)
     keep(tmp_path)
     for pooled in (POOLED, outputs_log.read(tmp_path, 20)):
         memory = {"selector": {"p": [{}, {}]}}

@@ -153,3 +153,24 @@ def test_pyplot_stays_untouched():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def legend(page):
+    """The texts of the first figure, which matplotlib leaves as comments."""
+    (svg, *_) = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", page)
+    return re.findall("<!-- (.*?) -->", base64.b64decode(svg).decode())
+
+
+def test_a_line_for_every_further_test_set(tmp_path):
+    facts = run(epochs=2)
+    alone = write(tmp_path, **facts)
+    assert "Dashed" not in alone
+    for i, record in enumerate(facts["records"]):
+        record |= {"imagenet_accuracy": 0.3 + 0.1 * i, "val_accuracy": None}
+        record |= {"imagenet_top5_accuracy": 0.9}
+    page = write(tmp_path, **facts, more_tests=("imagenet", "val"))
+    assert "Dashed: the same networks on imagenet and val." in page
+    assert "The checkpoint kept as best is that of validation." in page
+    # A set without a figure has no line.
+    added = set(legend(page)) - set(legend(alone))
+    assert [name for name in added if name.isalpha()] == ["imagenet"]

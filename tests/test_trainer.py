@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import dasc as dasc_config
-from jaxnlt import data, sharding, train
+from jaxnlt import data, journal, sharding, train
 from jaxnlt import trainer as trainer_lib
 from jaxnlt.errors import UserError
 from jaxnlt.trainer import Trainer
@@ -111,7 +111,7 @@ def test_enter_is_called_at_the_start_of_phases_only(
     trainer = toy_trainer(warm, warm, second, second, enter=enter)
     monkeypatch.setattr(train, "Trainer", lambda config, dataset: trainer)
     monkeypatch.setattr(data, "load", lambda config: DATASET)
-    monkeypatch.setattr(train.outcome, "write", lambda *args: {"done": True})
+    monkeypatch.setattr(journal.outcome, "write", lambda *args: {"done": True})
     assert train.run(configuration(4), str(tmp_path / "run")) == {"done": True}
     # Four steps an epoch of warm-up, one in the second phase.
     assert entered[0] == (0, [100, 100], {})

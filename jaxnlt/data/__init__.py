@@ -14,6 +14,7 @@ from jaxnlt.data import (
     human,
     longtail,
     noise,
+    tfds_images,
     user,
     web_webvision,
 )
@@ -44,6 +45,11 @@ def check(config: Any) -> None:
     else:
         noise.check(data.noise, data.rate, cifar.family(bench.name))
     disk.check(config, bench)
+    if data.noise_file and data.noise == disk.RED:
+        raise UserError(
+            "config.data.noise_file: does not hold the web images that "
+            "noise=red adds; repeat the run by its data_seed"
+        )
     if data.n_max < 0:
         raise UserError(f"config.data.n_max: must be >= 0, is {data.n_max}")
     if data.get("image_size", 0) < 0:
@@ -51,12 +57,13 @@ def check(config: Any) -> None:
             f"config.data.image_size: must be >= 0, is {data.image_size}"
         )
     if data.get("image_size", 0) and not (
-        bench.name == "folder" or bench.transform
+        bench.name in ("folder", "tfds") or bench.transform
     ):
         raise UserError(
-            "config.data.image_size: only folder resizes images, and "
+            "config.data.image_size: only folder and tfds resize images, and "
             "benchmarks that stay on disk"
         )
+    tfds_images.check(bench.name, data.get("name", ""))
     if config.split not in ("", "dev"):
         raise UserError(
             f"config.split: must be '' or 'dev', is {config.split!r}"
@@ -88,7 +95,7 @@ def load(config: Any) -> Dataset:
         -1: as ``seed``), ``split`` and ``data`` with ``path``, ``imb``,
         ``imb_type``, ``n_max``, ``noise``, ``rate``, ``noise_file``,
         ``labels_file``, ``on_bad_image``, ``workers``, ``transform`` and
-        optionally ``image_size``.
+        optionally ``image_size`` and ``name``.
 
     Returns:
       The data set; equal configs give equal arrays.
@@ -124,6 +131,10 @@ def load(config: Any) -> Dataset:
     if mean is None or std is None:
         mean, std = _moments(train.images)
     train, test = disk.cut(train, config), disk.cut(test, config)
+    more = source.more_tests if isinstance(source, files.FileSource) else {}
+    facts = _facts(config, source, train, test, test_kind, seed)
+    if more:
+        facts["n_more_tests"] = {name: len(s) for name, s in more.items()}
     return Dataset(
         train=train,
         test=test,
@@ -131,7 +142,9 @@ def load(config: Any) -> Dataset:
         mean=mean,
         std=std,
         test_kind=test_kind,
-        facts=_facts(config, source, train, test, test_kind, seed),
+        facts=facts,
+        more_tests={name: disk.cut(s, config) for name, s in more.items()},
+        top5=bench.top5,
     )
 
 
@@ -152,6 +165,8 @@ def _read(config: Any, bench: benchmarks.Benchmark) -> Source:
         return user.folder(
             data.path, data.labels_file, data.get("image_size", 0)
         )
+    if bench.name == "tfds":
+        return tfds_images.read(data.name, data.path, data.get("image_size", 0))
     if bench.transform:
         return disk.read(config, bench)
     return cifar.read(bench, data.path)

@@ -1,8 +1,11 @@
 """The class-balanced subset that every network draws anew from Clothing1M."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
+
+from jaxnlt import streams
 
 
 class Permutes(Protocol):
@@ -46,3 +49,55 @@ def subset(
     before[by_class] = np.arange(len(labels)) - firsts
     taken = order[before < size / num_classes][:size]
     return rng.permutation(taken)
+
+
+def capped(counts: np.ndarray, size: int) -> np.ndarray:
+    """Sizes of the classes in a subset, whatever its draw.
+
+    Args:
+      counts: int [C], samples of each class.
+      size: rows wanted, as of ``subset``; 0 takes all.
+
+    Returns:
+      int [C], to the whole number that a share of ``size`` is rounded up to.
+    """
+    return np.minimum(counts, -(-size // len(counts))) if size else counts
+
+
+def pool(labels: np.ndarray, num_classes: int, size: int) -> Callable | None:
+    """Rows to select from, as ``methods.base.Phase.pool`` wants it.
+
+    Args:
+      labels: int [N], given labels in 0..C-1.
+      num_classes: ``C``.
+      size: rows wanted; 0 takes all.
+
+    Returns:
+      (epoch, network, rng) -> ``subset``; None where all are taken.
+    """
+    if not size:
+        return None
+    return lambda epoch, k, rng: subset(labels, num_classes, size, rng)
+
+
+def stream(
+    labels: np.ndarray, num_classes: int, size: int, batch_size: int
+) -> Callable:
+    """One pass over a subset, as ``methods.base.Phase.streams`` wants it.
+
+    Args:
+      labels: int [N], given labels in 0..C-1.
+      num_classes: ``C``.
+      size: rows wanted.
+      batch_size: rows a step.
+
+    Returns:
+      (selection, rng) -> {"x": int32 [steps, batch_size]}; the selection,
+      which trusts all, is not asked.
+    """
+
+    def rows(selection: Any, rng: np.random.Generator):
+        drawn = subset(labels, num_classes, size, rng)
+        return {"x": streams.one_pass(drawn, batch_size, rng)}
+
+    return rows

@@ -4,11 +4,15 @@ import dataclasses
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxnlt.errors import UserError
+
+#: The name of a further test set that chooses the checkpoint called best.
+VALIDATION = "val"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Dataset:
       test_kind: 'test', 'dev' (clean unused training images) or 'held_out'
         (a part of the training set with its given labels).
       facts: JSON-able record of counts, realised noise and origin.
+      more_tests: further test sets by name, over the same classes.
+      top5: whether top-5 accuracies are told, as the data set's papers do.
     """
 
     train: Split
@@ -82,11 +88,23 @@ class Dataset:
     std: tuple[float, ...]
     test_kind: str
     facts: dict[str, Any]
+    more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+    top5: bool = False
 
     @property
     def num_classes(self) -> int:
         """The number of classes ``C``."""
         return len(self.class_names)
+
+    @property
+    def tests(self) -> dict[str, Split]:
+        """Every test set by name, 'test' the first."""
+        return {"test": self.test, **self.more_tests}
+
+    @property
+    def choosing(self) -> str:
+        """The set by which a checkpoint is the best: validation if any."""
+        return VALIDATION if VALIDATION in self.more_tests else "test"
 
     @property
     def given_counts(self) -> np.ndarray:

@@ -43,6 +43,7 @@ class Benchmark:
         stay on disk are cut; '' where all are held in memory.
       files: usual names of its files, in the order in which they are tried.
       labels_files: usual names of its files of human labels.
+      top5: whether its papers tell top-5 accuracies.
       homepage: where it is officially described.
     """
 
@@ -74,6 +75,7 @@ class Benchmark:
     transform: str = ""
     files: tuple[str, ...] = ()
     labels_files: tuple[str, ...] = ()
+    top5: bool = False
     homepage: str = ""
 
 
@@ -164,8 +166,11 @@ _LARGE = (
         about="mini WebVision 1.0: 50 classes of images from the web",
         num_classes=50,
         model="inception_resnet_v2",
+        epochs=81,
         learning_rate=0.01,
         transform="webvision",
+        # papers/smr.md §12, papers/sfa.md §8.
+        top5=True,
         homepage="https://data.vision.ee.ethz.ch/cvl/webvision/"
         "dataset2017.html",
     ),
@@ -209,14 +214,15 @@ _LARGE = (
         transform="food101n",
         homepage="https://kuanghuei.github.io/Food-101N/",
     ),
-    # papers/dasc.md §1.3, §2, §4: 32 pixels, padded and cropped on the device.
+    # papers/dasc.md §1.3, §2, §4: 32 pixels, padded and cropped on the device;
+    # the policy is CIFAR's.  DaSC and TABASCO jitter the colours in every view.
     dataclasses.replace(
         _ON_DISK,
         name="red_mini_imagenet",
         about="red mini-ImageNet: 100 classes with images from the web, 32x32",
         num_classes=100,
-        weak="crop_flip",
-        strong="autoaugment",
+        weak="crop_jitter_flip",
+        strong="crop_jitter_flip_autoaugment",
         imb=0.1,
         noise="red",
         rate=0.4,
@@ -257,6 +263,13 @@ _TABLE = (
         name="folder",
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
+    ),
+    dataclasses.replace(
+        _NPZ,
+        name="tfds",
+        about="any tensorflow-datasets set of which an array_record copy is on "
+        "disk (--config.data.name=NAME)",
+        homepage="https://www.tensorflow.org/datasets",
     ),
     _CIFAR10,
     _CIFAR100,

@@ -6,10 +6,8 @@ keeps its official index: its place in the python batches.
 """
 
 import gzip
-import json
 import os
 import pathlib
-import re
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import pickles
+from jaxnlt.data import pickles, tfds_copy
 from jaxnlt.data.base import Source, Split, labels_array
 from jaxnlt.data.benchmarks import Benchmark
 from jaxnlt.errors import UserError, logger
@@ -98,7 +96,8 @@ def read(bench: Benchmark, path: str) -> Source:
     raise UserError(
         f"config.data.path: {bench.name} not found, looked for {batches}, "
         f"{archive} and a tensorflow-datasets copy {tfds}/VERSION in {looked}"
-        f"{extra}; it is described at {bench.homepage}"
+        f"{extra}; python -m jaxnlt.data.download --dataset="
+        f"{family(bench.name)} fetches it, {bench.homepage} describes it"
     )
 
 
@@ -117,18 +116,17 @@ def _fits(
         )
     if route is _read_archive:
         return path.is_file() and path.name.endswith((".tar.gz", ".tgz"))
-    version = _tfds_version(path)
+    version = tfds_copy.newest(path)
     if version is None:
         return False
     try:
-        with open(version / "dataset_info.json", encoding="utf-8") as file:
-            info = json.load(file)
+        info = tfds_copy.description(version)
     except (OSError, ValueError) as error:
         remarks.append(f"{version / 'dataset_info.json'}: {error}")
         return False
     if info.get("name") != family(bench.name):
         return False
-    if info.get("fileFormat") != "array_record":
+    if tfds_copy.ARRAY_RECORD not in tfds_copy.formats(info):
         remarks.append(
             f"{version} is in {info.get('fileFormat')} format, only "
             "array_record can be read without TensorFlow"
@@ -253,39 +251,15 @@ def _labels(
     return labels_array(labels)
 
 
-def _tfds_version(path: pathlib.Path) -> pathlib.Path | None:
-    """The folder of the newest version below, or ``path`` if it is one."""
-    if (path / "dataset_info.json").is_file():
-        return path
-    versions = [
-        info.parent
-        for info in path.glob("*/dataset_info.json")
-        if re.fullmatch(r"\d+(\.\d+)*", info.parent.name)
-    ]
-    return max(
-        versions,
-        key=lambda v: tuple(int(part) for part in v.name.split(".")),
-        default=None,
-    )
-
-
 def _read_tfds(path: pathlib.Path, bench: Benchmark) -> Source:
-    import tensorflow_datasets as tfds
-
-    version = _tfds_version(path)
-    try:
+    version = tfds_copy.newest(path)
+    with tfds_copy.reading(version), tfds_copy.quiet() as tfds:
         builder = tfds.builder_from_directory(str(version))
         splits = {
             name: _tfds_split(builder.as_data_source(split=name))
             for name in ("train", "test")
         }
         names = tuple(builder.info.features["label"].names)
-    # Readers of damaged records raise whatever their C++ side likes.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{version}: damaged tensorflow-datasets copy ({reason})"
-        ) from None
     return Source(splits["train"], splits["test"], names, str(version))
 
 

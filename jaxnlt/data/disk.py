@@ -105,6 +105,19 @@ def transform_of(config: Any) -> files.Transform | None:
     return decode.scaled(files.TRANSFORMS[name], config.data.image_size)
 
 
+def crops(config: Any) -> bool:
+    """Whether training images are cropped before the device sees them.
+
+    Args:
+      config: as `transform_of` takes it.
+
+    Returns:
+      False of images in memory, too.
+    """
+    transform = transform_of(config)
+    return transform is not None and transform.crop != "none"
+
+
 def cut(split: Split, config: Any) -> Split:
     """A split whose files, if it is one of files, know how they are cut.
 

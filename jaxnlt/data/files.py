@@ -195,8 +195,11 @@ _H2E = Transform(
     source="papers/h2e.md §9",
 )
 #: By benchmark: ``webvision_smr`` is SMR's, ``webvision`` that of DivideMix
-#: and SFA, ``*_84`` the 84 pixels of the release.  H2E also rotates by up to
-#: 15 degrees and draws RandAugment; DaSC jitters the colours of mini-ImageNet.
+#: and SFA.  The device pads and crops where ``crop`` is ``none``; it mirrors,
+#: turns (H2E) and jitters (DaSC) whatever it is given: ``config.augment``.
+#: The 84 pixels are those of TABASCO's loader, which DaSC has and does not use;
+#: ``--config.augment.weak=jitter_flip`` and ``strong=jitter_flip_autoaugment``
+#: go with them, since the host has cropped.
 TRANSFORMS: dict[str, Transform] = {
     "webvision": Transform(
         *(320, 299, "random_resized_crop", (0.08, 1.0)),
@@ -225,7 +228,7 @@ TRANSFORMS: dict[str, Transform] = {
     ),
     "red_mini_imagenet_84": Transform(
         *(0, 84, "random_resized_crop", (0.08, 1.0)),
-        eval_resize=84,
+        eval_resize=96,  # int(1.15 * 84) in the loader
         source="papers/dasc.md §1.3",
     ),
     "food101n": _H2E,

@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from jaxnlt.data import pixels
 from jaxnlt.data.base import Source, Split, labels_array, read_npz
 from jaxnlt.data.files import FileSource, file_split
 from jaxnlt.errors import UserError, logger
@@ -335,14 +336,14 @@ def _decode(
 
     def fill(row: int) -> None:
         path = root / files[row]
-        pixels = decode(path, shape if image_size else None)
-        if pixels.shape[:2] != shape:
+        decoded = decode(path, shape if image_size else None)
+        if decoded.shape[:2] != shape:
             raise UserError(
-                f"{path}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
+                f"{path}: is {decoded.shape[1]}x{decoded.shape[0]} pixels, the "
                 f"first image {shape[1]}x{shape[0]}; "
                 "--config.data.image_size=N resizes all to NxN"
             )
-        images[row] = pixels
+        images[row] = decoded
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         # map gives errors in the order of the files: the first is named.
@@ -356,12 +357,7 @@ def decode(path: pathlib.Path, shape: tuple[int, ...] | None) -> np.ndarray:
         raise UserError(f"{path}: empty file, not an image")
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
-            if shape is not None and rgb.size != (shape[1], shape[0]):
-                rgb = rgb.resize(
-                    (shape[1], shape[0]), Image.Resampling.BILINEAR
-                )
-            return np.asarray(rgb)
+            return pixels.fit(image, "RGB", shape)
     # Pillow's decoders raise SyntaxError, struct.error and others too.
     except Exception as error:
         raise UserError(f"{path}: unreadable image ({error})") from None

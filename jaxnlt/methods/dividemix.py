@@ -8,11 +8,14 @@ network's losses divides the data for its peer; MixMatch with co-guessing and
 co-refinement trains on the division.  SMR, RoLT+, TABASCO and SFA start here.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, selection, semi
-from jaxnlt.errors import UserError
+from jaxnlt.data import balanced
+from jaxnlt.errors import UserError, logger, one_of
 from jaxnlt.methods import base
 
 
@@ -88,6 +91,17 @@ def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
     )
 
 
+def recurs(epoch: int, period: float) -> bool:
+    """Whether an epoch, counted from 0, is the last of a period.
+
+    Args:
+      epoch: which.
+      period: in epochs; rounded, and 2 at least: a short schedule must leave
+        epochs to the semi-supervised stage.
+    """
+    return (epoch + 1) % max(2, round(period)) == 0
+
+
 def given_label_loss(net, params, x):
     """Mean cross-entropy of a batch's only view, and the logits [B, C]."""
     (images,) = x["views"]
@@ -96,7 +110,11 @@ def given_label_loss(net, params, x):
 
 
 class Method(base.Method):
-    """DivideMix; subclasses replace the selector, a phase or the loss."""
+    """DivideMix; subclasses replace the selector, a phase or the loss.
+
+    Raises:
+      UserError: a field out of range.
+    """
 
     own_selector = "dividemix"
     num_nets = 2
@@ -105,19 +123,62 @@ class Method(base.Method):
 
     def __init__(self, config, data):
         super().__init__(config, data)
-        self.options = config[config.method]
+        self.options = options = config[config.method]
+        name = f"config.{config.method}"
+        one_of(f"{name}.peer", options.peer, ("updated", "epoch_start"))
+        for field in ("warmup_samples", "pool_samples"):
+            if options[field] < 0:
+                raise UserError(
+                    f"{name}.{field}: must be at least 0, is {options[field]}"
+                )
+        # Class sizes of what the warm-up sees.
+        self.warmup_counts = balanced.capped(
+            data.counts, options.warmup_samples
+        )
         self.warmup = self.supervised_phase("warmup", self.warmup_loss)
         self.semi = self.semi_phase()
+        selector = self.semi.selector
+        assert selector is not None, "the division is a selector's"
+        averaged = selector.options.get("average_losses", 1)
+        if options.pool_samples and averaged > 1:
+            raise UserError(
+                f"{name}.pool_samples: every epoch draws other samples, so "
+                "average_losses must be 1"
+            )
+        self.warn_of_scratch()
+
+    def warn_of_scratch(self) -> None:
+        """Says where published figures cannot be expected.
+
+        Source: papers/dividemix_rolt.md section 1, papers/smr.md section 2.
+        """
+        config = self.config
+        begun = config.model.pretrained or config.init_from
+        # Without ids nothing is trained.
+        if (
+            config.benchmark == "clothing1m"
+            and not begun
+            and self.data.ids is not None
+        ):
+            logger.warning(
+                "%s: the published settings start from ImageNet weights, this "
+                "run from random ones; see config.model.pretrained",
+                config.benchmark,
+            )
 
     def supervised_phase(self, name: str, loss, **fields) -> base.Phase:
-        """One pass over all given labels, a weak view each."""
-        return base.Phase(
-            name=name,
-            loss=loss,
-            streams=base.single_stream(self.config.warmup_batch_size),
-            views={"x": ("weak",)},
-            **fields,
+        """One pass over the given labels, a weak view each."""
+        data, batch = self.data, self.config.warmup_batch_size
+        streams = base.single_stream(batch)
+        if self.options.warmup_samples:
+            streams = balanced.stream(
+                *(data.labels, data.num_classes),
+                *(self.options.warmup_samples, batch),
+            )
+        phase = base.Phase(
+            name=name, loss=loss, streams=streams, views={"x": ("weak",)}
         )
+        return replace(phase, **fields)
 
     def semi_phase(self) -> base.Phase:
         """The semi-supervised phase, trained on the peer's division."""
@@ -132,7 +193,15 @@ class Method(base.Method):
             ),
             selector=self.selector(),
             taught_by="peer",
-            peer="updated",
+            peer=self.options.peer,
+            pool=self.pool(),
+        )
+
+    def pool(self):
+        """What a selection looks at, as `Phase.pool` wants it."""
+        return balanced.pool(
+            *(self.data.labels, self.data.num_classes),
+            self.options.pool_samples,
         )
 
     def phases(self):

@@ -168,7 +168,11 @@ class Method(base.Method):
                 name="base",
                 loss=partial(self.base_loss, options.mix),
                 draws=self.mixing_draws(options.mix),
-                streams=one_pass,
+                streams=h2e_parts.class_aware(
+                    self.data.labels, config.warmup_batch_size
+                )
+                if options.resample
+                else one_pass,
                 views={"x": (options.view,)},
                 trainable=in_base,
                 weight_decay=factor * config.optimizer.weight_decay,

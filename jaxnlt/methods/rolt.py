@@ -64,8 +64,7 @@ def nearest(features, labels, num_classes: int) -> Nearest:
 
     Source: papers/dividemix_rolt.md 4.2, steps 2 and 3.
     """
-    features = np.asarray(features, np.float64)
-    centre = features.mean(0)
+    centre = features.mean(0, dtype=np.float64)
     rows = centroids.centred_unit(features, centre)
     everyone = np.ones(len(labels), bool)
     means, counts = centroids.class_means(rows, labels, num_classes, everyone)
@@ -86,7 +85,9 @@ def nearest(features, labels, num_classes: int) -> Nearest:
 
 def scores(rows, means, absent):
     """Nearest-centroid scores [N, C]; nobody is near an absent class."""
-    return np.where(absent, FARTHEST, centroids.nearest_scores(rows, means))
+    found = centroids.nearest_scores(rows, means)
+    found[:, absent] = FARTHEST
+    return found
 
 
 def own_class_probability(ncm, labels, num_classes: int) -> np.ndarray:
@@ -164,10 +165,9 @@ class Cleaning(base.Selector):
     def select(self, outputs, k, data, memory, epoch, rng):
         options, labels = self.options, data.labels
         logits = np.asarray(outputs[k]["logits"], np.float64)
-        features = np.asarray(outputs[k]["features"], np.float64)
+        features = outputs[k]["features"]
         if options.loss == "ldam":  # the head's weights are unit vectors
-            length = np.linalg.norm(features, axis=1, keepdims=True)
-            logits = logits / np.maximum(length, 1e-12)
+            logits = logits / np.maximum(selection.lengths(features), 1e-12)
         found = nearest(features, labels, data.num_classes)
         clean = own_class_probability(found.refined, labels, data.num_classes)
         trusted = clean > 0.5

@@ -164,7 +164,7 @@ class Method(dividemix.Method):
         out = net(params, images, self.heads)
         ce = jnp.mean(losses.cross_entropy(out["logits"], labels))
         balanced = jnp.mean(
-            losses.balanced_softmax(out["balanced"], labels, self.data.counts)
+            losses.balanced_softmax(out["balanced"], labels, self.warmup_counts)
         )
         terms = {"loss_ce": ce, "loss_balanced_ce": balanced}
         return ce + balanced, carry, terms

@@ -25,7 +25,7 @@ CHOICES = {
     "jsd_log": tuple(uniform_selection.UNITS),
     "unfilled": ("none", "repeat_index_0"),
     "scoring_mode": ("eval", "train"),
-    "unlabelled_batch": ("rounded", "exact"),
+    "unlabelled_batch": ("rounded", "exact", "same"),
 }
 
 
@@ -91,6 +91,23 @@ class Method(dividemix.Method):
         self.warmup = replace(
             self.warmup, trainable=lambda path: path[0] != "embedding"
         )
+        # Plain training as in the warm-up, penalty aside.
+        self.restart = replace(self.warmup, name="restart", loss=self.ce_loss)
+
+    def phases(self):
+        if self.options.restart_every:
+            return (*super().phases(), self.restart)
+        return super().phases()
+
+    def phase(self, epoch):
+        """Warm-up, then a restart at the end of every period, if any.
+
+        Source: papers/unicon.md section 7.
+        """
+        period, usual = self.options.restart_every, super().phase(epoch)
+        if usual is self.semi and period and dividemix.recurs(epoch, period):
+            return self.restart
+        return usual
 
     def semi_phase(self):
         views = ("weak", "weak", "strong", "strong")
@@ -107,7 +124,10 @@ class Method(dividemix.Method):
     def streams(self, selection, rng):
         """One pass over x; u at a pace that follows the selected share."""
         batch = self.config.batch_size
-        chosen = len(selection.labelled) / len(self.data.labels)
+        if self.options.unlabelled_batch == "same":
+            return base.split_streams(batch, batch)(selection, rng)
+        sizes = len(selection.labelled), len(selection.unlabelled)
+        chosen = sizes[0] / sum(sizes)
         unlabelled = uniform_selection.unlabelled_batch(
             batch,
             float(selection.shared.get("share", chosen)),
@@ -118,9 +138,15 @@ class Method(dividemix.Method):
     def learning_rate(self, epoch):
         """Half a cosine; it rises again after `cosine_epochs`, as released.
 
-        Source: papers/unicon.md section 1.
+        Of 0 `cosine_epochs` it drops as elsewhere.  A restart has its own.
+
+        Source: papers/unicon.md sections 1 and 7.
         """
         options = self.options
+        if self.phase(epoch) is self.restart:
+            return options.restart_rate
+        if not options.cosine_epochs:
+            return super().learning_rate(epoch)
         span = self.config.optimizer.learning_rate - options.min_learning_rate
         turn = math.cos(math.pi * epoch / options.cosine_epochs)
         return options.min_learning_rate + span * (1 + turn) / 2

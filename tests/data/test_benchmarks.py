@@ -18,6 +18,7 @@ def test_benchmarks_of_this_release():
         "digits",
         "npz",
         "folder",
+        "tfds",
         "cifar10",
         "cifar100",
         "cifar10n",
@@ -43,7 +44,7 @@ def test_digits_follow_the_design():
     assert (b.weak, b.strong) == ("shift", "digits_strong")
 
 
-@pytest.mark.parametrize("name", ["npz", "folder"])
+@pytest.mark.parametrize("name", ["npz", "folder", "tfds"])
 def test_user_data_are_not_corrupted_unless_asked(name):
     b = benchmarks.get(name)
     assert (b.imb, b.noise, b.n_max) == (1, "none", None)

@@ -256,7 +256,7 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
         ("digits", {"data_seed": -2}, "config.data_seed"),
         ("digits", {"path": "x"}, "digits are built in"),
         ("digits", {"labels_file": "x"}, "labels_file: used by"),
-        ("digits", {"image_size": 8}, "only folder resizes"),
+        ("digits", {"image_size": 8}, "only folder and tfds resize"),
         ("folder", {"image_size": -8}, "image_size: must be"),
         ("npz", {"split": "dev"}, "no development set"),
         ("npz", {}, "config.data.path"),

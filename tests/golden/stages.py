@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from configs import dasc, dividemix, erm, h2e, rolt, sfa, smr, tabasco, unicon
-from jaxnlt import data, step, train
+from jaxnlt import data, records, step
 from jaxnlt.data import build_nlt
 from jaxnlt.methods import base
 from jaxnlt.trainer import Trainer
@@ -150,7 +150,7 @@ def select(trainer):
 def evaluate(trainer):
     """The test scores of a record."""
     test = [[out] for out in outputs(trainer.method)]
-    train._test_record(trainer, test, trainer.init_memory())
+    records.test_record(trainer, test, trainer.init_memory())
 
 
 def augmented(trainer):

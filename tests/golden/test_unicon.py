@@ -116,15 +116,29 @@ def test_contrast(case):
 
 @golden("unicon_schedules")
 def test_learning_rates(case):
-    clothing = {
-        "optimizer.learning_rate": 0.005,
-        "unicon.min_learning_rate": 1e-5,
-        "unicon.cosine_epochs": 100.0,
-    }
-    for name, options in (("cifar_lr", {}), ("clothing_lr", clothing)):
-        ours = method(10, "cifar10", **options)
+    for name, arg in (("cifar_lr", "cifar10"), ("clothing_lr", "clothing1m")):
+        ours = method(10, arg)
+        assert ours.config.epochs == len(case[name])
         rates = [ours.learning_rate(e) for e in range(len(case[name]))]
         np.testing.assert_allclose(rates, case[name], rtol=0, atol=1e-12)
+
+
+@golden("unicon_schedules")
+def test_webvision_s_passes(case):
+    """Which network goes first is a matter of their names."""
+    codes, ours = ["warmup", "restart", "semi"], method(50, "webvision")
+    epochs, nets = case["webvision_epoch"], case["webvision_net"]
+    assert ours.config.epochs == epochs[-1] + 1
+    names = np.array([ours.phase(e).name for e in range(ours.config.epochs)])
+    rates = [ours.learning_rate(e) for e in range(ours.config.epochs)]
+    for net in set(nets):
+        rows = nets == net
+        np.testing.assert_array_equal(epochs[rows], np.arange(len(names)))
+        expected = np.take(codes, case["webvision_phase"][rows])
+        np.testing.assert_array_equal(names, expected)
+        np.testing.assert_allclose(
+            rates, case["webvision_lr"][rows], rtol=0, atol=1e-12
+        )
 
 
 @golden("unicon_cifar100_asym")

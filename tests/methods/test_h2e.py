@@ -65,6 +65,21 @@ def test_scores_of_the_round_before_are_a_phase_of_their_own():
     assert names == ["base", "identify", "robust", "base_scored"]
 
 
+def test_resampled_base_draws_every_class_alike():
+    rows = np.arange(len(LABELS))[2:]  # two images of the first class less
+    method = make(**{"h2e.resample": True})
+    everyone = base.trust_all(method.data)
+    chosen = base.Selection(rows, rows[:0], everyone.weights, everyone.counts)
+    phase = method.phase(0)
+    drawn = phase.streams(chosen, np.random.default_rng(0))["x"]
+    assert drawn.shape == (6, 16)  # 28 of the largest, of three classes
+    assert set(drawn.ravel()) <= set(rows)
+    counts = np.bincount(LABELS[drawn.ravel()])[[0, 1, 3]]
+    assert counts.max() - counts.min() <= 8
+    plain = make().phase(0).streams(chosen, np.random.default_rng(0))["x"]
+    assert plain.shape == (4, 16)  # a pass over 58
+
+
 def test_learning_rates_start_anew_in_every_phase():
     fields = {"optimizer.learning_rate": 0.2, "h2e.identify_rate": 1e-3}
     method = two_rounds(**fields)

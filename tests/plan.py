@@ -1,0 +1,156 @@
+"""One fixed plan of steps, to be trained on any number of devices.
+
+`python -m tests.plan compare FOLDER COUNTS METHOD...` trains in the processes
+and on the devices that its environment names; JAX_ENABLE_X64 must be set.
+What a selector decided on one device is kept in the folder and taken from
+there, for a mixture may turn a last bit into another split.
+"""
+
+import pathlib
+import pickle
+import sys
+
+import jax
+import numpy as np
+
+from jaxnlt import checkpoint, data, multihost, sharding, stopping
+from jaxnlt import train as train_lib
+from jaxnlt.trainer import Trainer
+
+from . import runs
+
+STEPS = 10  # of every phase
+
+
+def configuration(method, dtype="float64", steps=STEPS):
+    """Every phase once, one epoch of so many steps each."""
+    fields = {"model.dtype": dtype, "max_steps": steps, "model.blocks": (1,)}
+    if method != "dasc":  # costs a third of the compilation
+        fields["augment.strong"] = "shift"
+    return runs.tiny(method, "digits,smoke", **fields)
+
+
+def first_epochs(method, epochs):
+    """The first epoch of every phase that a run enters."""
+    phases = [method.phase(epoch) for epoch in range(epochs)]
+    return [e for e, phase in enumerate(phases) if phase not in phases[:e]]
+
+
+def train(config, dataset, file):
+    """Leaves of the networks after the plan, float64 on the host.
+
+    Args:
+      config: of a method.
+      dataset: loaded from it.
+      file: selections of all epochs; made if it is not there.
+    """
+    trainer = Trainer(config, dataset)
+    states = trainer.put(trainer.init_states())
+    memory = trainer.init_memory()
+    known = pickle.loads(file.read_bytes()) if file.exists() else {}
+    decide, made = trainer.select, {}
+
+    def select(epoch, phase, pooled, memory, which):
+        key = (epoch, tuple(which))
+        made[key] = known.get(key) or decide(
+            epoch, phase, pooled, memory, which
+        )
+        return made[key]
+
+    trainer.select = select
+    for epoch in first_epochs(trainer.method, config.epochs):
+        phase = trainer.method.phase(epoch)
+        pooled = sharding.fetch(trainer.infer_pools(epoch, phase, states))
+        states, memory = trainer.enter(epoch, states, memory)
+        states, memory, facts = trainer.train(
+            epoch, phase, states, pooled, memory, lambda *args: None
+        )
+        assert all(len(i.labelled) for i in facts["selections"])
+    if not known:
+        file.write_bytes(pickle.dumps(made))
+    leaves = jax.tree.leaves(sharding.fetch(states))
+    devices = {len(x.sharding.device_set) for x in jax.tree.leaves(states)}
+    assert devices == {trainer.mesh.devices.size}
+    return [np.asarray(leaf, np.float64) for leaf in leaves]
+
+
+def largest(a, b):
+    """Largest difference of two lists of arrays."""
+    return max(np.abs(x - y).max(initial=0) for x, y in zip(a, b, strict=True))
+
+
+def use_devices(count):
+    """Trainers to come use the first so many of all devices."""
+    chosen = jax.devices()[:count]
+    sharding.make_mesh = lambda sizes: jax.make_mesh(
+        (count,),
+        ("data",),
+        devices=chosen,
+        axis_types=(jax.sharding.AxisType.Auto,),
+    )
+
+
+def compare(folder, method, counts, dtype="float64", steps=STEPS):
+    """Trains on every count of devices; prints how far from the first.
+
+    The first count of the first call for a method sets the standard, which
+    the folder keeps.
+    """
+    config = configuration(method, dtype, steps)
+    dataset = data.load(config)
+    name = f"{method}-{dtype}"
+    for count in counts:
+        use_devices(count)
+        leaves = train(config, dataset, folder / f"{name}.pkl")
+        if not (folder / f"{name}.npz").exists():
+            np.savez(folder / f"{name}.npz", *leaves)
+        with np.load(folder / f"{name}.npz") as stored:
+            first = [stored[key] for key in stored.files]
+        if multihost.is_lead():
+            print(name, count, largest(leaves, first), flush=True)
+
+
+def run(workdir, method):
+    """A run on all devices, from its start or from what the workdir holds.
+
+    Prints what it goes on from, as it stands on the devices.
+    """
+    config = configuration(method)
+    watch = stopping.Watch()
+    restore = checkpoint.Checkpoints.restore
+
+    def noted(self, states):
+        found = restore(self, states)
+        if found is None:
+            return None
+        placed = sharding.put(
+            found.states,
+            sharding.replicated(sharding.make_mesh([config.batch_size])),
+        )
+        digest = checkpoint.weights_sha256(sharding.fetch(placed))
+        if multihost.is_lead():
+            print("restored", found.epoch, digest, flush=True)
+        return found
+
+    checkpoint.Checkpoints.restore = noted
+    with watch.guarding():
+        train_lib.run(config, workdir, watch=watch)
+
+
+def main(what, folder, *rest):
+    """`compare FOLDER COUNTS METHOD...` or `run WORKDIR METHOD`."""
+    multihost.join()
+    folder = pathlib.Path(folder)
+    if what == "run":
+        run(folder, *rest)
+        return
+    counts, *methods = rest
+    for method in methods:
+        compare(folder, method, map(int, counts.split(",")))
+        if method == methods[0]:
+            compare(folder, method, map(int, counts.split(",")), "float32", 1)
+    multihost.wait_for_all("plan")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
