@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,9 @@ class Fakes:
             (self.folder / f"do{i}").write_text(text)
 
     def start(self, script: str, *arguments: str, **env: str):
+        # A shell can trap no signal that was ignored when it began, as Ctrl-C
+        # is where the tests run in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             ["bash", str(LAUNCH / script), *arguments],
             env=self.env | env,
@@ -64,7 +68,7 @@ class Fakes:
     def run(self, script: str, *arguments: str, **env: str):
         """Exit status, stdout, stderr."""
         process = self.start(script, *arguments, **env)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
     def notes(self) -> list[str]:

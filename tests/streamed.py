@@ -1,9 +1,14 @@
 """Folders of small real images, and tiny runs that stream them."""
 
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 from PIL import Image
 
 from . import runs
+from .data import fake_web, test_tfds_images
 
 SIDE, CLASSES, PER_CLASS = 8, 3, 10
 
@@ -39,3 +44,84 @@ def configuration(method, path, **fields):
         "eval_batch_size": 16,
     }
     return runs.tiny(method, "images", **small | fields)
+
+
+# Data sets of files in their true layouts ------------------------------------
+
+
+class Miniature(NamedTuple):
+    """A data set of real JPEGs as its users have it on disk.
+
+    Attributes:
+      benchmark: as written after the colon.
+      make: folder -> config.data's fields, without the prefix.
+      fields: what else the command line says, by names without `config.`.
+    """
+
+    benchmark: str
+    make: Callable[[pathlib.Path], dict[str, Any]]
+    fields: dict[str, Any] = {}
+
+
+def _path(write) -> Callable[[pathlib.Path], dict[str, Any]]:
+    return lambda root: {"path": write(root)}
+
+
+def _manifest(write) -> Callable[[pathlib.Path], dict[str, Any]]:
+    """A raw folder and the manifest that the builder wrote."""
+
+    def make(root):
+        root.mkdir()
+        out = write(root / "raw", root / "out")
+        return {"path": root / "raw", "labels_file": out / "manifest.csv"}
+
+    return make
+
+
+def _binary(root: pathlib.Path) -> dict[str, Any]:
+    raw = fake_web.animal_raw(root / "raw")
+    return {"path": fake_web.animal_binary(root / "binary", raw)}
+
+
+def _tfds(root: pathlib.Path) -> dict[str, Any]:
+    root.mkdir()
+    rows = test_tfds_images.rows
+    parts = {"train": rows(12, form="JPEG"), "test": rows(6, 50, form="JPEG")}
+    return {"path": test_tfds_images.write(root, parts), "name": "fake"}
+
+
+#: Every set whose images lie on disk as files or as records of a copy.
+MINIATURES = {
+    "webvision": Miniature(
+        "webvision",
+        _path(lambda root: fake_web.webvision(root, imagenet="synset")),
+    ),
+    "clothing1m": Miniature("clothing1m", _path(fake_web.clothing)),
+    "animal10n": Miniature("animal10n", _path(fake_web.animal_raw)),
+    # The official binary, in memory.
+    "animal10n_binary": Miniature("animal10n", _binary),
+    "food101n": Miniature("food101n", _path(fake_web.food)),
+    "red_mini_imagenet": Miniature("red_mini_imagenet", _path(fake_web.red)),
+    "red_mini_imagenet_84": Miniature(
+        "red_mini_imagenet",
+        _path(fake_web.red),
+        {
+            "data.transform": "red_mini_imagenet_84",
+            "augment.weak": "jitter_flip",
+            "augment.strong": "jitter_flip_autoaugment",
+        },
+    ),
+    "imagenet_nlt": Miniature("imagenet_nlt", _manifest(fake_web.nlt)),
+    "animal10_nlt": Miniature("animal10_nlt", _manifest(fake_web.animal_nlt)),
+    "food101_nlt": Miniature("food101_nlt", _manifest(fake_web.food_nlt)),
+    "images": Miniature("images", _path(fake_web.images)),
+    # In memory.
+    "tfds": Miniature("tfds", _tfds),
+}
+
+
+def given(name: str, root: pathlib.Path) -> dict[str, Any]:
+    """Makes a miniature: all fields that a run on it is given."""
+    made = MINIATURES[name]
+    data = {f"data.{k}": str(v) for k, v in made.make(root).items()}
+    return data | made.fields

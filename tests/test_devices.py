@@ -11,6 +11,7 @@ from jaxnlt import checkpoint, metrics
 from . import jobs, plan, runs, streamed
 
 METHODS = tuple(runs.methods())
+EVERY_COUNT = "dividemix"  # the others on one device and on eight
 X64 = {"JAX_ENABLE_X64": "1"}
 # Most of these tests is compilation, a third of it for speed that ten steps of
 # a tiny network do not need.
@@ -36,14 +37,16 @@ def job(*arguments, count=1, devices=1):
 def differences(tmp_path_factory):
     """{(method-dtype, processes, devices): largest difference to 1 device}."""
     folder = tmp_path_factory.mktemp("plans")
+    others = [method for method in METHODS if method != EVERY_COUNT]
     lines = [
         (1, line)
         for line in (
-            *job("compare", folder, "1,2,4,8", METHODS[0], devices=8),
-            *job("compare", folder, "1,8", *METHODS[1:], devices=8),
+            *job("compare", folder, "1,2,4,8", EVERY_COUNT, devices=8),
+            *job("compare", folder, "1,8", *others, devices=8),
         )
     ]
-    two = job("compare", folder, "4", *METHODS, count=2, devices=2)
+    both = (EVERY_COUNT, *others)
+    two = job("compare", folder, "4", *both, count=2, devices=2)
     lines += [(2, line) for line in two]
     return {
         (name, processes, int(devices)): float(worst)
@@ -53,7 +56,7 @@ def differences(tmp_path_factory):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_device_and_eight_and_two_processes_agree(method, differences):
-    counts = (1, 2, 4, 8) if method == METHODS[0] else (1, 8)
+    counts = (1, 2, 4, 8) if method == EVERY_COUNT else (1, 8)
     wanted = {(1, count) for count in counts} | {(2, 4)}
     found = {
         key[1:]: worst
@@ -67,7 +70,8 @@ def test_one_device_and_eight_and_two_processes_agree(method, differences):
 
 def test_the_first_step_agrees_in_float32(differences):
     found = [v for k, v in differences.items() if k[0].endswith("-float32")]
-    assert len(found) == 7  # 4 + 2 for the first of two calls, 1 of processes
+    # Of the first method of each call: 4 counts, 2, and that of processes.
+    assert len(found) == 7
     assert max(found) < TOLERANCE["float32"], found
 
 
@@ -138,7 +142,8 @@ def test_two_processes_read_a_half_each(tmp_path):
         (record,) = runs.records(workdir)
         assert record["bad_images"] == 1
         said = "".join(stderr for _, _, stderr in ended)
-        assert said.count(f"{broken}: ") == 1
+        # It stands in for images that fill the last batch up, too.
+        assert 1 <= said.count(f"{broken}: ") <= count
         found.append(jax.tree.leaves(checkpoint.load(workdir).states))
     worst = max(
         np.abs(a - b).max(initial=0) for a, b in zip(*found, strict=True)

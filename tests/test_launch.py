@@ -142,7 +142,7 @@ def test_stops_after_saving(number, fakes):
     process = fakes.start("local.sh", "-n", "2", "--", "--config=x")
     fakes.wait_for("ready0", "ready1")
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert sorted(out.splitlines()) == ["[1] saved", "saved"]
     assert err == ""
@@ -153,7 +153,7 @@ def test_stops_before_anything_could_be_saved(fakes):
     process = fakes.start("local.sh", "-n", "2", "--", "--config=x")
     fakes.wait_for("started0", "started1")
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 75
 
 

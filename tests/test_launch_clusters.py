@@ -48,7 +48,7 @@ def test_slurm_requeues(status, nodes, lost, requeued, fakes):
     fakes.do(f"exit {status}")
     size = {"SLURM_JOB_NUM_NODES": f"{nodes}", "LOST": f"{lost}"}
     process = slurm(fakes, **size, SLURM_GPUS_ON_NODE="4")
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert ("scontrol requeue Incomplete 17" in fakes.notes()) == requeued
     assert ("in the queue again" in err) == requeued
@@ -69,7 +69,7 @@ def test_slurm_hands_on_sigterm(fakes):
     process = fakes.start("slurm.sbatch", "--config=x", **JOB)
     fakes.wait_for("ready")
     process.terminate()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "was not requeued" in err
 
@@ -129,7 +129,7 @@ def test_tpu_goes_on_after_75_and_preemption(fakes):
         "2) echo SUSPENDED >$folder/state; kill -KILL $PPID ;;\nesac"
     )
     process = tpu(fakes, "--delete")
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     create = "queued-resources create jaxnlt"
     delete = "queued-resources delete jaxnlt"
@@ -147,7 +147,7 @@ def test_tpu_hands_on_a_failure(status, others, fakes):
     mark = "tpu_vm.sh: worker ended with status"
     fakes.do(f"printf '{mark} %s\n' {others}; exit {status}")
     process = tpu(fakes)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert brief(fakes).count(RUN) == 3
     assert "jaxnlt stays and costs; to delete it: gcloud compute" in err
@@ -159,7 +159,7 @@ def test_tpu_stops_after_saving(fakes):
     process = tpu(fakes)
     fakes.wait_for("ready")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 75
 
 

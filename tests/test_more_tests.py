@@ -24,6 +24,7 @@ def of_set(name, path, **fields):
         "data.path": str(path),
         "data.image_size": 8,
         "model.name": "preact_resnet18",
+        "model.blocks": (1, 1),
         "max_steps": 1,
         "batch_size": 4,
         "warmup_batch_size": 4,

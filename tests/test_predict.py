@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt import cli, predict, train
+from jaxnlt import cli, journal, predict, records, train
 from jaxnlt.data import digits
 from jaxnlt.errors import UserError
 
@@ -32,7 +32,8 @@ def run(tmp_path_factory):
     original = train.vote
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "vote", vote)
-        patch.setattr(train.outcome, "write", lambda *args: {})
+        patch.setattr(records, "vote", vote)
+        patch.setattr(journal.outcome, "write", lambda *args: {})
         train.run(config, str(folder / "run"))
     np.savez(folder / "test.npz", test_images=TEST.images)
     # One vote an epoch on the test set, one at the end on the training set.

@@ -13,6 +13,8 @@ from jaxnlt.errors import UserError
 from jaxnlt.methods import base
 from launch import study_selector
 
+from . import runs
+
 SETTINGS = ("sfa.beta=0,0.99", "sfa.persist_moments=false", "sfa.draws=1,5")
 
 
@@ -20,18 +22,8 @@ SETTINGS = ("sfa.beta=0,0.99", "sfa.persist_moments=false", "sfa.draws=1,5")
 def logged(tmp_path_factory):
     """A tiny run of SFA that keeps its outputs, and what it selected."""
     config = sfa.get_config("digits,epochs=5")
-    small = {
-        "model.width": 4,
-        "model.blocks": (1, 1),
-        "batch_size": 16,
-        "warmup_batch_size": 16,
-        "max_steps": 2,
-        "eval_batch_size": 256,
-        "sfa.warmup": 1,
-        "log_outputs": True,
-    }
-    with config.unlocked():
-        config.update_from_flattened_dict(small)
+    small = {"max_steps": 2, "sfa.warmup": 1, "log_outputs": True}
+    runs.shrink(config, **small)
     workdir = tmp_path_factory.mktemp("study") / "run"
     seen, select = {}, trainer.Trainer.select
 

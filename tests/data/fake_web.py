@@ -148,14 +148,25 @@ def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
 def nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """ImageNet-NLT as the builder leaves it: purple noise of 0.4."""
     fake_nlt.imagenet(raw, train=12, web=4)
-    status = build_nlt.main(
-        [
-            *("build_nlt", "--benchmark=imagenet_nlt", f"--raw={raw}"),
-            *(f"--out={out}", "--colour=purple", "--rate=0.4"),
-            *("--n_max=10", "--imb=0.5"),
-        ]
-    )
-    assert status == 0
+    drawn = "--colour=purple", "--rate=0.4", "--n_max=10", "--imb=0.5"
+    return _built("imagenet_nlt", raw, out, *drawn)
+
+
+def animal_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """Animal10-NLT as the builder leaves it."""
+    fake_nlt.animal(raw, train=4)
+    return _built("animal10_nlt", raw, out, "--n_max=4", "--imb=0.5")
+
+
+def food_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """Food101-NLT as the builder leaves it."""
+    fake_nlt.food(raw, train=6)
+    return _built("food101_nlt", raw, out, "--n_max=6", "--imb=0.5")
+
+
+def _built(name: str, raw: pathlib.Path, out: pathlib.Path, *drawn: str):
+    argv = ["build_nlt", f"--benchmark={name}", f"--raw={raw}", f"--out={out}"]
+    assert build_nlt.main([*argv, *drawn]) == 0
     return out
 
 

@@ -244,7 +244,6 @@ def test_history_of_losses_is_kept_by_the_run(tmp_path):
     config = runs.tiny(
         "dividemix",
         **{
-            "model.blocks": (1,),
             "max_steps": 2,
             "epochs": 4,
             "dividemix.warmup": 1,

@@ -29,11 +29,7 @@ def finished(request, tmp_path_factory):
     config = runs.tiny(
         request.param,
         "digits,smoke",
-        **{
-            "model.blocks": (1,),
-            "max_steps": 2,
-            "augment.strong": "shift",  # compiles fast
-        },
+        max_steps=2,
     )
     options = config[config.method]
     seen, make = [], train.Trainer

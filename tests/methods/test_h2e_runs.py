@@ -71,7 +71,7 @@ def test_a_missing_score_file_is_named(tmp_path):
 
 # Whole runs ------------------------------------------------------------------
 
-SMALL = {"model.blocks": (1, 1), "augment.strong": "shift", "max_steps": 2}
+SMALL = {"model.blocks": (1, 1), "max_steps": 2}
 
 
 class Killed(Exception):

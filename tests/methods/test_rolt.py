@@ -154,7 +154,7 @@ def test_bad_basis_is_refused():
 
 
 def test_ldam_and_votes_of_centroids_resume(tmp_path):
-    fields = {"model.blocks": (1,), "rolt.vote_by": "ncm"}
+    fields = {"rolt.vote_by": "ncm"}
     config = runs.tiny("rolt", "digits,loss=ldam,epochs=3", **fields)
     train.run(config, tmp_path / "run")
     rows = runs.records(tmp_path / "run")

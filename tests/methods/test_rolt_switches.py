@@ -61,7 +61,7 @@ def test_an_unknown_kind_of_images_is_refused():
 
 
 def test_as_released_runs_and_resumes(tmp_path, caplog):
-    fields = {"model.blocks": (1,), "max_steps": 2}
+    fields = {"max_steps": 2}
     config = runs.tiny("rolt", "digits,as_released,epochs=3", **fields)
     train.run(config, tmp_path / "run")
     assert all(np.isfinite(r["loss"]) for r in runs.records(tmp_path / "run"))
@@ -175,7 +175,6 @@ def test_re_weighting_runs_and_resumes(tmp_path):
         "rolt_plus",
         "digits,epochs=4",
         **{
-            "model.blocks": (1,),
             "max_steps": 2,
             "rolt_plus.warmup": 1,
             "rolt_plus.drw_start": 2.0,

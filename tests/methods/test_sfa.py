@@ -279,7 +279,7 @@ def test_moments_are_kept_by_the_run(tmp_path):
     assert len(saved) == 2
     for memory in saved:
         assert memory["first"].dtype == np.float64
-        assert memory["first"].shape == memory["second"].shape == (10, 8)
+        assert memory["first"].shape == memory["second"].shape == (10, 4)
         assert memory["known"].all()
         spread = memory["second"] - memory["first"] ** 2
         assert (spread > 1e-12).any()  # more than one centroid went in

@@ -60,10 +60,8 @@ def test_as_released_runs_and_resumes(tmp_path):
         "unicon",
         "digits,as_released,epochs=3",
         **{
-            "model.blocks": (1,),
             "max_steps": 2,
             "unicon.warmup": 1,
-            "augment.strong": "shift",  # compiles fast
         },
     )
     train.run(config, tmp_path / "run")
