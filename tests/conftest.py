@@ -1,6 +1,7 @@
 """What every test shares: compiled programs, and the golden cases' tally."""
 
 import functools
+import os
 import pathlib
 
 import jax
@@ -8,6 +9,15 @@ import pytest
 
 from . import toy_epochs
 from .golden import cases
+
+
+def pytest_configure():
+    """Compiles for tiny networks: what is compiled runs for a few steps.
+
+    The processes that tests start inherit it, so that their bits agree.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{given} --xla_backend_optimization_level=1"
 
 
 @pytest.fixture(autouse=True, scope="session")
