@@ -23,10 +23,10 @@ from jaxnlt.errors import UserError
 #: schedulers put a job into their queue again.
 AGAIN = 75
 FAILED = 1
-_KEY = "jaxnlt/end"
+_KEY, _LEFT = "jaxnlt/end", "jaxnlt/left"
 # Seconds that a job of several processes gives a save whose other writers may
 # have ended already; the checkpoint before it is whole.
-_PATIENCE = 15
+_PATIENCE = 12
 # Seconds that the others have to read why, before the process that holds the
 # coordination service ends.
 _LAST_WORDS = 3
@@ -172,20 +172,39 @@ class Watch:
 
     def _stop(self, reason: str) -> NoReturn:
         """Finishes the pending save, says how to go on, ends."""
-        patience = None if multihost.alone() else _PATIENCE
+        patience: float | None = None if multihost.alone() else _PATIENCE
+        began = time.monotonic()
         # Held for good: no other save starts.
         self._saving.acquire(timeout=-1 if patience is None else patience)
+        if patience is not None:
+            patience = max(0.0, patience - (time.monotonic() - began))
         save = threading.Thread(target=self.finish_save, daemon=True)
         save.start()
         save.join(patience)
         if multihost.is_lead():
             _say(f"stopped by {reason} {self._where}; the same command goes on")
-        self._exit(AGAIN)
+        self._exit(AGAIN, _PATIENCE)
 
-    def _exit(self, status: int) -> NoReturn:
-        """Ends without waiting for the main thread, or for other processes."""
-        if not multihost.alone() and multihost.is_lead():
-            time.sleep(_LAST_WORDS)
+    def _exit(self, status: int, patience: float = 0) -> NoReturn:
+        """Ends without waiting for the main thread.
+
+        Args:
+          status: of the process.
+          patience: seconds, beyond its last words, that the process which
+            holds the coordination service waits for the others: they are
+            aborted once it is gone.
+        """
+        if not multihost.alone():
+            own = jax.process_index()
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                multihost.client().key_value_set(f"{_LEFT}/{own}", "")
+            end = time.monotonic() + _LAST_WORDS + patience
+            for other in range(1, jax.process_count() if own == 0 else 1):
+                left = max(1, round(1000 * (end - time.monotonic())))
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    multihost.client().blocking_key_value_get(
+                        f"{_LEFT}/{other}", left
+                    )
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -97,10 +97,12 @@ def test_a_killed_process_ends_the_other(number, tmp_path):
     assert time.monotonic() - sent < ENOUGH
     assert ended[number][0] == -signal.SIGKILL
     status, _, stderr = ended[1 - number]
-    # JAX itself aborts a process that has lost the first one.
-    assert status in ((1,) if number else (1, -signal.SIGABRT)), stderr
-    assert "jaxnlt: error: another process has ended" in stderr
+    # JAX itself may abort a process, 0.11 any, 0.10 one without the first.
+    assert status in (1, -signal.SIGABRT), stderr
     assert "Traceback" not in stderr
+    said = "jaxnlt: error: another process has ended" in stderr
+    # JAX 0.11 may be faster, with a line of its own.
+    assert said or (number == 0 and "another task died" in stderr)
 
 
 def test_a_failing_process_ends_the_other_with_its_message(tmp_path):

@@ -1,7 +1,7 @@
 """`smoke` of the methods on every data set of files, in its true layout.
 
 By default every method runs once and every set at least once, most of them
-where a paper has both.  The whole product, N minutes on two cores:
+where a paper has both.  The whole product, some 17 minutes on two cores:
 
     JAXNLT_SMOKE=all pytest -n 2 --dist worksteal tests/test_web_smoke.py
 """
