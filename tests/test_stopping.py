@@ -10,7 +10,7 @@ from jaxnlt import checkpoint, cli, metrics, train
 
 from . import jobs, runs
 
-EPOCHS = 25
+EPOCHS = 40
 ENOUGH = 30.0  # seconds within which a whole job must end
 
 
