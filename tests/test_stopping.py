@@ -79,7 +79,7 @@ def test_one_sigterm_stops_every_process(number, tmp_path):
     assert time.monotonic() - sent < ENOUGH
     assert [status for status, *_ in ended] == [75, 75], ended
     assert "jaxnlt: stopped by " in ended[0][2]
-    assert ended[1][1:] == ("", "")  # the first process speaks for all
+    assert "jaxnlt: " not in ended[1][2]  # the first process speaks for all
     if number:
         return
     # Alone, on what two have saved.
