@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnlt import models, samplers, semi
 from jaxnlt.errors import UserError
+from jaxnlt.models.preact_resnet import PreActResNet
 
 STEPS = ("base", "identify", "robust")
 # Rows of a class that follow one another where base is resampled.
@@ -162,14 +163,14 @@ def last_block(model) -> tuple[str, str]:
     return "backbone", f"stage{len(blocks)}_block{blocks[-1]}"
 
 
-def check_block(params: Mapping, model) -> None:
+def check_block(model) -> None:
     """Refuses a network without the block that robust would train.
 
     Raises:
-      UserError: the network of config.model has no `last_block`.
+      UserError: the network of config.model has no residual stages.
     """
-    group, block = last_block(model)
-    if block not in params[group]:
+    _, block = last_block(model)
+    if not issubclass(models.BACKBONES[model.name][0], PreActResNet):
         raise UserError(
             f"config.h2e.freeze: {model.name} has no {block} to train alone; "
             "--config.h2e.freeze=False trains the whole network"

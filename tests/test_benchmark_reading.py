@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_files(tiny):
         tracemalloc.start()
         trainer.train(
             *(0, trainer.method.phase(0), states, [[]], trainer.init_memory()),
-            lambda *progress: seen.append(on_devices()),  # noqa: B023
+            lambda *progress, seen=seen: seen.append(on_devices()),
         )
         host = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -121,6 +121,8 @@ class Method(base.Method):
                 raise UserError(
                     f"config.h2e.{name}: must be at least 0, is {options[name]}"
                 )
+        if options.rounds and options.freeze:
+            h2e_parts.check_block(config.model)
         self.spans = h2e_parts.schedule(
             options.rounds, options.starts, config.epochs
         )
@@ -284,8 +286,6 @@ class Method(base.Method):
         span, method = self._span(epoch), dict(memory["method"])
         selector, history = dict(memory["selector"]), memory["history"]
         robust = self.first["robust"]
-        if epoch == 0 and self.options.rounds and self.options.freeze:
-            h2e_parts.check_block(states[0]["params"], self.config.model)
         if span.step == "base" and span.round > 1:
             states, method["adjusted"] = fresh(), np.asarray(False)
             weighed = selector[robust.name]

@@ -3,59 +3,24 @@
 import collections
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxnlt import train
-from jaxnlt.data import build_nlt, nlt, nlt_manifest, nlt_raw, user
+from jaxnlt.data import nlt, nlt_manifest, nlt_raw, user
 from jaxnlt.errors import UserError
 
 from .. import runs
 from . import fake_nlt
+from .nlt_builds import DRAWN, LAYOUTS, call, refused
 
-LAYOUTS = {
-    "imagenet_nlt": fake_nlt.imagenet,
-    "animal10_nlt": fake_nlt.animal,
-    "food101_nlt": fake_nlt.food,
-}
-DRAWN = {
-    "imagenet_nlt": "--colour=purple --rate=0.4 --n_max=20 --imb=0.3",
-    "animal10_nlt": "--n_max=20 --imb=0.1",
-    "food101_nlt": "--n_max=20 --imb=0.2",
-}
 COUNTS = {
     "imagenet_nlt": [20, 13, 8, 6],
     "animal10_nlt": [20, 15, 11, 9, 7, 5, 4, 3, 2, 2],
     "food101_nlt": [20, 8, 4],
 }
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """One miniature of every layout; tests that damage one make a copy."""
-    folder = tmp_path_factory.mktemp("nlt")
-    return {name: make(folder / name / "raw") for name, make in LAYOUTS.items()}
-
-
-@pytest.fixture
-def raws(kept, tmp_path):
-    return {
-        name: shutil.copytree(kept[name], tmp_path / "copies" / name)
-        for name in kept
-    }
-
-
-def call(benchmark, raw, out, more=None) -> int:
-    more = DRAWN[benchmark] if more is None else more
-    return build_nlt.main(
-        [
-            *("build_nlt", f"--benchmark={benchmark}", f"--raw={raw}"),
-            *(f"--out={out}", *more.split()),
-        ]
-    )
 
 
 def files(out):
@@ -211,167 +176,6 @@ def test_animal_archive_inside_its_folder(raws, tmp_path):
     for name in ("training", "testing"):
         (raw / name).rename(inner / name)
     assert call("animal10_nlt", raw, tmp_path / "out") == 0
-
-
-# Mistakes --------------------------------------------------------------------
-
-CNWL = "dataset_no_images/mini-imagenet"
-MISSING = [
-    ("imagenet_nlt", f"{CNWL}/class_name.txt"),
-    ("imagenet_nlt", f"{CNWL}/split/red_noise_nl_0.8"),
-    ("imagenet_nlt", f"{CNWL}/split/clean_validation"),
-    ("imagenet_nlt", "noisy_images"),
-    ("imagenet_nlt", "ILSVRC2012/train"),
-    ("imagenet_nlt", "ILSVRC2012/train/n02101006"),
-    ("imagenet_nlt", "ILSVRC2012/val"),
-    ("imagenet_nlt", "ILSVRC2012/val/ILSVRC2012_val_00000002.JPEG"),
-    ("animal10_nlt", "training"),
-    ("animal10_nlt", "testing"),
-    ("food101_nlt", "Food-101N_release/meta/classes.txt"),
-    ("food101_nlt", "Food-101N_release/meta/imagelist.tsv"),
-    ("food101_nlt", "Food-101N_release/meta/verified_train.tsv"),
-    ("food101_nlt", "Food-101N_release/meta/verified_val.tsv"),
-    ("food101_nlt", "Food-101N_release/images"),
-    ("food101_nlt", "food-101/meta/test.txt"),
-    ("food101_nlt", "food-101/images/baklava/1001.jpg"),
-]
-
-
-def refused(benchmark, raw, folder, capsys, more=None) -> str:
-    """The one line that names the mistake; nothing is left behind."""
-    before = sorted(folder.iterdir())
-    assert call(benchmark, raw, folder / "out", more) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.count("\n") == 1
-    assert shown.err.startswith("jaxnlt: error: ")
-    assert sorted(folder.iterdir()) == before
-    return shown.err.removeprefix("jaxnlt: error: ")
-
-
-@pytest.mark.parametrize("benchmark, path", MISSING)
-def test_missing_files_are_named(benchmark, path, raws, tmp_path, capsys):
-    raw = raws[benchmark]
-    if (raw / path).is_dir():
-        shutil.rmtree(raw / path)
-    else:
-        (raw / path).unlink()
-    line = refused(benchmark, raw, tmp_path, capsys)
-    assert line.startswith(str((raw / path).with_suffix("")))
-    assert "no such" in line.lower()
-
-
-@pytest.mark.parametrize(
-    "benchmark, path, content, words",
-    [
-        ("imagenet_nlt", f"{CNWL}/split/clean_validation", "a.jpg", "line 1"),
-        ("imagenet_nlt", f"{CNWL}/split/clean_validation", "a.jpg 4", "4 has"),
-        ("imagenet_nlt", f"{CNWL}/split/red_noise_nl_0.8", "", "nothing"),
-        (
-            "imagenet_nlt",
-            f"{CNWL}/split/red_noise_nl_0.8",
-            "n0170432300000001.jpg 0",
-            "class upright piano must have clean images of one synset, has no",
-        ),
-        ("food101_nlt", "food-101/meta/test.txt", "pizza/1", "line 1"),
-        (
-            "food101_nlt",
-            "Food-101N_release/meta/imagelist.tsv",
-            "head\napple_pie",
-            "line 2",
-        ),
-        (
-            "food101_nlt",
-            "Food-101N_release/meta/verified_val.tsv",
-            "head\napple_pie/1.jpg\t2",
-            "line 2",
-        ),
-        ("food101_nlt", "Food-101N_release/meta/classes.txt", "\xff", "UTF-8"),
-    ],
-)
-def test_damaged_lists_are_named(
-    benchmark, path, content, words, raws, tmp_path, capsys
-):
-    (raws[benchmark] / path).write_bytes(content.encode("latin1"))
-    line = refused(benchmark, raws[benchmark], tmp_path, capsys)
-    assert line.startswith(f"{raws[benchmark] / path}: ") and words in line
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-@pytest.mark.parametrize("benchmark", LAYOUTS)
-@pytest.mark.parametrize("part", ["manifest.csv", "test.csv"])
-def test_damaged_images_are_named(
-    benchmark, part, damage, raws, tmp_path, capsys
-):
-    raw, out = raws[benchmark], tmp_path / "first"
-    assert call(benchmark, raw, out) == 0
-    capsys.readouterr()
-    file = raw / nlt_manifest.read_manifest(out / part).paths[-1]
-    whole = file.read_bytes()
-    content = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"x" * 99}
-    file.write_bytes(content[damage])
-    line = refused(benchmark, raw, tmp_path, capsys)
-    assert line.startswith(f"{file}: unreadable image")
-
-
-def test_an_animal_without_label_is_named(raws, tmp_path, capsys):
-    file = raws["animal10_nlt"] / "training" / "cat.jpg"
-    fake_nlt.jpeg(file, 0)
-    line = refused("animal10_nlt", raws["animal10_nlt"], tmp_path, capsys)
-    assert line.startswith(f"{file}: its name does not start with a label")
-
-
-@pytest.mark.parametrize(
-    "benchmark, more, words",
-    [
-        ("imagenet_nlt", "--rate=0.1", "--colour: is missing"),
-        ("imagenet_nlt", "--colour=red", "--rate: is missing"),
-        ("imagenet_nlt", "--colour=green --rate=0.1", "--colour: 'green' is"),
-        ("imagenet_nlt", "--colour=red --rate=1", "--rate: must lie in [0, 1)"),
-        ("imagenet_nlt", "--colour=red --rate=nan", "--rate: must lie in"),
-        ("imagenet_nlt", "--colour=red --rate=x", "--rate: expects"),
-        ("animal10_nlt", "--rate=0.1", "--rate: animal10_nlt has the noise"),
-        ("animal10_nlt", "--imb=0", "--imb: must lie in (0, 1]"),
-        ("animal10_nlt", "--n_max=0", "--n_max: must be positive"),
-        ("animal10_nlt", "--seed=-1", "--seed: must be >= 0"),
-        ("animal10_nlt", "--size=3", "--size: unknown flag"),
-        ("animal10_nlt", "", "class cat: has 20 raw images, 5000 are needed"),
-        ("food101_nlt", "", "--n_max: is missing; H2E does not say"),
-        ("food101_nlt", "--manifest=x --seed=1", "--seed: has no place"),
-        ("imagenet", "", "--benchmark: 'imagenet' is not one of imagenet_nlt"),
-        ("animal10_nlt", "--raw=/nowhere", "--raw: /nowhere: no such folder"),
-        ("animal10_nlt", "--raw=", "--raw: is missing"),
-        ("animal10_nlt", "--out=/nowhere/a", "--out: /nowhere: no such folder"),
-    ],
-)
-def test_mistaken_flags(benchmark, more, words, kept, tmp_path, capsys):
-    raw = kept.get(benchmark, tmp_path)
-    assert refused(benchmark, raw, tmp_path, capsys, more).startswith(words)
-
-
-def test_a_folder_in_use_stays(kept, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("x")
-    line = refused("animal10_nlt", kept["animal10_nlt"], tmp_path, capsys)
-    assert "out: exists already" in line
-    (tmp_path / "out" / "mine").unlink()
-    assert call("animal10_nlt", kept["animal10_nlt"], tmp_path / "out") == 0
-
-
-def test_writing_that_fails_leaves_nothing(kept, tmp_path, capsys, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(nlt_manifest.os, "replace", full)
-    line = refused("animal10_nlt", kept["animal10_nlt"], tmp_path, capsys)
-    assert line.startswith("--out: ") and "No space left" in line
-
-
-def test_help(capsys):
-    assert build_nlt.main(["build_nlt", "--help"]) == 0
-    text = capsys.readouterr().out
-    for name in ("benchmark", "raw", "out", "manifest", *build_nlt._DRAWN_BY):
-        assert f"--{name} " in text
-    assert max(map(len, text.split("\n"))) <= 80
 
 
 # The authors' files ----------------------------------------------------------

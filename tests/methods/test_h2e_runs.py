@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt import checkpoint, h2e_parts, train
+from jaxnlt import checkpoint, h2e_parts, models, train
 from jaxnlt.errors import UserError
 from jaxnlt.methods import h2e
+from launch import study_h2e
 
 from .. import runs
 from .test_h2e import make
@@ -233,14 +234,21 @@ def test_a_kill_inside_any_phase_changes_nothing(
     ).read_bytes()
 
 
-def test_a_network_without_the_last_block_is_refused():
-    method = make(**{"model.blocks": (1, 2)})
-    states = [{"params": {"backbone": {"stage2_block1": {}}}}]
-    memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
-    with pytest.raises(UserError, match="^config.h2e.freeze: .*stage2_block2"):
-        method.enter(0, states, memory, None)
-    states[0]["params"]["backbone"]["stage2_block2"] = {}
-    assert method.enter(0, states, memory, None)[0] is states
+@pytest.mark.parametrize("name", sorted(models.BACKBONES))
+def test_a_network_without_the_last_block_is_refused(name, tmp_path):
+    """Exactly where robust would find nothing to train; nothing is written."""
+    fields = {"model.name": name, "model.blocks": (), "model.width": 2}
+    config = runs.tiny("h2e", **fields)
+    network = models.build(config.model, 10, ("logits",))
+    side = 75 if name == "inception_resnet_v2" else 32
+    group, block = h2e_parts.last_block(config.model)
+    if block in network.init(0, (side, side, 1))["params"][group]:
+        make(**fields)
+        return
+    with pytest.raises(UserError, match=f"^config.h2e.freeze: {name} has no "):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    make(**fields, **{"h2e.freeze": False})
 
 
 def test_labels_csv_of_any_run_feeds_the_weighted_mixup(iterated, tmp_path):
@@ -255,3 +263,31 @@ def test_labels_csv_of_any_run_feeds_the_weighted_mixup(iterated, tmp_path):
     )
     with pytest.raises(UserError, match=f"^{scores}: .*image"):
         train.run(other, tmp_path / "other")
+
+
+# The study of its flags -------------------------------------------------------
+
+
+def test_quality_by_hand():
+    given = np.array([0, 0, 0, 1, 1, 2])
+    wrong = np.array([1, 0, 0, 1, 0, 1], bool)
+    flags = np.array([1, 1, 0, 0, 0, 1], bool)
+    found = study_h2e.quality(flags, wrong, given)
+    assert found == [2 / 3, 1 / 2, None, 1, 2 / 3, 1, 0, 1]
+
+
+def test_the_study_agrees_with_what_the_run_logged(iterated):
+    found = study_h2e.rows(iterated[0])
+    assert list(found) == ["base", "round 1", "round 2"]
+    records = runs.records(iterated[0])
+    for name, epochs in (("round 1", (2, 3)), ("round 2", (6, 7))):
+        accuracy, _, precision, *_ = found[name]
+        of = [records[epoch] for epoch in epochs]
+        assert accuracy == pytest.approx(
+            np.mean([r["test_accuracy"] for r in of])
+        )
+        assert precision == pytest.approx(of[-1]["noise_precision"])
+        assert found[name][6] == pytest.approx(of[-1]["noise_recall"])
+    lines = study_h2e.table([found, found]).splitlines()
+    assert len(lines) == 5 and all(line.count("|") == 12 for line in lines)
+    assert " ± 0.0 " in lines[2]
