@@ -24,6 +24,7 @@ from jaxnlt.errors import UserError
 AGAIN = 75
 FAILED = 1
 _KEY, _LEFT = "jaxnlt/end", "jaxnlt/left"
+_DONE = "0 all is done"
 # Seconds that a job of several processes gives a save whose other writers may
 # have ended already; the checkpoint before it is whole.
 _PATIENCE = 12
@@ -80,7 +81,7 @@ class Watch:
                     raise
                 self._broken(error)
             self._ending.set()  # nobody is missed from now on
-            self._tell("0 all is done")
+            self._tell(_DONE)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -150,7 +151,8 @@ class Watch:
                     continue
                 word = f"{FAILED} process 0: does not answer any more"
             break
-        if self._ending.is_set():
+        # One that left the last barrier first may tell it before we leave it.
+        if word == _DONE or self._ending.is_set():
             return
         self._ending.set()
         status, _, reason = word.partition(" ")

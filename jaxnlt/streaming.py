@@ -9,6 +9,7 @@ device's: the step receives the crops as it would find them in memory.
 import collections
 import concurrent.futures
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -323,21 +324,28 @@ def sides(images):
 
 
 class Throttle:
-    """Keeps the host from running ahead of the device on streamed images.
+    """Keeps the host from running too far ahead of the devices.
 
-    Every step that is dispatched holds its pixels on the device until it has
-    run; images in memory take no more room however far the host is ahead.
+    Every step that is dispatched on streamed images holds its pixels until it
+    has run, so `AHEAD` of them may wait.  Of several CPU devices none may: XLA
+    lends them as many threads as there are devices, and from its 32nd waiting
+    program on it blocks one in launching, so that a collective which needs all
+    of them never ends.  Else the host may be ahead as far as it likes.
 
     Args:
       images: what `hold` returned.
     """
 
     def __init__(self, images):
-        self._streamed = isinstance(images, Streamed)
+        self._ahead: float = math.inf
+        if isinstance(images, Streamed):
+            self._ahead = AHEAD
+        if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+            self._ahead = 0
         self._values: collections.deque = collections.deque()
 
     def __call__(self, value):
-        """Waits for the value of `AHEAD` calls ago.
+        """Waits for the value of so many calls ago.
 
         Args:
           value: pytree of device arrays that a step has returned.
@@ -345,8 +353,8 @@ class Throttle:
         Returns:
           The same.
         """
-        if self._streamed:
+        if self._ahead < math.inf:
             self._values.append(value)
-            if len(self._values) > AHEAD:
+            if len(self._values) > self._ahead:
                 jax.block_until_ready(self._values.popleft())
         return value

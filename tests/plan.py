@@ -2,6 +2,8 @@
 
 `python -m tests.plan compare FOLDER COUNTS METHOD...` trains in the processes
 and on the devices that its environment names; JAX_ENABLE_X64 must be set.
+`run WORKDIR METHOD` is a whole run of it; `ahead FOLDER` dispatches many more
+programs than XLA lets wait on a CPU device.
 What a selector decided on one device is kept in the folder and taken from
 there, for a mixture may turn a last bit into another split.
 """
@@ -9,11 +11,20 @@ there, for a mixture may turn a last bit into another split.
 import pathlib
 import pickle
 import sys
+import time
 
 import jax
 import numpy as np
 
-from jaxnlt import checkpoint, data, models, multihost, sharding, stopping
+from jaxnlt import (
+    checkpoint,
+    data,
+    models,
+    multihost,
+    sharding,
+    stopping,
+    streaming,
+)
 from jaxnlt import train as train_lib
 from jaxnlt.trainer import Trainer
 
@@ -164,14 +175,29 @@ def run(workdir, method):
         train_lib.run(config, workdir, watch=watch)
 
 
+def ahead():
+    """Dispatches as training does, first one and then the other late."""
+    mesh = sharding.make_mesh([8])
+    batched = sharding.batched(mesh)
+    turn = jax.jit(lambda x: x[::-1] + x.mean(), out_shardings=batched)
+    values = turn(sharding.put(np.zeros((8, 4)), batched))
+    throttle = streaming.Throttle(np.zeros(0))
+    for step in range(300):
+        if step % 50 == 0 and step // 50 % 2 == jax.process_index():
+            time.sleep(0.2)
+        values = throttle(turn(values))
+    jax.block_until_ready(values)
+
+
 def main(what, folder, *rest):
-    """`compare FOLDER COUNTS METHOD...` or `run WORKDIR METHOD`."""
+    """As the first lines of this file say."""
     multihost.join()
     models.sizes = sizes
     folder = pathlib.Path(folder)
     if what == "run":
-        run(folder, *rest)
-        return
+        return run(folder, *rest)
+    if what == "ahead":
+        return ahead()
     counts, *methods = rest
     for method in methods:
         compare(folder, method, map(int, counts.split(",")))

@@ -75,6 +75,14 @@ def test_the_first_step_agrees_in_float32(differences):
     assert max(found) < TOLERANCE["float32"], found
 
 
+@pytest.mark.parametrize("count, devices", [(1, 8), (2, 2)])
+def test_programs_that_wait_take_no_thread_from_the_first(
+    count, devices, tmp_path
+):
+    """XLA's CPU devices stand still for good if too many are dispatched."""
+    job("ahead", tmp_path, count=count, devices=devices)
+
+
 # Resuming on other devices ----------------------------------------------------
 
 RESUMED = "tabasco"  # selects, has two networks, and shares others' programs

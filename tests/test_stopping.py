@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxnlt import checkpoint, cli, metrics, train
+from jaxnlt import checkpoint, cli, metrics, multihost, stopping, train
 
 from . import jobs, runs
 
@@ -136,6 +136,23 @@ def test_a_failing_process_ends_the_other_with_its_message(tmp_path):
     assert said.startswith("jaxnlt: error: process 1 on ")
     assert said.endswith(line.removeprefix("jaxnlt: error: "))
     assert time.monotonic() - began < 60 + ENOUGH
+
+
+def test_the_first_to_leave_does_not_end_the_last(monkeypatch):
+    """It has said that all is done while this one is still at the barrier."""
+    said, left = [], []
+
+    class Client:
+        blocking_key_value_get = staticmethod(lambda *_: stopping._DONE)
+        wait_at_barrier = staticmethod(lambda *_: time.sleep(0.5))
+        key_value_set = staticmethod(lambda *words: said.append(words))
+
+    monkeypatch.setattr(multihost, "client", Client)
+    monkeypatch.setattr(stopping.Watch, "_exit", lambda *_: left.append(_))
+    with stopping.Watch().guarding():
+        pass
+    assert not left
+    assert said == [(stopping._KEY, stopping._DONE)]
 
 
 def test_processes_must_share_the_workdir(tmp_path):

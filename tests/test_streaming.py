@@ -131,6 +131,14 @@ def test_the_host_waits_for_what_it_dispatched(monkeypatch):
     assert len(waited) == 10 - streaming.AHEAD
 
 
+def test_several_cpu_devices_are_waited_for_at_once(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    throttle = streaming.Throttle(np.zeros(3))
+    assert [throttle(k) for k in range(10)] == waited == list(range(10))
+
+
 # Images that cannot be read --------------------------------------------------
 
 
