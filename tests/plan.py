@@ -31,6 +31,7 @@ from jaxnlt.trainer import Trainer
 from . import runs
 
 STEPS = 10  # of every phase
+TOLD = "told.txt"  # what a job has found
 
 
 SIZES = models.sizes
@@ -49,8 +50,8 @@ def configuration(method, dtype="float64", steps=STEPS):
     if method != "h2e":  # which freezes all blocks but the last
         # A convolution and its batch statistics: a third as long to compile.
         fields["model.name"] = "resnet18_small"
-    if method == "dasc":  # once the real one
-        fields["augment.strong"] = "digits_strong"
+    if method == "erm":  # once the real one, where it is compiled once
+        fields |= {"erm.view": "strong", "augment.strong": "digits_strong"}
     return runs.tiny(method, "digits,smoke", **fields)
 
 
@@ -113,6 +114,13 @@ def largest(a, b):
     return max(np.abs(x - y).max(initial=0) for x, y in zip(a, b, strict=True))
 
 
+def tell(folder, *words):
+    """Adds a line to `TOLD` of the folder; gloo prints into the output's."""
+    if multihost.is_lead():
+        with (folder / TOLD).open("a") as file:
+            print(*words, file=file)
+
+
 def use_devices(count):
     """Trainers to come use the first so many of all devices."""
     chosen = jax.devices()[:count]
@@ -125,7 +133,7 @@ def use_devices(count):
 
 
 def compare(folder, method, counts, dtype="float64", steps=STEPS):
-    """Trains on every count of devices; prints how far from the first.
+    """Trains on every count of devices; tells how far from the first.
 
     The first count of the first call for a method sets the standard, which
     the folder keeps.
@@ -144,14 +152,13 @@ def compare(folder, method, counts, dtype="float64", steps=STEPS):
             np.savez(folder / f"{name}.npz", *leaves)
         with np.load(folder / f"{name}.npz") as stored:
             first = [stored[key] for key in stored.files]
-        if multihost.is_lead():
-            print(name, count, largest(leaves, first), flush=True)
+        tell(folder, name, jax.process_count(), count, largest(leaves, first))
 
 
 def run(workdir, method):
     """A run on all devices, from its start or from what the workdir holds.
 
-    Prints what it goes on from, as it stands on the devices.
+    Tells what it goes on from, as it stands on the devices.
     """
     config = configuration(method)
     watch = stopping.Watch()
@@ -166,8 +173,7 @@ def run(workdir, method):
             sharding.replicated(sharding.make_mesh([config.batch_size])),
         )
         digest = checkpoint.weights_sha256(sharding.fetch(placed))
-        if multihost.is_lead():
-            print("restored", found.epoch, digest, flush=True)
+        tell(workdir.parent, "restored", found.epoch, digest)
         return found
 
     checkpoint.Checkpoints.restore = noted

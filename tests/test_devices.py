@@ -13,24 +13,24 @@ from . import jobs, plan, runs, streamed
 METHODS = tuple(runs.methods())
 EVERY_COUNT = "dividemix"  # the others on one device and on eight
 X64 = {"JAX_ENABLE_X64": "1"}
-# Most of these tests is compilation, a third of it for speed that ten steps of
-# a tiny network do not need.
-QUICK = "--xla_backend_optimization_level=0"
 TOLERANCE = {"float64": 1e-10, "float32": 1e-6}
 
 
-def job(*arguments, count=1, devices=1):
-    """Finished processes of tests/plan.py; what the first of them printed."""
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICK}"
-    environments = {n: X64 | {"XLA_FLAGS": flags} for n in range(count)}
+def job(what, folder, *rest, count=1, devices=1):
+    """Lets processes of tests/plan.py finish."""
+    environments = {n: X64 for n in range(count)}
     running = jobs.Job(
-        *("-m", "tests.plan", *arguments),
+        *("-m", "tests.plan", what, folder, *rest),
         **{"count": count, "devices": devices, "environments": environments},
     )
     ended = running.finish(600)
     for status, _, stderr in ended:
         assert status == 0, stderr[-3000:]
-    return [line.split() for line in ended[0][1].splitlines()]
+
+
+def told(folder):
+    """Lines, split into words, that jobs have left in a folder."""
+    return [line.split() for line in (folder / plan.TOLD).open()]
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +38,12 @@ def differences(tmp_path_factory):
     """{(method-dtype, processes, devices): largest difference to 1 device}."""
     folder = tmp_path_factory.mktemp("plans")
     others = [method for method in METHODS if method != EVERY_COUNT]
-    lines = [
-        (1, line)
-        for line in (
-            *job("compare", folder, "1,2,4,8", EVERY_COUNT, devices=8),
-            *job("compare", folder, "1,8", *others, devices=8),
-        )
-    ]
-    both = (EVERY_COUNT, *others)
-    two = job("compare", folder, "4", *both, count=2, devices=2)
-    lines += [(2, line) for line in two]
+    job("compare", folder, "1,2,4,8", EVERY_COUNT, devices=8)
+    job("compare", folder, "1,8", *others, devices=8)
+    job("compare", folder, "4", EVERY_COUNT, *others, count=2, devices=2)
     return {
-        (name, processes, int(devices)): float(worst)
-        for processes, (name, devices, worst) in lines
+        (name, int(processes), int(devices)): float(worst)
+        for name, processes, devices, worst in told(folder)
     }
 
 
@@ -109,10 +102,10 @@ def test_a_run_of_eight_devices_goes_on_elsewhere(
     target = tmp_path / "run"
     shutil.copytree(killed, target)
     saved = checkpoint.load(target)
-    lines = job("run", target, RESUMED, count=count, devices=devices)
+    job("run", target, RESUMED, count=count, devices=devices)
     # What stands on the devices is what was saved, to the bit.
     digest = checkpoint.weights_sha256(saved.states)
-    assert lines[0] == ["restored", str(saved.epoch), digest]
+    assert told(tmp_path) == [["restored", str(saved.epoch), digest]]
     a, b = (checkpoint.load(folder) for folder in (whole, target))
     assert a.epoch == b.epoch == saved.epoch + 1
     pairs = zip(*map(jax.tree.leaves, (a.states, b.states)), strict=True)
