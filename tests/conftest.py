@@ -7,6 +7,8 @@ import pathlib
 import jax
 import pytest
 
+from jaxnlt import report_figures
+
 from . import toy_epochs
 from .golden import cases
 
@@ -26,6 +28,19 @@ def compilation_cache():
     folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawing(request):
+    """Few tests look at what a report draws: a second for every run.
+
+    Runs in processes of their own always draw.
+    """
+    drawn = ("tests.test_report", "tests.test_train")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in drawn:
+            patch.setattr(report_figures, "_svg", lambda _: "<svg></svg>")
+        yield
 
 
 @pytest.fixture
