@@ -23,7 +23,7 @@ from jaxnlt.errors import UserError
 #: schedulers put a job into their queue again.
 AGAIN = 75
 FAILED = 1
-_KEY, _LEFT = "jaxnlt/end", "jaxnlt/left"
+_KEY = "jaxnlt/end"
 _DONE = "0 all is done"
 # Seconds that a job of several processes gives a save whose other writers may
 # have ended already; the checkpoint before it is whole.
@@ -199,21 +199,28 @@ class Watch:
             aborted once it is gone.
         """
         if not multihost.alone():
-            own = jax.process_index()
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                multihost.client().key_value_set(f"{_LEFT}/{own}", "")
-            end = time.monotonic() + _LAST_WORDS + patience
-            for other in range(1, jax.process_count() if own == 0 else 1):
-                left = max(1, round(1000 * (end - time.monotonic())))
-                with contextlib.suppress(jax.errors.JaxRuntimeError):
-                    multihost.client().blocking_key_value_get(
-                        f"{_LEFT}/{other}", left
-                    )
-            if own == 0:
-                time.sleep(_GOING)
+                multihost.client().key_value_set(_left(jax.process_index()), "")
+            if multihost.is_lead():
+                _see_off(_LAST_WORDS + patience)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _left(process: int) -> str:
+    """Key under which a process says that it ends."""
+    return f"jaxnlt/left/{process}"
+
+
+def _see_off(patience: float) -> None:
+    """Waits until all other processes end, at most so many seconds."""
+    end = time.monotonic() + patience
+    for other in range(1, jax.process_count()):
+        left = max(1, round(1000 * (end - time.monotonic())))
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            multihost.client().blocking_key_value_get(_left(other), left)
+    time.sleep(_GOING)
 
 
 def _is_lost(error: BaseException) -> bool:
