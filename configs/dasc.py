@@ -8,8 +8,8 @@ with `as_released`.  Facts: papers/dasc.md of the project's notes; numbers
 without a remark are those of the release's section 4 there.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 # Fields of DivideMix's kin that DaSC, whose steps are its own, does not read.
 NOT_OURS = (
@@ -20,15 +20,15 @@ NOT_OURS = (
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "dasc"
     small = config.benchmark == "digits"
     released = arg["as_released"]
     if not small:
         config.optimizer.weight_decay = 1e-4
-    fields = lib.semi_fields(small)
-    fields |= settings.semi_schedule(config, warmups=(30, 30))
+    fields = family.semi_fields(small)
+    fields |= family.semi_schedule(config, warmups=(30, 30))
     for name in NOT_OURS:
         del fields[name]
     # Three epochs at least, of which SBCL takes the last two.
@@ -71,7 +71,7 @@ def get_config(arg=None):
         "lr_decay": False,
         "lr_decay_epoch": 32.0 if small else 80.0,
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("dasc.contrast_start", "dasc.warmup"),

@@ -9,20 +9,20 @@ Numbers: papers/dividemix_rolt.md section 1 of the project's notes; those of
 WebVision are its script for one GPU.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "dividemix"
     small = config.benchmark == "digits"
     released = arg["as_released"]
-    fields = lib.semi_fields(small) | lib.gmm_fields()
+    fields = family.semi_fields(small) | family.gmm_fields()
     if not released:  # the release's default is 25 whatever the noise
-        fields["lambda_u"] = lib.published_lambda_u(
+        fields["lambda_u"] = family.published_lambda_u(
             config.data, config.benchmark
         )
     if config.data.rate == 0.9:
@@ -32,11 +32,11 @@ def get_config(arg=None):
     fields["confidence_penalty"] = config.data.noise in (
         *("asym", "asym_block", "flip"),
     )
-    fields |= settings.semi_schedule(config, 301, drops=(150,))
+    fields |= family.semi_schedule(config, 301, drops=(150,))
     if config.benchmark == "clothing1m":  # section 3.1
         fields["confidence_penalty"] = True
     config.dividemix = fields
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("dividemix.warmup",),

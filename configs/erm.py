@@ -8,15 +8,15 @@ python -m jaxnlt.main --config=configs/erm.py:digits,sampling=class_balanced
 python -m jaxnlt.main --config=configs/erm.py:digits,view=strong
 python -m jaxnlt.main --config=configs/erm.py:digits,num_nets=2
 
-Papers of the losses: jaxnlt/robust_losses.py.
+Papers of the losses: jaxnlt/losses/robust.py.
 """
 
-from jaxnlt import config as lib
+from jaxnlt.config import base as config_lib
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(
+    arg = config_lib.parse(
         arg,
         loss=(
             str,
@@ -29,7 +29,7 @@ def get_config(arg=None):
         sampling=(str, "instance", "instance, square_root, class_balanced"),
         second=(str, "none", "second phase: none, drw, crt or tau_norm"),
     )
-    config = lib.base(arg)
+    config = config_lib.base(arg)
     config.method = "erm"
     loss, second = arg["loss"], arg["second"]
     if loss == "ldam_drw":
@@ -71,4 +71,4 @@ def get_config(arg=None):
         "tau": 1.0,
     }
     boundaries = ("erm.second_start",) if second != "none" else ()
-    return lib.finish(config, arg, boundaries)
+    return config_lib.finish(config, arg, boundaries)

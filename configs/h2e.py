@@ -8,7 +8,7 @@
 Numbers: papers/h2e.md of the project's notes.
 """
 
-from jaxnlt import config as lib
+from jaxnlt.config import base as config_lib
 
 # Epochs of base, identify and robust in one round.
 DIGITS = (20, 6, 14)
@@ -20,12 +20,12 @@ WHOLE = ("vgg19_bn", "inception_resnet_v2")
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(
+    arg = config_lib.parse(
         arg,
         rounds=(int, 1, "2 or more iterate; 0 is base training alone"),
         mix=(str, "mixup", "base training: ce, mixup, weighted (by scores)"),
     )
-    config = lib.base(arg)
+    config = config_lib.base(arg)
     config.method = "h2e"
     released, rounds = arg["as_released"], arg["rounds"]
     small = config.benchmark == "digits"
@@ -96,7 +96,7 @@ def get_config(arg=None):
         # network that has no residual stages.
         "freeze": config.model.name not in WHOLE,
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=tuple(

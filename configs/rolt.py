@@ -7,19 +7,19 @@
 Numbers: papers/dividemix_rolt.md sections 4 and 6 of the project's notes.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(
+    arg = config_lib.parse(
         arg,
         plus=(bool, False, "RoLT+: DivideMix that selects as RoLT does"),
         loss=(str, "ce", "loss of RoLT: ce or ldam"),
         drw=(bool, True, "deferred re-weighting of RoLT's classes"),
     )
-    config = lib.base(arg)
+    config = config_lib.base(arg)
     return (_plus if arg["plus"] else _single)(config, arg)
 
 
@@ -53,7 +53,7 @@ def _single(config, arg):
         # 'ncm' votes by the centroids of the epoch's start.
         "vote_by": "logits",
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("rolt.soft_start", "rolt.drw_start"),
@@ -64,10 +64,10 @@ def _single(config, arg):
 def _plus(config, arg):
     config.method = "rolt_plus"
     small = config.benchmark == "digits"
-    fields = lib.semi_fields(small) | lib.gmm_fields()
+    fields = family.semi_fields(small) | family.gmm_fields()
     del fields["average_losses"]
     warmups = (10, 30) if config.data.imb == 1 else (50, 50)
-    fields |= settings.semi_schedule(config, 300, (150,), warmups)
+    fields |= family.semi_schedule(config, 300, (150,), warmups)
     config.rolt_plus = fields | {
         # What the mixtures are fitted on: 'loss' or 'dist'ance.
         "basis": "dist",
@@ -78,7 +78,7 @@ def _plus(config, arg):
         "drw_start": 0.0,
         "drw_beta": 0.9999,
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("rolt_plus.warmup",),

@@ -7,20 +7,20 @@ CIFAR-10, imb 0.1, as TABASCO and DaSC report it: 86.81 % at sym 0.4, 82.89 %
 at sym 0.6.  Numbers: papers/sfa.md section 4 of the project's notes.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "sfa"
     small = config.benchmark == "digits"
     released = arg["as_released"]
-    fields = lib.semi_fields(small)
+    fields = family.semi_fields(small)
     del fields["confidence_penalty"]  # SFA never has it
-    fields |= settings.semi_schedule(config, 200, (150,), (30, 30))
+    fields |= family.semi_schedule(config, 200, (150,), (30, 30))
     web = config.benchmark == "webvision"
     if web:
         config.epochs, config.optimizer.drops = 100, (49,)  # from 1: 50
@@ -43,7 +43,7 @@ def get_config(arg=None):
         # first release, 1 in the last (6.2).
         "draws": 1,
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("sfa.warmup",),

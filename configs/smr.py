@@ -6,31 +6,31 @@
 Numbers: papers/smr.md section 2 of the project's notes.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 PERIODS = {"animal10n": 15.0, "clothing1m": 10.0, "webvision": 15.0}
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "smr"
     small = config.benchmark == "digits"
     released = arg["as_released"]
-    fields = lib.semi_fields(small) | lib.gmm_fields()
+    fields = family.semi_fields(small) | family.gmm_fields()
     del fields["confidence_penalty"]  # SMR never has it
-    web, period = settings.is_web(config), 4.0 if small else 30.0
+    web, period = family.is_web(config), 4.0 if small else 30.0
     if not small and not web:
         config.batch_size, config.warmup_batch_size = 128, 256
     if not released:  # the release's default is 25 whatever the noise
-        fields["lambda_u"] = lib.published_lambda_u(
+        fields["lambda_u"] = family.published_lambda_u(
             config.data, config.benchmark
         )
     if config.data.rate == 0.9:
         fields["average_losses"] = 5
-    fields |= settings.semi_schedule(config, 301, drops=(150,))
+    fields |= family.semi_schedule(config, 301, drops=(150,))
     clothing = config.benchmark == "clothing1m"
     webvision = config.benchmark == "webvision"
     if webvision:
@@ -58,10 +58,10 @@ def get_config(arg=None):
         # for both networks.
         "recalibrate_on": "pool" if released and clothing else "warmup",
     }
-    config = lib.finish(
+    config = config_lib.finish(
         config,
         arg,
         boundaries=("smr.warmup",),
         durations=("smr.ramp", "smr.period"),
     )
-    return settings.with_recurring(config, arg, "smr.period")
+    return family.with_recurring(config, arg, "smr.period")

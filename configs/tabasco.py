@@ -8,19 +8,19 @@ with `as_released`.  Numbers: papers/dasc.md sections 4 and 8 of the project's
 notes.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "tabasco"
     small = config.benchmark == "digits"
     released = arg["as_released"]
-    fields = lib.semi_fields(small)
-    fields |= settings.semi_schedule(config)
+    fields = family.semi_fields(small)
+    fields |= family.semi_schedule(config)
     config.tabasco = fields | {
         # Code: where a class's centroid may be another's, the far cluster is
         # clean; paper, as the repository's issue 3 reads it: the near one.
@@ -38,7 +38,7 @@ def get_config(arg=None):
         "gmm_tol": 1e-2,
         "gmm_reg_covar": 5e-4,
     }
-    return lib.finish(
+    return config_lib.finish(
         config,
         arg,
         boundaries=("tabasco.warmup",),

@@ -6,20 +6,20 @@
 Numbers: papers/unicon.md section 1 of the project's notes.
 """
 
-from jaxnlt import config as lib
-from jaxnlt import settings
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import family
 
 
 def get_config(arg=None):
     """The configuration of one benchmark; see `:help` for the keys."""
-    arg = lib.parse(arg)
-    config = lib.base(arg)
+    arg = config_lib.parse(arg)
+    config = config_lib.base(arg)
     config.method = "unicon"
     small = config.benchmark == "digits"
     released = arg["as_released"]
-    fields = lib.semi_fields(small)
+    fields = family.semi_fields(small)
     del fields["p_threshold"]  # the share decides, not a probability
-    web = settings.is_web(config)
+    web = family.is_web(config)
     if released and not small and not web:
         # The batches whose statistics train-mode scoring takes.
         config.eval_batch_size = 100
@@ -27,7 +27,7 @@ def get_config(arg=None):
     fields["confidence_penalty"] = config.data.noise in (
         *("asym", "asym_block", "flip"),
     )
-    fields |= settings.semi_schedule(config, 351)
+    fields |= family.semi_schedule(config, 351)
     pace = "exact" if released else "rounded"
     schedule = {
         # Half a cosine from learning_rate down to this; epochs after it rise.
@@ -71,7 +71,7 @@ def get_config(arg=None):
         "projection_dim": 64 if small else 128,
         **schedule,
     }
-    config = lib.finish(
+    config = config_lib.finish(
         config,
         arg,
         boundaries=("unicon.warmup",),
@@ -80,5 +80,5 @@ def get_config(arg=None):
         ),
     )
     if config.unicon.restart_every:
-        return settings.with_recurring(config, arg, "unicon.restart_every")
+        return family.with_recurring(config, arg, "unicon.restart_every")
     return config

@@ -5,9 +5,10 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from jaxnlt import cli
-from jaxnlt import config as config_lib
-from jaxnlt.data import benchmarks
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import command_line
+from jaxnlt.data import registry
+from jaxnlt.runtime import console
 
 USAGE = """\
 jaxnlt trains an image classifier on data whose labels are partly wrong and
@@ -48,16 +49,16 @@ INTERRUPTED = "interrupted; the same command goes on from the last whole epoch"
 
 def usage() -> str:
     """What --help prints."""
-    names = f"\n{'':19}".join(
-        textwrap.wrap(", ".join(benchmarks.BENCHMARKS), 60)
+    names = f"\n{'':19}".join(textwrap.wrap(", ".join(registry.BENCHMARKS), 60))
+    return USAGE.format(
+        methods=", ".join(command_line.methods()), benchmarks=names
     )
-    return USAGE.format(methods=", ".join(cli.methods()), benchmarks=names)
 
 
 def method_help(name: str, keys: config_lib.Keys) -> str:
     """What --config=configs/METHOD.py:help prints."""
     lines = [f"--config={name}:BENCHMARK,KEY=VALUE,...", "", "benchmarks"]
-    for entry in benchmarks.BENCHMARKS.values():
+    for entry in registry.BENCHMARKS.values():
         lines += [
             f"  {entry.name:<10} {entry.about}",
             f"{'':13}imb {entry.imb:g}, noise {entry.noise}, "
@@ -68,34 +69,36 @@ def method_help(name: str, keys: config_lib.Keys) -> str:
         shown = "auto" if default is None else repr(default)
         lines.append(f"  {key:<12} {kind.__name__:<6} {shown:<7} {about}")
     lines += ["", "fields (of digits), each --config.FIELD=VALUE"]
-    fields = config_lib.flatten(cli.load_config(name).to_dict())
+    fields = config_lib.flatten(command_line.load_config(name).to_dict())
     lines += [f"  config.{key} = {value!r}" for key, value in fields.items()]
     return "\n".join(lines)
 
 
 def _command(argv: list[str]) -> None:
-    if cli.HELP_FLAGS & set(argv[1:]):
+    if console.HELP_FLAGS & set(argv[1:]):
         print(usage(), end="")
         return
     try:
-        config, workdir = cli.parse(argv)
+        config, workdir = command_line.parse(argv)
     except config_lib.HelpRequested as request:
-        name = cli.take_config(argv)[0].partition(":")[0]
+        name = command_line.take_config(argv)[0].partition(":")[0]
         print(method_help(name, request.keys))
         return
-    cli.set_environment(config.deterministic)
+    console.set_environment(config.deterministic)
     # Only now: it loads JAX, for which a mistyped command need not wait.
-    from jaxnlt import metrics, multihost, stopping, train
+    from jaxnlt import train
+    from jaxnlt.results import summary as summary_lib
+    from jaxnlt.runtime import preemption, processes
 
-    multihost.join()
-    cli.check_devices()
-    multihost.check()
-    watch = stopping.Watch()
+    processes.join()
+    console.check_devices()
+    processes.check()
+    watch = preemption.Watch()
     recorded = f"python -m jaxnlt.main {shlex.join(argv[1:])}"
     with watch.guarding():
         summary = train.run(config, workdir, recorded, watch)
-        if multihost.is_lead():
-            print(f"\n{metrics.summary_table(summary)}")
+        if processes.is_lead():
+            print(f"\n{summary_lib.summary_table(summary)}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
       The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.  A
       run that is stopped by SIGTERM ends with 75.
     """
-    return cli.guarded(_command, argv, INTERRUPTED)
+    return console.guarded(_command, argv, INTERRUPTED)
 
 
 def entry() -> None:

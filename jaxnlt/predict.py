@@ -18,10 +18,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from jaxnlt import cli, metrics
-from jaxnlt.data import decode, disk, files, user
-from jaxnlt.data.base import read_npz
-from jaxnlt.errors import UserError, logger
+from jaxnlt.data import decode, disk, files
+from jaxnlt.data.readers import user
+from jaxnlt.data.records import read_npz
+from jaxnlt.results import files as result_files
+from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import UserError, logger
 
 USAGE = """\
 Labels new images with the networks of a finished or running jaxnlt run: the
@@ -85,8 +87,8 @@ def read_run(
       UserError: there is no run.
     """
     directory = pathlib.Path(workdir)
-    config = metrics.read_json(directory / "config.json")
-    facts = metrics.read_json(directory / "dataset.json")
+    config = result_files.read_json(directory / "config.json")
+    facts = result_files.read_json(directory / "dataset.json")
     for name, content in (("config", config), ("dataset", facts)):
         if content is None:
             raise UserError(
@@ -215,8 +217,10 @@ def predict(
     # Only here: it loads JAX, for which a mistyped command need not wait.
     import jax
 
-    from jaxnlt import checkpoint, models, selection, sharding, step, trainer
-    from jaxnlt.methods import base
+    from jaxnlt import infer as inference
+    from jaxnlt import method as base
+    from jaxnlt import models, selection
+    from jaxnlt.runtime import checkpoint, sharding
 
     config, facts = read_run(workdir)
     classes, shape = len(facts.class_names), facts.image_shape
@@ -232,7 +236,7 @@ def predict(
         workdir, epoch, [network.shapes(shape)] * method.num_nets
     )
     mesh = sharding.make_mesh([config.batch_size, config.warmup_batch_size])
-    infer = step.Inference(network, method.outputs, config, facts, mesh)
+    infer = inference.Inference(network, method.outputs, config, facts, mesh)
     everywhere = sharding.replicated(mesh)
     sharding.enable_compilation_cache()
     states = jax.device_put(kept.states, everywhere)
@@ -244,7 +248,7 @@ def predict(
         rows = np.arange(len(pixels))
         outputs = sharding.fetch([infer(s, held, rows) for s in states])
         scores.append(
-            trainer.vote(method, outputs, len(pixels), kept.memory)[0]
+            inference.vote(method, outputs, len(pixels), kept.memory)[0]
         )
     votes = method.num_nets * len(method.vote)
     probs = selection.softmax(np.concatenate(scores) / votes)
@@ -287,7 +291,7 @@ def write_csv(
 
 
 def _command(argv: list[str]) -> None:
-    if cli.HELP_FLAGS & set(argv[1:]):
+    if console.HELP_FLAGS & set(argv[1:]):
         print(USAGE, end="")
         return
     values = flags.FlagValues()
@@ -295,7 +299,7 @@ def _command(argv: list[str]) -> None:
         flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_string("out", "predictions.csv", "", flag_values=values)
     flags.DEFINE_integer("epoch", None, "", flag_values=values)
-    cli.parse_flags(values, argv)
+    console.parse_flags(values, argv)
     for name in ("workdir", "images", "out"):
         if not values[name].value:
             raise UserError(f"--{name}: is missing, see --help")
@@ -304,8 +308,8 @@ def _command(argv: list[str]) -> None:
         raise UserError(f"--out: {out}: is a folder")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: {out.parent}: no such folder")
-    cli.set_environment(deterministic=False)
-    cli.check_devices()
+    console.set_environment(deterministic=False)
+    console.check_devices()
     workdir = pathlib.Path(values.workdir).expanduser()
     ids, probs, names = predict(workdir, values.images, values.epoch)
     write_csv(out, ids, probs, names)
@@ -321,7 +325,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
     """
-    return cli.guarded(_command, argv, "interrupted; nothing was written")
+    return console.guarded(_command, argv, "interrupted; nothing was written")
 
 
 if __name__ == "__main__":

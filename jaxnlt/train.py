@@ -10,20 +10,15 @@ from typing import Any
 import jax
 import ml_collections
 
-from jaxnlt import (
-    checkpoint,
-    data,
-    journal,
-    metrics,
-    multihost,
-    records,
-    sharding,
-    step,
-    stopping,
-)
-from jaxnlt import config as config_lib
-from jaxnlt.errors import Once, UserError, logger
-from jaxnlt.trainer import Trainer, vote
+from jaxnlt import method as base
+from jaxnlt.config import base as config_lib
+from jaxnlt.data import load
+from jaxnlt.infer import vote
+from jaxnlt.results import files as result_files
+from jaxnlt.results import journal, metrics
+from jaxnlt.runtime import checkpoint, preemption, processes, sharding
+from jaxnlt.runtime.errors import Once, UserError, logger
+from jaxnlt.trainer import Trainer
 
 
 def default_workdir(config: ml_collections.ConfigDict) -> str:
@@ -36,7 +31,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: str | None = None,
     command: str = "",
-    watch: stopping.Watch | None = None,
+    watch: preemption.Watch | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -58,7 +53,7 @@ def run(
     try:
         return _run(
             *(config, workdir or default_workdir(config), command),
-            watch or stopping.Watch(),
+            watch or preemption.Watch(),
         )
     finally:
         logger.removeFilter(once)
@@ -70,14 +65,14 @@ def _run(config, workdir: str, command: str, watch) -> dict[str, Any]:
     directory = pathlib.Path(workdir).absolute()
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
-    finished = multihost.decided(
-        lambda: metrics.read_json(directory / "summary.json")
+    finished = processes.decided(
+        lambda: result_files.read_json(directory / "summary.json")
     )
     if finished is not None:
         _say(f"{directory}: already complete")
         return finished
     sharding.enable_compilation_cache()
-    dataset = data.load(config)
+    dataset = load.dataset(config)
     trainer = Trainer(config, dataset)
     states, memory, start = _initial(config, trainer)
 
@@ -93,7 +88,7 @@ def _run(config, workdir: str, command: str, watch) -> dict[str, Any]:
         watch.saved(restored.epoch)
         _say(f"resumed after epoch {restored.epoch}")
     writer = journal.Silent()
-    if multihost.is_lead():
+    if processes.is_lead():
         writer = journal.Journal(
             *(config, dataset, directory, resolved, start, began)
         )
@@ -141,11 +136,11 @@ def _run(config, workdir: str, command: str, watch) -> dict[str, Any]:
             "seconds": time.time() - epoch_began,
             "images_per_second": facts["images"] / (time.time() - epoch_began),
             "learning_rate": method.learning_rate(epoch),
-            **records.mean_terms(host["terms"], facts["steps"], epoch),
-            **records.test_record(trainer, host["test"], memory),
-            **records.more_record(trainer, host["more"], memory),
-            **records.selection_record(trainer, phase, facts["selections"]),
-            **records.reading_record(trainer, facts["bad_images"]),
+            **metrics.mean_terms(host["terms"], facts["steps"], epoch),
+            **metrics.test_record(trainer, host["test"], memory),
+            **metrics.more_record(trainer, host["more"], memory),
+            **metrics.selection_record(trainer, phase, facts["selections"]),
+            **metrics.reading_record(trainer, facts["bad_images"]),
         }
         writer.epoch(record)
         with watch.saving(epoch):
@@ -178,7 +173,7 @@ def _run(config, workdir: str, command: str, watch) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    if multihost.is_lead():
+    if processes.is_lead():
         print(text, file=sys.stderr)
 
 
@@ -186,7 +181,7 @@ def _check_workdir(directory: pathlib.Path, resolved: dict) -> None:
     """Refuses a workdir that is no folder or that another config made."""
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory}: is not a folder")
-    stored = metrics.read_json(directory / journal.CONFIG_FILE)
+    stored = result_files.read_json(directory / journal.CONFIG_FILE)
     if stored is not None and stored != resolved:
         change = config_lib.difference(stored, resolved)
         raise UserError(f"{directory}: holds a run of another config: {change}")
@@ -194,22 +189,22 @@ def _check_workdir(directory: pathlib.Path, resolved: dict) -> None:
 
 def _make_workdir(directory: pathlib.Path) -> None:
     """Makes a workdir that can be written and that every process sees."""
-    probe = directory / f".writable-{multihost.decided(uuid.uuid4)}"
+    probe = directory / f".writable-{processes.decided(uuid.uuid4)}"
     problem = ""
-    if multihost.is_lead():
+    if processes.is_lead():
         try:
             directory.mkdir(parents=True, exist_ok=True)
             probe.touch()
         except OSError as error:
             problem = f"{directory}: cannot be written ({error.strerror})"
-    multihost.agree(problem)
+    processes.agree(problem)
     if not probe.exists():
         problem = (
-            f"{directory}: {multihost.host_name()} does not see it; all "
+            f"{directory}: {processes.host_name()} does not see it; all "
             "processes must share the file system of the workdir"
         )
-    multihost.agree(problem)
-    if multihost.is_lead():
+    processes.agree(problem)
+    if processes.is_lead():
         probe.unlink()
 
 
@@ -223,7 +218,7 @@ def _initial(config, trainer: Trainer) -> tuple[list, dict, int]:
         return states, memory, 0
     folder, epoch = checkpoint.split_source(config.init_from)
     if not config.start_phase:
-        part = [step.variables(state) for state in states]
+        part = [base.variables(state) for state in states]
         source = checkpoint.load(folder, epoch, part)
         return (
             [a | b for a, b in zip(states, source.states, strict=True)],

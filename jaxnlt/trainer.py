@@ -7,10 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnlt import augment, data, models, multihost, sharding, step, streaming
-from jaxnlt.data import disk
-from jaxnlt.errors import logger, one_of
-from jaxnlt.methods import base
+from jaxnlt import infer as inference
+from jaxnlt import method as base
+from jaxnlt import models, step
+from jaxnlt.augment import table
+from jaxnlt.data import disk, streaming
+from jaxnlt.data.records import Dataset
+from jaxnlt.runtime import processes, sharding
+from jaxnlt.runtime.errors import logger, one_of
 
 PyTree = Any
 
@@ -33,11 +37,11 @@ class Trainer:
       steps: compiled training step of every phase entered so far.
     """
 
-    def __init__(self, config, dataset: data.Dataset):
+    def __init__(self, config, dataset: Dataset):
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
-            one_of(f"config.augment.{view}", name, augment.AUGMENTATIONS)
-            if disk.crops(config) and augment.crops(name):
+            one_of(f"config.augment.{view}", name, table.AUGMENTATIONS)
+            if disk.crops(config) and table.crops(name):
                 logger.warning(
                     "config.augment.%s: %s crops again what the host has "
                     "cropped; the names without a crop do not",
@@ -62,7 +66,7 @@ class Trainer:
             name: streaming.hold(split, config, self.mesh)
             for name, split in dataset.tests.items()
         }
-        self.infer = step.Inference(
+        self.infer = inference.Inference(
             self.network, self.method.outputs, config, dataset, self.mesh
         )
         self.steps: dict[str, Any] = {}
@@ -77,7 +81,7 @@ class Trainer:
         """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
         return [
-            step.init_state(
+            base.init_state(
                 self.network.init(
                     int(rng_of(self.config.seed, k, *when).integers(2**31)),
                     shape,
@@ -189,7 +193,7 @@ class Trainer:
         if phase.selector is None:
             return {k: base.trust_all(self.info) for k in which}, memory
         # Once for all processes: what differs in a last bit would differ.
-        selections, remembered = multihost.decided(
+        selections, remembered = processes.decided(
             lambda: self._decide(epoch, phase, pooled, memory, which)
         )
         selector = memory["selector"] | {phase.name: remembered}
@@ -204,7 +208,7 @@ class Trainer:
                 # A selector that reads no outputs has none.
                 batches = pooled[k if phase.pool else 0] if pooled else []
                 outputs = []  # gone before the next copy is made
-                outputs = [step.collect(b, len(rows)) for b in batches]
+                outputs = [inference.collect(b, len(rows)) for b in batches]
             info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
             rng = rng_of(self.config.seed, epoch, k, 2)
             selection, remembered[k] = phase.selector.select(
@@ -325,7 +329,7 @@ class Trainer:
             shown = states if phase.peer == "updated" else start
             peer = None
             if phase.peer != "none":
-                peer = step.variables(shown[others[k]])
+                peer = base.variables(shown[others[k]])
             states[k], terms, steps, images = self._train_one(
                 *(epoch, k, phase, states[k], peer),
                 *(selections[teachers[k]], progress),
@@ -401,14 +405,3 @@ def _with_history(memory: dict, selections: list[base.Selection]) -> dict:
     latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)
     history = np.concatenate([memory["history"], latest])[-10:]
     return memory | {"history": history}
-
-
-def vote(
-    method: base.Method, outputs: Sequence[list], size: int, memory: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the vote and behind suggested labels, from fetched outputs."""
-    collected = [step.collect(batches, size) for batches in outputs]
-    return (
-        np.asarray(method.predict(collected, memory)),
-        np.asarray(method.suggest(collected, memory)),
-    )

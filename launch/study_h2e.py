@@ -20,9 +20,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnlt import checkpoint, cli, data, irm, metrics, predict, sharding, step
-from jaxnlt.errors import UserError
-from jaxnlt.outcome import clean_probability
+from jaxnlt import infer as inference
+from jaxnlt import predict
+from jaxnlt.data import load
+from jaxnlt.methods import h2e
+from jaxnlt.results import files as result_files
+from jaxnlt.results.labels import clean_probability
+from jaxnlt.runtime import checkpoint, console, sharding
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 
 LATEST = 10  # epochs that an accuracy averages over
@@ -62,7 +67,9 @@ def _base_flags(workdir: pathlib.Path, epoch: int, trainer: Trainer):
     saved = checkpoint.load(workdir, epoch, trainer.init_states())
     outputs = trainer.infer_train(trainer.put(saved.states))
     labels = trainer.info.labels
-    logits = step.collect(sharding.fetch(outputs)[0], len(labels))["logits"]
+    logits = inference.collect(sharding.fetch(outputs)[0], len(labels))[
+        "logits"
+    ]
     nothing = np.zeros((0, len(labels)))
     return clean_probability(nothing, logits, labels) < 0.5
 
@@ -79,7 +86,7 @@ def _round_flags(workdir: pathlib.Path, number: int, trainer: Trainer):
                 if (workdir / "checkpoints" / str(epoch)).is_dir():
                     memory = checkpoint.load(workdir, epoch).memory
                     (kept,) = memory["selector"][span.step]
-                    return kept["weights"] <= irm.FLAGGED_WEIGHT
+                    return kept["weights"] <= h2e.FLAGGED_WEIGHT
     raise UserError(f"{workdir}: no checkpoint knows of round {number}")
 
 
@@ -98,12 +105,12 @@ def rows(workdir: pathlib.Path) -> dict[str, list]:
     config, _ = predict.read_run(workdir)
     if config.method != "h2e":
         raise UserError(f"{workdir}: is a run of {config.method}, not of h2e")
-    dataset = data.load(config)
+    dataset = load.dataset(config)
     true, given = dataset.train.true_labels, dataset.train.labels
     if dataset.true_counts is None:
         raise UserError(f"{workdir}: true labels are unknown, nothing to study")
     trainer = Trainer(config, dataset)
-    records = metrics.read_jsonl(workdir / "metrics.jsonl")
+    records = result_files.read_jsonl(workdir / "metrics.jsonl")
     found = {}
     for span in trainer.method.spans:
         if span.step == "base" and span.round == 1:
@@ -154,7 +161,7 @@ def _command(argv: list[str]) -> None:
 
 def main() -> int:
     """Runs the command line; 0, or 2 with one line on stderr."""
-    return cli.guarded(_command, sys.argv, "interrupted")
+    return console.guarded(_command, sys.argv, "interrupted")
 
 
 if __name__ == "__main__":

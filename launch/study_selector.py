@@ -22,11 +22,17 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from jaxnlt import cli, data, metrics, outputs_log, predict
-from jaxnlt import config as config_lib
-from jaxnlt.data import files
-from jaxnlt.errors import Once, UserError, logger
-from jaxnlt.methods import base
+from jaxnlt import method as base
+from jaxnlt import predict
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import command_line
+from jaxnlt.data import files, load
+from jaxnlt.data.records import Dataset
+from jaxnlt.results import files as result_files
+from jaxnlt.results import metrics
+from jaxnlt.results import outputs as outputs_log
+from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer
 
 LATEST = 10  # epochs that the tables average over
@@ -40,7 +46,7 @@ class Replay(Trainer):
       dataset: the run's.
     """
 
-    def __init__(self, config, dataset: data.Dataset):
+    def __init__(self, config, dataset: Dataset):
         # Not super's: it would build and compile the networks.
         self.config, self.dataset = config, dataset
         self.info = base.DataInfo(
@@ -103,7 +109,7 @@ def varied(
         raise UserError(f"config.{field}: no such field")
     copy = config.copy_and_resolve_references().unlock()
     if field == "selector":
-        return cli.with_selector(copy, text, config.benchmark)
+        return command_line.with_selector(copy, text, config.benchmark)
     kind = type(old[field])
     words = {"true": True, "1": True, "false": False, "0": False}
     try:
@@ -190,7 +196,7 @@ def mean(values: Sequence | np.ndarray) -> np.ndarray:
 
 def study(
     workdir: pathlib.Path, vary: Iterable[str]
-) -> tuple[data.Dataset, dict[str, dict[int, dict]]]:
+) -> tuple[Dataset, dict[str, dict[int, dict]]]:
     """Replays a run with every setting.
 
     Args:
@@ -217,7 +223,7 @@ def study(
             "config.start_phase: the selector's memory came from another run, "
             "which a replay lacks"
         )
-    dataset = data.load(config)
+    dataset = load.dataset(config)
     if not files.verdicts(dataset.train)[0].any():
         raise UserError(f"{workdir}: true labels are unknown, nothing to study")
     replays = {
@@ -253,7 +259,7 @@ def largest_difference(workdir: pathlib.Path, own: dict[int, dict]) -> float:
       The largest difference of `selection_auc` in metrics.jsonl; 0 if the
       code, the libraries and the machine are the run's.
     """
-    records = metrics.read_jsonl(workdir / "metrics.jsonl")
+    records = result_files.read_jsonl(workdir / "metrics.jsonl")
     pairs = [
         (record["selection_auc"], own[record["epoch"]]["selection_auc"])
         for record in records
@@ -262,14 +268,14 @@ def largest_difference(workdir: pathlib.Path, own: dict[int, dict]) -> float:
     return max((abs(a - float(b)) for a, b in pairs), default=0.0)
 
 
-def tail(dataset: data.Dataset) -> np.ndarray:
+def tail(dataset: Dataset) -> np.ndarray:
     """Ids of the smallest third of the classes by true size."""
     third = max(1, dataset.num_classes // 3)
     counts = np.asarray(dataset.true_counts)
     return np.sort(np.argsort(-counts, kind="stable")[-third:])
 
 
-def tables(dataset: data.Dataset, found: dict[str, dict[int, dict]]) -> str:
+def tables(dataset: Dataset, found: dict[str, dict[int, dict]]) -> str:
     """Two tables in markdown: what all settings reach, and in every class.
 
     Args:
@@ -344,7 +350,7 @@ def _command(argv: list[str]) -> None:
 
 def main() -> int:
     """Runs the command line; 0, or 2 with one line on stderr."""
-    return cli.guarded(_command, sys.argv, "interrupted")
+    return console.guarded(_command, sys.argv, "interrupted")
 
 
 if __name__ == "__main__":

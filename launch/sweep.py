@@ -158,9 +158,11 @@ def product(
     Raises:
       UserError: no such method, or a command line that would be refused.
     """
-    from jaxnlt import cli, errors
 
-    known = {name: [f"configs/{name}.py"] for name in cli.methods()}
+    from jaxnlt.config import command_line
+    from jaxnlt.runtime.errors import UserError
+
+    known = {name: [f"configs/{name}.py"] for name in command_line.methods()}
     for table in TABLES.values():
         for name, row in table.rows.items():
             known.setdefault(name.lower(), row)
@@ -170,7 +172,7 @@ def product(
         benchmarks, *values, methods
     ):
         if method.lower() not in known:
-            raise errors.UserError(f"--methods {method}: is no config or row")
+            raise UserError(f"--methods {method}: is no config or row")
         line, *rest = known[method.lower()]
         file, _, own = line.partition(":")
         keys = dict(zip(KEYS, cells, strict=True))
@@ -179,7 +181,7 @@ def product(
         parts = [f"{key}={value}" for key, value in keys.items() if value]
         # Of a table's row, what comes after its benchmark.
         line = ",".join([f"{file}:{benchmark}", *own.split(",")[1:], *parts])
-        cli.parse(["main", f"--config={line}", *rest])
+        command_line.parse(["main", f"--config={line}", *rest])
         rows[", ".join([method, benchmark, *parts])] = [line, *rest]
     return Table(rows, seeds)
 
@@ -372,7 +374,8 @@ def _command(args: argparse.Namespace) -> int:
 def main() -> int:
     """Runs the command line; 2 for a mistake in it."""
     # Here, for in a clone nothing may be installed.
-    from jaxnlt import cli, errors
+    from jaxnlt.runtime import console
+    from jaxnlt.runtime.errors import UserError
 
     parser = _parser()
     args = parser.parse_args()
@@ -383,9 +386,9 @@ def main() -> int:
         parser.error(f"--submit {args.submit!r}: no such command")
     try:
         return _command(args)
-    except errors.UserError as error:
+    except UserError as error:
         print(f"jaxnlt: error: {error}", file=sys.stderr)
-        return cli.MENDABLE
+        return console.MENDABLE
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ import pathlib
 import jax
 import pytest
 
-from jaxnlt import report_figures
-
-from . import toy_epochs
-from .golden import cases
+from jaxnlt.results import figures
+from tests import toy_epochs
+from tests.golden import cases
 
 
 def pytest_configure():
@@ -36,10 +35,10 @@ def drawing(request):
 
     Runs in processes of their own always draw.
     """
-    drawn = ("tests.test_report", "tests.test_train")
+    drawn = ("tests.results.test_report", "tests.test_train")
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in drawn:
-            patch.setattr(report_figures, "_svg", lambda _: "<svg></svg>")
+            patch.setattr(figures, "_svg", lambda _: "<svg></svg>")
         yield
 
 

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 import configs
-from jaxnlt import checkpoint, metrics, train
-from jaxnlt.config import KEYS, HelpRequested
+from jaxnlt import train
+from jaxnlt.config.base import KEYS, HelpRequested
+from jaxnlt.results import files as result_files
+from jaxnlt.runtime import checkpoint
 
 
 @functools.cache
@@ -79,7 +81,7 @@ def same_figures(a, b):
 
 
 def records(workdir):
-    return metrics.read_jsonl(workdir / "metrics.jsonl")
+    return result_files.read_jsonl(workdir / "metrics.jsonl")
 
 
 def check_resume(config, workdir):
@@ -90,7 +92,7 @@ def check_resume(config, workdir):
     """
     target = workdir.with_name(f"{workdir.name}-resumed")
     shutil.copytree(workdir, target)
-    whole = metrics.read_json(target / "summary.json")
+    whole = result_files.read_json(target / "summary.json")
     (target / "summary.json").unlink()
     shutil.rmtree(target / "checkpoints" / str(config.epochs - 1))
     again = train.run(config, target)

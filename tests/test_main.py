@@ -9,10 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt import cli, journal, main, metrics, train
-from jaxnlt import config as config_lib
-from jaxnlt.data import benchmarks
-from jaxnlt.errors import UserError, logger
+from jaxnlt import main, train
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import command_line
+from jaxnlt.data import registry
+from jaxnlt.results import files as result_files
+from jaxnlt.results import journal
+from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import UserError, logger
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 TINY = "--config.model.width=4 --config.model.blocks=(1,)"
@@ -178,8 +182,10 @@ def test_unwritable_workdir(name, capsys):
 def test_workdir_of_another_config(capsys):
     workdir = pathlib.Path("run")
     workdir.mkdir()
-    other = config_lib.as_json(cli.load_config("dasc", "digits,seed=1"))
-    metrics.write_json(workdir / "config.json", other)
+    other = config_lib.as_json(
+        command_line.load_config("dasc", "digits,seed=1")
+    )
+    result_files.write_json(workdir / "config.json", other)
     line = refused("--config=dasc:digits,seed=2 --workdir=run", capsys)
     assert line.startswith(f"{workdir.absolute()}: holds a run of another")
     assert "seed 1 -> 2" in line
@@ -216,16 +222,22 @@ def test_default_workdir_is_left_to_the_run(ran):
     "name", ["dasc", "dasc.py", "configs/dasc", "configs/dasc.py"]
 )
 def test_shipped_configs_are_found_anywhere(name):
-    assert cli.config_file(name).samefile(REPOSITORY / "configs/dasc.py")
+    assert command_line.config_file(name).samefile(
+        REPOSITORY / "configs/dasc.py"
+    )
 
 
 def test_installed_configs_come_with_the_package(tmp_path, monkeypatch):
     configs = tmp_path / "jaxnlt" / "configs"
     configs.mkdir(parents=True)
     (configs / "own.py").touch()
-    monkeypatch.setattr(cli, "__file__", str(configs.parent / "cli.py"))
-    assert cli.config_file("own") == configs / "own.py"
-    assert cli.methods() == ["own"]
+    monkeypatch.setattr(
+        command_line,
+        "__file__",
+        str(configs.parent / "config" / "command_line.py"),
+    )
+    assert command_line.config_file("own") == configs / "own.py"
+    assert command_line.methods() == ["own"]
 
 
 def test_own_files_come_first(ran):
@@ -264,7 +276,7 @@ def test_help_for_newcomers(flag, capsys):
     assert err == "" and max(map(len, out.splitlines())) <= 80
     for word in ("usage:", "examples", "report.html", "same command", "dasc"):
         assert word in out
-    assert all(name in out for name in benchmarks.BENCHMARKS)
+    assert all(name in out for name in registry.BENCHMARKS)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +287,11 @@ def test_help_of_a_method(method, keys, capsys):
     out, err = capsys.readouterr()
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert err == ""
-    for entry in benchmarks.BENCHMARKS.values():
+    for entry in registry.BENCHMARKS.values():
         assert f"{entry.name} {entry.about}" in lines
     words = {line.split(" ")[0] for line in lines}
     assert {*config_lib.KEYS, *keys} <= words
-    config = cli.load_config(method)
+    config = command_line.load_config(method)
     fields = config_lib.flatten(config.to_dict())
     assert {f"config.{k} = {v!r}" for k, v in fields.items()} <= set(lines)
 
@@ -348,7 +360,7 @@ def test_libraries_are_quiet(capsys):
         raise UserError("late")
 
     handlers = list(logging.root.handlers)
-    assert cli.guarded(command, [], "") == 2
+    assert console.guarded(command, [], "") == 2
     assert capsys.readouterr().err == "jaxnlt: error: late\n"
     assert logging.root.handlers == handlers
 

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt import cli, journal, predict, records, train
-from jaxnlt.data import digits
-from jaxnlt.errors import UserError
+from jaxnlt import predict, train
+from jaxnlt.config import command_line
+from jaxnlt.data.readers import digits as digits_reader
+from jaxnlt.results import journal, metrics
+from jaxnlt.runtime.errors import UserError
 
-TEST = digits.read().test
+TEST = digits_reader.read().test
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A short run; its folder, and the scores that it voted with last."""
     folder = tmp_path_factory.mktemp("predict")
-    config = cli.load_config("dasc", "digits,smoke,noise=none,imb=1")
+    config = command_line.load_config("dasc", "digits,smoke,noise=none,imb=1")
     config.model.width, config.model.blocks = 4, (1,)
     # Two epochs of warm-up, whose step compiles fast.
     config.epochs, config.dasc.warmup, config.max_steps = 2, 2, 40
@@ -32,7 +34,7 @@ def run(tmp_path_factory):
     original = train.vote
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "vote", vote)
-        patch.setattr(records, "vote", vote)
+        patch.setattr(metrics, "vote", vote)
         patch.setattr(journal.outcome, "write", lambda *args: {})
         train.run(config, str(folder / "run"))
     np.savez(folder / "test.npz", test_images=TEST.images)

@@ -8,9 +8,9 @@ import re
 import pytest
 
 import jaxnlt.methods
-from jaxnlt import cli, train
-
-from . import runs
+from jaxnlt import train
+from jaxnlt.config import command_line
+from tests import runs
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 #: Non-blank lines without docstrings that method and config may have.
@@ -62,7 +62,7 @@ def test_the_new_method_trains(tmp_path, monkeypatch):
         [*jaxnlt.methods.__path__, str(tmp_path / "jaxnlt" / "methods")],
     )
     data = runs.write_npz(tmp_path / "data.npz")
-    config = cli.load_config(
+    config = command_line.load_config(
         str(tmp_path / "configs" / "small_loss.py"), "npz,smoke"
     )
     with config.unlocked():

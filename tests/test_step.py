@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from configs import erm as erm_config
-from jaxnlt import augment, data, models, sharding, step
-from jaxnlt.methods import base
+from jaxnlt import infer as inference
+from jaxnlt import method as base
+from jaxnlt import models, step
+from jaxnlt.augment import table
+from jaxnlt.data.records import Dataset, Split
+from jaxnlt.runtime import sharding
 
 OPTIMIZER = {"momentum": 0.5, "weight_decay": 0.1}
 START = {"w": 2.0, "frozen": 3.0}
@@ -29,7 +33,7 @@ def phase(**fields):
 def state(**params):
     params = {k: np.float32(v) for k, v in (START | params).items()}
     initial = {"params": params, "batch_stats": {"n": 0}}
-    return step.init_state(initial, {"carried": 0})
+    return base.init_state(initial, {"carried": 0})
 
 
 def update(phase, state, rate):
@@ -100,10 +104,10 @@ def split(size, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (size, 8, 8, 1), np.uint8)
     labels = (np.arange(size) % 3).astype(np.int32)
-    return data.Split(images, labels, labels, np.arange(size))
+    return Split(images, labels, labels, np.arange(size))
 
 
-DATASET = data.Dataset(
+DATASET = Dataset(
     *(split(6, 0), split(5, 1), ("a", "b", "c")),
     *((0.5,), (0.25,), "test", {}),
 )
@@ -129,7 +133,7 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
     config, network, mesh, variables = tiny
     method = base.create(config, base.DataInfo(DATASET.train.labels, 3))
     compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
-    state = put(step.init_state(variables, {}), mesh)
+    state = put(base.init_state(variables, {}), mesh)
     first = state
     images = put(DATASET.train.images, mesh)
     losses = []
@@ -161,7 +165,7 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
     assert compiled._cache_size() == 1
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
     assert jax.tree.structure(state) == jax.tree.structure(
-        step.init_state(variables, {})
+        base.init_state(variables, {})
     )
 
 
@@ -177,8 +181,8 @@ def traced_views(tiny, monkeypatch, moment_step=0):
 
         return augmentation
 
-    table = {name: record(name) for name in augment.AUGMENTATIONS}
-    monkeypatch.setattr(augment, "AUGMENTATIONS", table)
+    table = {name: record(name) for name in table.AUGMENTATIONS}
+    monkeypatch.setattr(table, "AUGMENTATIONS", table)
 
     def loss(net, params, batch, draws, selection, carry):
         views = [v for s in ("u", "x") for v in batch[s]["views"]]
@@ -199,7 +203,7 @@ def traced_views(tiny, monkeypatch, moment_step=0):
         }
         for name, index in (("x", [3, 1]), ("u", [0, 5]))
     }
-    state = step.init_state(
+    state = base.init_state(
         {"params": {"w": np.float32(0)}, "batch_stats": {}}, ([], ())
     )
     moment = {
@@ -238,22 +242,22 @@ def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
 
 def test_inference_pads_and_collect_drops_the_padding(tiny):
     config, network, mesh, variables = tiny
-    infer = step.Inference(network, ("logits",), config, DATASET, mesh)
+    infer = inference.Inference(network, ("logits",), config, DATASET, mesh)
     images = put(DATASET.train.images, mesh)
     rows = np.array([5, 0, 3, 1, 2])
     batches = sharding.fetch(infer(variables, images, rows))
     assert [b["logits"].shape for b in batches] == [(4, 3), (4, 3)]
-    out = step.collect(batches, 5)["logits"]
+    out = inference.collect(batches, 5)["logits"]
     assert out.shape == (5, 3)
     # Eval mode: a row's output does not depend on the others.
     order = np.array([4, 2, 0, 3, 1])
     moved = sharding.fetch(infer(variables, images, rows[order]))
     np.testing.assert_allclose(
-        step.collect(moved, 5)["logits"], out[order], rtol=1e-5, atol=1e-6
+        inference.collect(moved, 5)["logits"], out[order], rtol=1e-5, atol=1e-6
     )
     one = sharding.fetch(infer(variables, images, rows[:1]))
     np.testing.assert_allclose(
-        step.collect(one, 1)["logits"], out[:1], rtol=1e-5, atol=1e-6
+        inference.collect(one, 1)["logits"], out[:1], rtol=1e-5, atol=1e-6
     )
     # Test images, of another number, share the compiled network.
     infer(variables, put(DATASET.test.images, mesh), np.arange(5))
@@ -264,6 +268,6 @@ def test_collect_joins_every_head():
     batches = [
         {"a": np.array([[k], [k + 1]]), "b": np.array([k, k])} for k in (0, 2)
     ]
-    out = step.collect(batches, 3)
+    out = inference.collect(batches, 3)
     np.testing.assert_array_equal(out["a"], [[0], [1], [2]])
     np.testing.assert_array_equal(out["b"], [0, 0, 2])

@@ -7,14 +7,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxnlt import checkpoint, data, metrics, predict, train
-from jaxnlt.data import benchmarks, decode
+from jaxnlt import predict, train
+from jaxnlt.data import decode, load, registry
 from jaxnlt.data.files import BadImage
-from jaxnlt.errors import UserError
-
-from . import runs
-from .data import fake_web
-from .streamed import CLASSES, configuration, given, write_folder
+from jaxnlt.results import files as result_files
+from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.errors import UserError
+from tests import runs
+from tests.data import fake_web
+from tests.data.streamed import CLASSES, configuration, given, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,11 @@ def assert_equal_figures(a, b):
 def test_streamed_or_in_memory_the_figures_are_equal(
     method, folder, tmp_path, monkeypatch
 ):
-    entry = benchmarks.get("images")
+    entry = registry.get("images")
     held = dataclasses.replace(
-        benchmarks.get("folder"), mean=entry.mean, std=entry.std
+        registry.get("folder"), mean=entry.mean, std=entry.std
     )
-    monkeypatch.setitem(benchmarks.BENCHMARKS, "folder", held)
+    monkeypatch.setitem(registry.BENCHMARKS, "folder", held)
     # A random crop of 64 of 64 pixels, or of 8 of 8, is the image.
     streamed = configuration(
         method, folder, epochs=3, **{"data.transform": "animal10n"}
@@ -76,8 +77,8 @@ def test_streamed_or_in_memory_the_figures_are_equal(
     with memory.unlocked():
         memory.benchmark, memory.data.transform = "folder", ""
         memory.data.workers = 0
-    assert isinstance(data.load(streamed).train.images, decode.CutImages)
-    assert isinstance(data.load(memory).train.images, np.ndarray)
+    assert isinstance(load.dataset(streamed).train.images, decode.CutImages)
+    assert isinstance(load.dataset(memory).train.images, np.ndarray)
     for name, config in (("streamed", streamed), ("memory", memory)):
         train.run(config, tmp_path / name)
     records = [runs.records(tmp_path / name) for name in ("streamed", "memory")]
@@ -131,7 +132,9 @@ def test_a_run_can_label_other_images(finished, large):
     _, workdir, _ = finished
     ids, probs, names = predict.predict(workdir, large / "test")
     assert len(ids) == 4 * CLASSES and names == ("class0", "class1", "class2")
-    scores = metrics.read_json(workdir / "summary.json")["last_test_accuracy"]
+    scores = result_files.read_json(workdir / "summary.json")[
+        "last_test_accuracy"
+    ]
     truth = [f"class{c}" for c in range(CLASSES) for _ in range(4)]
     right = np.mean([names[k] for k in probs.argmax(1)] == np.array(truth))
     assert right == scores
@@ -166,13 +169,13 @@ def test_fields_of_streaming_are_checked(folder):
         ({"data.transform": ""}, "config.data.transform"),
     ):
         with pytest.raises(UserError, match=f"^{message}: "):
-            data.check(configuration("erm", folder, **fields))
+            load.check(configuration("erm", folder, **fields))
     for field, value in (
         *(("transform", "images"), ("on_bad_image", "skip"), ("workers", 3)),
     ):
         config = runs.tiny("erm", "digits", **{f"data.{field}": value})
         with pytest.raises(UserError, match=f"^config.data.{field}: digits"):
-            data.check(config)
+            load.check(config)
 
 
 # Every benchmark of files; that they are trained on: test_web_smoke.py -------
@@ -191,7 +194,7 @@ def of_set(name, fields, **more):
 
 
 def test_noise_of_the_web_and_verified_labels_are_what_is_known(sets):
-    red = data.load(of_set("red_mini_imagenet", sets["red_mini_imagenet"]))
+    red = load.dataset(of_set("red_mini_imagenet", sets["red_mini_imagenet"]))
     clean = len(red.train) - (red.train.true_labels < 0).sum()
     assert len(red.train) - clean == int(clean / 0.6 - clean) > 0
     assert red.true_counts is None and red.facts["counts_true"] is None
@@ -201,9 +204,9 @@ def test_noise_of_the_web_and_verified_labels_are_what_is_known(sets):
         *("red_mini_imagenet", sets["red_mini_imagenet"]),
         **{"data.noise": "split:red_noise_nl_0.8", "data.imb": 1.0},
     )
-    assert len(data.load(split).train) == 8 + 12
+    assert len(load.dataset(split).train) == 8 + 12
     # Of Food-101N's four images a class two were verified, one of them wrong.
-    food = data.load(of_set("food101n", sets["food101n"]))
+    food = load.dataset(of_set("food101n", sets["food101n"]))
     assert food.facts["noise_rate_realised"] == 0.5
     assert food.true_counts is None
 
@@ -216,10 +219,10 @@ def test_the_binary_of_animal10n_is_the_raw_images(sets, tmp_path):
     with pytest.raises(
         UserError, match="^config.data.image_size: .* 64 pixels"
     ):
-        data.load(of_set("animal10n", fields))
+        load.dataset(of_set("animal10n", fields))
     whole = {"data.image_size": 0}
-    binary = data.load(of_set("animal10n", fields, **whole))
-    raw = data.load(of_set("animal10n", sets["animal10n"], **whole))
+    binary = load.dataset(of_set("animal10n", fields, **whole))
+    raw = load.dataset(of_set("animal10n", sets["animal10n"], **whole))
     assert binary.train.images.shape == raw.train.images.shape
     np.testing.assert_array_equal(binary.train.labels, raw.train.labels)
     for k in (0, 7):

@@ -13,10 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxnlt import data, metrics, sharding, train, trainer
-from jaxnlt.errors import UserError
-
-from .runs import same_figures, tiny, write_npz
+from jaxnlt import train, trainer
+from jaxnlt.data import load
+from jaxnlt.results import files as result_files
+from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError
+from tests.runs import same_figures, tiny, write_npz
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def finished(tmp_path_factory):
 
 
 def records(workdir):
-    return metrics.read_jsonl(workdir / "metrics.jsonl")
+    return result_files.read_jsonl(workdir / "metrics.jsonl")
 
 
 def copy_unfinished(finished, target):
@@ -181,14 +183,14 @@ def test_damaged_checkpoint_is_named_and_skipped(
 
 
 def test_true_labels_change_no_weight(finished, monkeypatch, tmp_path):
-    load = data.load
+    load = load.dataset
 
     def shuffled(config):
         dataset = load(config)
         true = np.random.default_rng(1).permutation(dataset.train.true_labels)
         return replace(dataset, train=replace(dataset.train, true_labels=true))
 
-    monkeypatch.setattr(data, "load", shuffled)
+    monkeypatch.setattr(load, "dataset", shuffled)
     summary = train.run(tiny(), str(tmp_path / "run"))
     assert summary["weights_sha256"] == finished[1]["weights_sha256"]
     assert summary["selection_auc"] != finished[1]["selection_auc"]
@@ -235,7 +237,9 @@ def test_init_from_names_what_does_not_fit(finished, tmp_path):
 
 def test_noise_file_gives_the_same_labels(finished, tmp_path):
     noise = str(finished[0] / "noise.json")
-    again = data.load(tiny(**{"data.noise_file": noise, "data.noise": "none"}))
+    again = load.dataset(
+        tiny(**{"data.noise_file": noise, "data.noise": "none"})
+    )
     original = finished[2]["trainer"].dataset.train
     np.testing.assert_array_equal(again.train.labels, original.labels)
 

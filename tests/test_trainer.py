@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 from configs import dasc as dasc_config
-from jaxnlt import data, journal, sharding, train
-from jaxnlt import trainer as trainer_lib
-from jaxnlt.errors import UserError
+from jaxnlt import infer as inference
+from jaxnlt import train
+from jaxnlt.data import load
+from jaxnlt.data.records import Dataset
+from jaxnlt.results import journal
+from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
-
-from .toy_epochs import (
+from tests.toy_epochs import (
     CLASSES,
     DATASET,
     LABELS,
@@ -110,7 +113,7 @@ def test_enter_is_called_at_the_start_of_phases_only(
     second = phase("second", selector=selector)
     trainer = toy_trainer(warm, warm, second, second, enter=enter)
     monkeypatch.setattr(train, "Trainer", lambda config, dataset: trainer)
-    monkeypatch.setattr(data, "load", lambda config: DATASET)
+    monkeypatch.setattr(load, "dataset", lambda config: DATASET)
     monkeypatch.setattr(journal.outcome, "write", lambda *args: {"done": True})
     assert train.run(configuration(4), str(tmp_path / "run")) == {"done": True}
     # Four steps an epoch of warm-up, one in the second phase.
@@ -135,7 +138,7 @@ def test_vote_hands_the_collected_heads_to_the_method(toy_trainer):
     )
     states = trainer.put(trainer.init_states())
     fetched = sharding.fetch(trainer.infer_test(states))
-    scores, suggested = trainer_lib.vote(trainer.method, fetched, 5, {})
+    scores, suggested = inference.vote(trainer.method, fetched, 5, {})
     assert scores.shape == (5, CLASSES)
     np.testing.assert_array_equal(scores[:, 0], 100 + np.arange(5))
     np.testing.assert_array_equal(suggested, scores)
@@ -153,7 +156,7 @@ def test_networks_start_from_seeds_of_their_own():
     with config.unlocked():
         config.model.width, config.model.blocks = 2, (1,)
         config.dasc.projection_dim = 2
-    dataset = data.Dataset(
+    dataset = Dataset(
         *(split(LABELS, LABELS), split(LABELS, LABELS)),
         *(("a", "b", "c"), (0.5,), (0.25,), "test", {}),
     )

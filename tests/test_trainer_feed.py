@@ -5,9 +5,8 @@ import logging
 import jax
 import numpy as np
 
-from jaxnlt.methods import base
-
-from .toy_epochs import LABELS, SIZE, Recorder, phase, run
+from jaxnlt import method as base
+from tests.toy_epochs import LABELS, SIZE, Recorder, phase, run
 
 # What is fed -----------------------------------------------------------------
 

@@ -13,11 +13,11 @@ import os
 import numpy as np
 import pytest
 
-from jaxnlt import cli, train
-from jaxnlt.data import benchmarks, decode
-
-from . import runs
-from .streamed import MINIATURES, given
+from jaxnlt import train
+from jaxnlt.config import command_line
+from jaxnlt.data import decode, registry
+from tests import runs
+from tests.data.streamed import MINIATURES, given
 
 METHODS = sorted(runs.methods())
 #: Set -> the method that runs on it by default.
@@ -64,7 +64,7 @@ def test_by_default_every_method_and_every_set_is_met():
     assert set(DIAGONAL) == set(MINIATURES)
     assert set(DIAGONAL.values()) == set(METHODS)
     streamed = {
-        name for name, entry in benchmarks.BENCHMARKS.items() if entry.transform
+        name for name, entry in registry.BENCHMARKS.items() if entry.transform
     }
     met = {made.benchmark for made in MINIATURES.values()}
     assert met == streamed | {"tfds"}
@@ -85,7 +85,7 @@ def miniature(tmp_path_factory):
 
 def narrowed(method, name):
     """Fields that leave the set's kind of network, one block a stage."""
-    network = benchmarks.get(MINIATURES[name].benchmark).model
+    network = registry.get(MINIATURES[name].benchmark).model
     fields = {"model.width": 4, "model.blocks": (1,), "data.image_size": 16}
     if name in ("tfds", "animal10n_binary"):  # images of one size, in memory
         del fields["data.image_size"]
@@ -128,7 +128,7 @@ def test_smoke(method, name, miniature, tmp_path, monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(train, "Trainer", remember)
-    config, _ = cli.parse(command(method, name, miniature(name)))
+    config, _ = command_line.parse(command(method, name, miniature(name)))
     workdir = tmp_path / "run"
     summary = train.run(config, workdir)
     (trainer,) = seen

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import erm as erm_config
-from jaxnlt import data, models, sharding
-from jaxnlt.methods import base
+from jaxnlt import method as base
+from jaxnlt import models
+from jaxnlt.data.records import Dataset, Split
+from jaxnlt.runtime import sharding
 from jaxnlt.trainer import Trainer
 
 SIZE, CLASSES = 8, 3
@@ -22,10 +24,10 @@ LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
 def split(labels, true):
     images = np.zeros((len(labels), 2, 2, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(len(labels))
-    return data.Split(images, labels, true, np.arange(len(labels)))
+    return Split(images, labels, true, np.arange(len(labels)))
 
 
-DATASET = data.Dataset(
+DATASET = Dataset(
     train=split(LABELS, LABELS),
     test=split(LABELS[:5], LABELS[:5]),
     class_names=("ant", "bee", "cow"),

@@ -1,13 +1,24 @@
 """Benchmarks whose images stay on disk: who reads them, how they are cut."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import benchmarks, decode, files, web, web_red
-from jaxnlt.data.base import Source, Split
-from jaxnlt.errors import UserError, one_of
+from jaxnlt.data import decode, files, registry
+from jaxnlt.data.files import FileSource
+from jaxnlt.data.readers import (
+    animal10n,
+    clothing1m,
+    food101n,
+    red_mini_imagenet,
+    webvision,
+)
+from jaxnlt.data.readers import images as images_reader
+from jaxnlt.data.readers import nlt as nlt_reader
+from jaxnlt.data.records import Source, Split
+from jaxnlt.runtime.errors import UserError, one_of
 
 #: What may become of an image that cannot be read.
 ON_BAD_IMAGE = ("stop", "skip")
@@ -17,8 +28,20 @@ RED, SPLIT = "red", "split:"
 #: Benchmarks that read config.data.labels_file.
 LISTED = ("images", "imagenet_nlt", "animal10_nlt", "food101_nlt")
 
+READERS: dict[str, Callable[..., FileSource]] = {
+    "webvision": webvision.read,
+    "animal10n": animal10n.read,
+    "food101n": food101n.read,
+    "clothing1m": clothing1m.read,
+    "red_mini_imagenet": red_mini_imagenet.read,
+    "imagenet_nlt": nlt_reader.read,
+    "animal10_nlt": nlt_reader.read,
+    "food101_nlt": nlt_reader.read,
+    "images": images_reader.read,
+}
 
-def check(config: Any, bench: benchmarks.Benchmark) -> None:
+
+def check(config: Any, bench: registry.Benchmark) -> None:
     """Refuses fields of streaming that are out of range or unused.
 
     Args:
@@ -61,7 +84,7 @@ def is_web_noise(noise: str) -> bool:
     return noise == RED or noise.startswith(SPLIT)
 
 
-def read(config: Any, bench: benchmarks.Benchmark) -> Source:
+def read(config: Any, bench: registry.Benchmark) -> Source:
     """Lists the images of a benchmark.
 
     Args:
@@ -80,13 +103,13 @@ def read(config: Any, bench: benchmarks.Benchmark) -> Source:
         options["labels_file"] = data.labels_file
     elif bench.name == "red_mini_imagenet" and data.noise.startswith(SPLIT):
         options["split"] = data.noise.removeprefix(SPLIT)
-    return web.read(bench.name, data.path, **options)
+    return READERS[bench.name](data.path, **options)
 
 
 def add_web(source: Source, train: Split, rate: float, rng) -> Split:
     """The training set with its share of web images; see `web_red.add_web`."""
     assert isinstance(source, files.FileSource) and source.web is not None
-    return web_red.add_web(train, source.web, rate, rng)
+    return red_mini_imagenet.add_web(train, source.web, rate, rng)
 
 
 def transform_of(config: Any) -> files.Transform | None:

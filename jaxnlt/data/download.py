@@ -18,9 +18,9 @@ from typing import NamedTuple
 import tqdm
 from absl import flags
 
-from jaxnlt import cli, errors
-from jaxnlt.data import cifar, tfds_cifar, tfds_copy
-from jaxnlt.errors import UserError
+from jaxnlt.data.readers import cifar, tfds_cifar, tfds_copy
+from jaxnlt.runtime import console, errors
+from jaxnlt.runtime.errors import UserError
 
 USAGE = """\
 Downloads CIFAR (170 MB) and prepares it with tensorflow-datasets, without
@@ -210,13 +210,13 @@ def _chunks(url: str) -> Iterator[bytes]:
 
 
 def _command(argv: list[str]) -> None:
-    if cli.HELP_FLAGS & set(argv[1:]):
+    if console.HELP_FLAGS & set(argv[1:]):
         print(USAGE, end="")
         return
     values = flags.FlagValues()
     for name in ("dataset", "out"):
         flags.DEFINE_string(name, None, "", flag_values=values)
-    cli.parse_flags(values, argv)
+    console.parse_flags(values, argv)
     if not values.dataset:
         raise UserError("--dataset: is missing, see --help")
     errors.one_of("--dataset", values.dataset, ARCHIVES)
@@ -240,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
     """
-    return cli.guarded(_command, argv, "interrupted; nothing was kept")
+    return console.guarded(_command, argv, "interrupted; nothing was kept")
 
 
 if __name__ == "__main__":

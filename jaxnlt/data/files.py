@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data.base import Source, Split, labels_array
-from jaxnlt.errors import UserError
+from jaxnlt.data.records import Source, Split, labels_array
+from jaxnlt.runtime.errors import UserError
 
 #: A true label of which nothing is known; ``nlt.WRONG`` (-1) says that the
 #: given label is wrong and the true class not known.

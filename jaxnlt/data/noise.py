@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.data.base import Split, labels_array
-from jaxnlt.errors import UserError
+from jaxnlt.data.records import Split, labels_array
+from jaxnlt.runtime.errors import UserError
 
 SYNTHETIC = (
     "none",

@@ -1,0 +1,1 @@
+"""One file for each method: all of a paper that other papers do not share."""

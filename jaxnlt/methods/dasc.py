@@ -11,14 +11,18 @@ heads, keeps SBCL for confident samples and discriminates instances of the
 others (MIDL) against a memory that the networks exchange.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, models, selection, semi
-from jaxnlt.errors import UserError, logger, one_of
-from jaxnlt.methods import base
+from jaxnlt import losses, models, selection
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
+Array = np.ndarray
 CONTRASTIVE = ("projector", "prototype_projector")
 BOTH_HEADS = ("logits", "balanced")
 
@@ -64,10 +68,10 @@ class DaCC(base.Selector):
 
     def select(self, outputs, k, data, memory, epoch, rng):
         options, out = self.options, outputs[k]
-        threshold = selection.dacc_threshold(
+        threshold = selection.growing_threshold(
             epoch, data.num_classes, options.phi
         )
-        scores = selection.dacc_scores(
+        scores = dacc_scores(
             features=out[self.feature_head],
             logits=out["logits"],
             balanced=out[self.balanced],
@@ -87,9 +91,7 @@ class DaCC(base.Selector):
         chosen = clean > options.p_threshold
         labelled = np.flatnonzero(chosen)
         counts = np.bincount(data.labels[labelled], minlength=data.num_classes)
-        weights = selection.labelled_weights(
-            clean, labelled, options.aligned_clean_prob
-        )
+        weights = labelled_weights(clean, labelled, options.aligned_clean_prob)
         return base.Selection(
             labelled=labelled,
             unlabelled=np.flatnonzero(~chosen),
@@ -144,7 +146,7 @@ class Method(base.Method):
             loss=self.semi_loss,
             streams=base.split_streams(batch, batch),
             views={"x": views, "u": views},
-            draws=lambda key, sizes: semi.mixup_draws(
+            draws=lambda key, sizes: mixmatch.mixup_draws(
                 key, options.alpha, 2 * (sizes["x"] + sizes["u"])
             ),
             selector=self.selector(),
@@ -262,18 +264,18 @@ class Method(base.Method):
         own_x = net.guess(params, view_x, BOTH_HEADS)
         other_u = net.peer(view_u, ("logits",))
         other_x = net.peer(view_x, BOTH_HEADS)
-        guessed = semi.mean_probs([own_u["logits"], other_u["logits"]])
-        refined = semi.refine(
+        guessed = mixmatch.mean_probs([own_u["logits"], other_u["logits"]])
+        refined = mixmatch.refine(
             x["labels"],
-            semi.mean_probs(
+            mixmatch.mean_probs(
                 [out[head] for out in (own_x, other_x) for head in BOTH_HEADS]
             ),
             x["weights"],
         )
         temperature = self.options.sharpen_temperature
         return (
-            semi.sharpen(refined, temperature),
-            semi.sharpen(guessed, temperature),
+            mixmatch.sharpen(refined, temperature),
+            mixmatch.sharpen(guessed, temperature),
         )
 
     def semi_loss(self, net, params, batch, draws, selection, carry):
@@ -286,20 +288,20 @@ class Method(base.Method):
         images = jnp.concatenate([*x["views"][:2], *u["views"][:2]])
         targets = jnp.concatenate([targets_x, targets_x, targets_u, targets_u])
         mix = (draws["coefficient"], draws["permutation"])
-        mixed_images = semi.mixup(images, *mix)
-        mixed_targets = semi.mixup(targets, *mix)
+        mixed_images = mixmatch.mixup(images, *mix)
+        mixed_targets = mixmatch.mixup(targets, *mix)
         heads = BOTH_HEADS + ("projection",) * options.contrast
         mixed = net(params, mixed_images, heads)
 
         prior = losses.log_prior(selection["counts"])
         prior = prior.astype(mixed["balanced"].dtype)
         num_x = 2 * len(targets_x)
-        ce, mse = semi.terms(mixed["logits"], mixed_targets, num_x)
-        balanced_ce, balanced_mse = semi.terms(
+        ce, mse = mixmatch.terms(mixed["logits"], mixed_targets, num_x)
+        balanced_ce, balanced_mse = mixmatch.terms(
             mixed["balanced"], mixed_targets, num_x, prior
         )
-        time = semi.ramp_time(batch, selection, self.config.batch_size)
-        ramp = semi.ramp(time, options.warmup, options.ramp)
+        time = mixmatch.ramp_time(batch, selection, self.config.batch_size)
+        ramp = mixmatch.ramp(time, options.warmup, options.ramp)
         lambda_u = options.lambda_u * ramp
         terms = {
             "loss_ce": ce,
@@ -407,3 +409,101 @@ def _views(rows, sizes):
     size_x, size_u = sizes
     x1, x2, u1, u2 = jnp.split(rows, [size_x, 2 * size_x, 2 * size_x + size_u])
     return jnp.concatenate([x1, u1]), jnp.concatenate([x2, u2])
+
+
+class DaccScores(NamedTuple):
+    """What DaCC computes before its mixtures.
+
+    Attributes:
+      mask: bool[N] samples that make the centroids.
+      weights: [N, C] share of a sample in each centroid.
+      centroids: [C, D] unit rows.
+      assignment: [N, C] softmax of the cosines to the centroids.
+      losses: [N] minus the assignment to the given label, min-max normalised
+        over all samples.
+    """
+
+    mask: Array
+    weights: Array
+    centroids: Array
+    assignment: Array
+    losses: Array
+
+
+def dacc_scores(
+    features: Array,
+    logits: Array,
+    balanced: Array,
+    labels: Array,
+    threshold: float,
+    temperature: float,
+) -> DaccScores:
+    r"""Distribution-aware class centroids and the distance of each sample.
+
+    .. math:: c_k = \mathrm{norm}\Big(\sum_{i \in M}
+       \mathrm{softmax}(z_i/T)_k\, f_i\Big)
+
+    where M holds the samples of which both heads are more confident than the
+    threshold.  Given labels play no part in the centroids.
+
+    Args:
+      features: [N, D]; normalised here.
+      logits: [N, C] of the conventional head, which also makes the weights.
+      balanced: [N, C] of the balanced head.
+      labels: [N] given labels.
+      threshold: strict lower bound of both heads' largest probability.
+      temperature: T, divides the logits.
+
+    Returns:
+      DaccScores.  When no sample is confident, all make the centroids.
+
+    Source: DaSC section 3.2; papers/dasc.md 6.1, steps 2-5.
+    """
+    size = len(labels)
+    mask, weights = np.empty(size, bool), np.empty(logits.shape)
+    for part in selection.blocks(size):
+        sure = (
+            selection.softmax(logits[part]).max(-1),
+            selection.softmax(balanced[part]).max(-1),
+        )
+        mask[part] = np.minimum(*sure) > threshold
+        scaled = np.asarray(logits[part], np.float64) / temperature
+        weights[part] = selection.softmax(scaled)
+    used = mask if mask.any() else np.ones_like(mask)
+    sums = np.zeros((logits.shape[1], features.shape[1]))
+    with selection.one_thread():
+        for part in selection.blocks(size, selection.SUMMED):
+            these = used[part]
+            sums += weights[part][these].T @ selection.normalise(
+                features[part][these]
+            )
+    centroids, assignment = selection.normalise(sums), np.empty_like(weights)
+    for part in selection.blocks(size, selection.SUMMED):
+        assignment[part] = selection.softmax(
+            selection.normalise(features[part]) @ centroids.T
+        )
+    own = assignment[np.arange(size), labels]
+    return DaccScores(
+        mask, weights, centroids, assignment, selection.min_max(-own)
+    )
+
+
+def labelled_weights(clean: Array, labelled: Array, aligned: bool) -> Array:
+    """Weight of each sample's given label in refinement.
+
+    Args:
+      clean: [N] clean probability.
+      labelled: int[n] selected rows.
+      aligned: whether a selected sample gets its own probability.  DaSC's
+        release hands the j-th selected sample the probability of sample j.
+
+    Returns:
+      [N] weights; those of unselected rows are not used.
+
+    Source: papers/dasc.md B1.
+    """
+    if aligned:
+        return clean
+    weights = clean.copy()
+    weights[labelled] = clean[: len(labelled)]
+    return weights

@@ -13,10 +13,11 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, selection, semi
-from jaxnlt.data import balanced
-from jaxnlt.errors import UserError, logger, one_of
-from jaxnlt.methods import base
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.data import sampling
+from jaxnlt.losses import mixmatch
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
 
 class LossGMM(base.Selector):
@@ -132,7 +133,7 @@ class Method(base.Method):
                     f"{name}.{field}: must be at least 0, is {options[field]}"
                 )
         # Class sizes of what the warm-up sees.
-        self.warmup_counts = balanced.capped(
+        self.warmup_counts = sampling.capped(
             data.counts, options.warmup_samples
         )
         self.warmup = self.supervised_phase("warmup", self.warmup_loss)
@@ -171,7 +172,7 @@ class Method(base.Method):
         data, batch = self.data, self.config.warmup_batch_size
         streams = base.single_stream(batch)
         if self.options.warmup_samples:
-            streams = balanced.stream(
+            streams = sampling.stream(
                 *(data.labels, data.num_classes),
                 *(self.options.warmup_samples, batch),
             )
@@ -188,7 +189,7 @@ class Method(base.Method):
             loss=self.semi_loss,
             streams=base.split_streams(batch, batch),
             views={"x": ("weak", "weak"), "u": ("weak", "weak")},
-            draws=lambda key, sizes: semi.mixup_draws(
+            draws=lambda key, sizes: mixmatch.mixup_draws(
                 key, self.options.alpha, 2 * (sizes["x"] + sizes["u"])
             ),
             selector=self.selector(),
@@ -199,7 +200,7 @@ class Method(base.Method):
 
     def pool(self):
         """What a selection looks at, as `Phase.pool` wants it."""
-        return balanced.pool(
+        return sampling.pool(
             *(self.data.labels, self.data.num_classes),
             self.options.pool_samples,
         )
@@ -234,12 +235,12 @@ class Method(base.Method):
         Source: DivideMix eq. 9-12.
         """
         options, x, u = self.options, batch["x"], batch["u"]
-        targets_x, targets_u = semi.two_view_targets(
+        targets_x, targets_u = mixmatch.two_view_targets(
             net, params, x, u, options.sharpen_temperature
         )
         terms_u, loss_u = self.unlabelled_terms(net, params, u)
         # The first two views make targets, the last two are trained on.
-        images, targets = semi.mixed_batch(
+        images, targets = mixmatch.mixed_batch(
             x["views"][-2:], u["views"][-2:], targets_x, targets_u, draws
         )
         num_x = 2 * len(targets_x)
@@ -250,8 +251,8 @@ class Method(base.Method):
         terms["loss_penalty"] = losses.prior_penalty(out["logits"])
         if options.unlabelled_loss:
             now = batch | {"epoch": batch["epoch"] + self.first_epoch}
-            time = semi.ramp_time(now, selection, self.config.batch_size)
-            ramp = semi.ramp(time, options.warmup, options.ramp)
+            time = mixmatch.ramp_time(now, selection, self.config.batch_size)
+            ramp = mixmatch.ramp(time, options.warmup, options.ramp)
             terms["lambda_u"] = options.lambda_u * ramp
             squares = sum(v for k, v in terms.items() if k.endswith("mse"))
             loss_u += terms["lambda_u"] * squares
@@ -266,7 +267,7 @@ class Method(base.Method):
 
     def mixed_terms(self, out, targets, num_x, selection):
         """Terms of the mixed batch, and the sum of those without a ramp."""
-        ce, mse = semi.terms(out["logits"], targets, num_x)
+        ce, mse = mixmatch.terms(out["logits"], targets, num_x)
         terms = {"loss_ce": ce}
         if self.options.unlabelled_loss:
             terms["loss_mse"] = mse

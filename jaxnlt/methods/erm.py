@@ -11,16 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import (
-    active_passive,
-    losses,
-    models,
-    robust_losses,
-    samplers,
-    semi,
-)
-from jaxnlt.errors import UserError, one_of
-from jaxnlt.methods import base
+from jaxnlt import losses, models
+from jaxnlt import method as base
+from jaxnlt.data import sampling
+from jaxnlt.losses import active_passive, mixmatch
+from jaxnlt.runtime.errors import UserError, one_of
 
 SECOND = ("none", "drw", "crt", "tau_norm")
 
@@ -46,7 +41,7 @@ class Method(base.Method):
         }
         one_of("config.erm.loss", options.loss, self.losses)
         one_of("config.erm.view", options.view, ("weak", "strong", "none"))
-        one_of("config.erm.sampling", options.sampling, samplers.EXPONENTS)
+        one_of("config.erm.sampling", options.sampling, sampling.EXPONENTS)
         one_of("config.erm.second", options.second, SECOND)
         if options.num_nets < 1:
             raise UserError(
@@ -58,7 +53,7 @@ class Method(base.Method):
                 f"{options.second_start}; second={options.second} after the "
                 "benchmark sets it"
             )
-        self.class_weights = robust_losses.effective_weights(
+        self.class_weights = losses.effective_weights(
             data.counts, options.drw_beta
         )
         self.train = self._phase("train", partial(self.loss, None))
@@ -114,9 +109,9 @@ class Method(base.Method):
         batch, labels = self.config.warmup_batch_size, self.data.labels
         if sampling == "instance":
             return base.single_stream(batch)
-        exponent = samplers.EXPONENTS[sampling]
+        exponent = sampling.EXPONENTS[sampling]
         return lambda selection, rng: {
-            "x": samplers.resampled(
+            "x": sampling.resampled(
                 selection.labelled, labels, exponent, batch, rng
             )
         }
@@ -150,7 +145,7 @@ class Method(base.Method):
             states = [
                 _with_classifier(
                     state,
-                    robust_losses.tau_normalised(
+                    losses.tau_normalised(
                         state["params"]["logits"]["kernel"], self.options.tau
                     ),
                     jnp.zeros_like(state["params"]["logits"]["bias"]),
@@ -186,7 +181,7 @@ class Method(base.Method):
                 row = jnp.asarray(weights, value.dtype)[labels]
             rows.append(row)
         share, value, row = map(jnp.concatenate, (shares, values, rows))
-        total = robust_losses.weighted_mean(value, share * row)
+        total = losses.weighted_mean(value, share * row)
         name = {"mixup": "ce"}.get(self.options.loss, self.options.loss)
         return total, carry, {f"loss_{name}": total}
 
@@ -204,14 +199,14 @@ class Method(base.Method):
     def mixup_draws(self, key, sizes):
         """Coefficient and partners; Beta(alpha, alpha), not folded."""
         alpha = self.options.mixup_alpha
-        return semi.mixup_draws(key, alpha, sizes["x"], folded=False)
+        return mixmatch.mixup_draws(key, alpha, sizes["x"], folded=False)
 
     def mixup(self, net, params, batch, draws, carry):
         """Cross-entropy of mixed images with both labels, mixed alike."""
         (images,) = batch["x"]["views"]
         labels = batch["x"]["labels"]
         coefficient, partner = draws["coefficient"], draws["permutation"]
-        mixed = semi.mixup(images, coefficient, partner)
+        mixed = mixmatch.mixup(images, coefficient, partner)
         logits = net(params, mixed, ("logits",))["logits"]
         other = labels[partner]
         return [
@@ -223,9 +218,7 @@ class Method(base.Method):
         """Focal loss."""
         logits, labels = self._given(net, params, batch)
         gamma = self.options.focal_gamma
-        return [
-            (1.0, robust_losses.focal(logits, labels, gamma), labels)
-        ], carry
+        return [(1.0, losses.focal(logits, labels, gamma), labels)], carry
 
     def balanced_softmax(self, net, params, batch, draws, carry):
         """Balanced softmax with the given labels' counts."""
@@ -236,7 +229,7 @@ class Method(base.Method):
     def logit_adjustment(self, net, params, batch, draws, carry):
         """Logit-adjusted cross-entropy; its strength 1 is balanced softmax."""
         logits, labels = self._given(net, params, batch)
-        values = robust_losses.logit_adjusted(
+        values = losses.logit_adjusted(
             logits, labels, self.data.counts, self.options.adjustment
         )
         return [(1.0, values, labels)], carry
@@ -246,12 +239,10 @@ class Method(base.Method):
         (images,) = batch["x"]["views"]
         labels = batch["x"]["labels"]
         features = net(params, images, ("features",))["features"]
-        values = robust_losses.ldam(
-            robust_losses.cosines(features, params["logits"]["kernel"]),
+        values = losses.ldam(
+            losses.cosines(features, params["logits"]["kernel"]),
             labels,
-            robust_losses.ldam_margins(
-                self.data.counts, self.options.ldam_margin
-            ),
+            losses.ldam_margins(self.data.counts, self.options.ldam_margin),
             self.options.ldam_scale,
         )
         return [(1.0, values, labels)], carry
@@ -259,7 +250,7 @@ class Method(base.Method):
     def gce(self, net, params, batch, draws, carry):
         """Generalised cross-entropy."""
         logits, labels = self._given(net, params, batch)
-        values = robust_losses.generalised_cross_entropy(
+        values = losses.generalised_cross_entropy(
             logits, labels, self.options.gce_q
         )
         return [(1.0, values, labels)], carry
@@ -268,7 +259,7 @@ class Method(base.Method):
         """Symmetric cross-entropy."""
         logits, labels = self._given(net, params, batch)
         options = self.options
-        values = robust_losses.symmetric_cross_entropy(
+        values = losses.symmetric_cross_entropy(
             *(logits, labels, options.sce_forward, options.sce_backward),
             options.sce_log_zero,
         )
@@ -288,11 +279,11 @@ class Method(base.Method):
         """Cross-entropy with the early-learning regulariser."""
         logits, labels = self._given(net, params, batch)
         options, index = self.options, batch["x"]["index"]
-        targets = robust_losses.elr_update(
+        targets = losses.elr_update(
             carry["targets"], index, logits, options.elr_momentum
         )
         values = losses.cross_entropy(logits, labels)
-        values += options.elr_weight * robust_losses.early_learning(
+        values += options.elr_weight * losses.early_learning(
             logits, targets[index]
         )
         return [(1.0, values, labels)], {"targets": targets}
@@ -325,7 +316,7 @@ def as_cosine(state):
     """The state with unit class weights and no bias; momentum is kept."""
     kernel = state["params"]["logits"]["kernel"]
     classifier = {
-        "kernel": robust_losses.unit(kernel, 0),
+        "kernel": losses.unit(kernel, 0),
         "bias": jnp.zeros_like(state["params"]["logits"]["bias"]),
     }
     return state | {"params": state["params"] | {"logits": classifier}}

@@ -10,24 +10,25 @@ robust: the base network's last block and classifier, with these weights.  The
 next round starts a new network without the images that weigh least.
 """
 
-from collections.abc import Sequence
+import csv
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import (
-    h2e_parts,
-    irm,
-    losses,
-    samplers,
-    semi,
-    sharding,
-    streams,
-)
-from jaxnlt.errors import UserError, one_of
-from jaxnlt.methods import base
+from jaxnlt import losses, models
+from jaxnlt import method as base
+from jaxnlt.data import sampling
+from jaxnlt.losses import mixmatch
+from jaxnlt.models.preact_resnet import PreActResNet
+from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
 # Stream -> exponent of the class sizes; None takes every image once.
 ENVIRONMENTS = {"raw": None, "reverse": -1.0, "balance": 0.0}
@@ -65,10 +66,10 @@ class InstanceWeights(base.Selector):
             # The head has subtracted the prior once.
             again = self.options.prior_subtractions - 1
             ones = np.ones(data.num_classes)
-            prior = irm.log_prior(irm.class_prior(data.counts), ones)
-            weights, _ = irm.instance_weights(
-                logits - again * prior, data.labels
+            prior = losses.prior_adjustment(
+                losses.class_prior(data.counts), ones
             )
+            weights, _ = instance_weights(logits - again * prior, data.labels)
             memory = {"weights": weights}
         weights = memory["weights"]
         return replace(
@@ -90,14 +91,14 @@ class Kept(InstanceWeights):
     def select(self, outputs, k, data, memory, epoch, rng):
         chosen = kept_selection(memory["weights"], data)
         if self.options.iterate == "scores":
-            scores = irm.class_scores(data.labels, memory["weights"])
+            scores = class_scores(data.labels, memory["weights"])
             chosen = replace(chosen, per_sample={"scores": scores})
         return chosen, memory
 
 
 def kept_selection(weights: np.ndarray, data: base.DataInfo):
     """Trusts the samples that are not flagged; all of them weigh 1."""
-    kept = weights > irm.FLAGGED_WEIGHT
+    kept = weights > FLAGGED_WEIGHT
     return base.Selection(
         labelled=np.flatnonzero(kept),
         unlabelled=np.flatnonzero(~kept),
@@ -122,11 +123,9 @@ class Method(base.Method):
                     f"config.h2e.{name}: must be at least 0, is {options[name]}"
                 )
         if options.rounds and options.freeze:
-            h2e_parts.check_block(config.model)
-        self.spans = h2e_parts.schedule(
-            options.rounds, options.starts, config.epochs
-        )
-        self.prior = irm.class_prior(data.counts)
+            check_block(config.model)
+        self.spans = schedule(options.rounds, options.starts, config.epochs)
+        self.prior = losses.class_prior(data.counts)
         self.network_options = {"prior": tuple(self.prior.tolist())}
         self.scores = self._given_scores()
         self.first, self.later = self._make_phases()
@@ -143,8 +142,8 @@ class Method(base.Method):
         # Without ids nothing is trained, and the file may be gone.
         if not weighted or self.data.ids is None:
             return None
-        scores = h2e_parts.read_scores(path, self.data.ids)
-        return irm.class_scores(self.data.labels, scores)
+        scores = read_scores(path, self.data.ids)
+        return class_scores(self.data.labels, scores)
 
     def _make_phases(self):
         """The phases of the first round and of all later ones, by STEPS."""
@@ -152,7 +151,7 @@ class Method(base.Method):
         one_pass = base.single_stream(config.warmup_batch_size)
         everyone = base.trust_all(self.data)
         factor = options.weight_decay_factor
-        block = h2e_parts.last_block(config.model)
+        block = last_block(config.model)
 
         def in_base(path):
             return path[0] != "identifier"
@@ -170,9 +169,7 @@ class Method(base.Method):
                 name="base",
                 loss=partial(self.base_loss, options.mix),
                 draws=self.mixing_draws(options.mix),
-                streams=h2e_parts.class_aware(
-                    self.data.labels, config.warmup_batch_size
-                )
+                streams=class_aware(self.data.labels, config.warmup_batch_size)
                 if options.resample
                 else one_pass,
                 views={"x": (options.view,)},
@@ -222,7 +219,7 @@ class Method(base.Method):
             }
         return first, first | again
 
-    def _span(self, epoch: int) -> h2e_parts.Span:
+    def _span(self, epoch: int) -> "Span":
         """The span of an epoch; the last one lasts."""
         return [s for s in self.spans if s.first <= epoch][-1]
 
@@ -234,7 +231,7 @@ class Method(base.Method):
                 found.append(phase)
         return tuple(found)
 
-    def _phase(self, span: h2e_parts.Span) -> base.Phase:
+    def _phase(self, span: "Span") -> base.Phase:
         return (self.first if span.round == 1 else self.later)[span.step]
 
     def phase(self, epoch):
@@ -248,7 +245,7 @@ class Method(base.Method):
         options, span = self.options, self._span(epoch)
         past = epoch - span.first
         if span.step == "identify":
-            return irm.step_rate(
+            return step_rate(
                 options.identify_rate,
                 past,
                 options.rate_drop_every,
@@ -258,7 +255,7 @@ class Method(base.Method):
         if span.step == "base":
             rate = self.config.optimizer.learning_rate
             initial = options.base_peak * rate
-        return irm.cosine_rate(initial, past, span.end - span.first)
+        return cosine_rate(initial, past, span.end - span.first)
 
     def environments(self, selection, rng):
         """Three streams of the same length: as the data are, reversed, even.
@@ -266,11 +263,11 @@ class Method(base.Method):
         Source: papers/h2e.md section 3.
         """
         rows, size = selection.labelled, self.config.warmup_batch_size
-        raw = streams.one_pass(rows, size, rng)
+        raw = sampling.one_pass(rows, size, rng)
         return {
             name: raw
             if exponent is None
-            else samplers.independent(
+            else sampling.independent(
                 *(rows, self.data.labels, exponent, len(raw), size, rng)
             )
             for name, exponent in ENVIRONMENTS.items()
@@ -293,7 +290,7 @@ class Method(base.Method):
                 if isinstance(phase.selector, Kept):
                     selector[phase.name] = weighed
         elif span.step == "identify":
-            states = [h2e_parts.with_identifier(state) for state in states]
+            states = [with_identifier(state) for state in states]
             if self.options.frozen_bn == "train":
                 method["batch_stats"] = [
                     sharding.fetch(state["batch_stats"]) for state in states
@@ -302,7 +299,7 @@ class Method(base.Method):
             moved = [state["batch_stats"] for state in states]
             kept = method.pop("batch_stats", moved)
             states = [
-                h2e_parts.at_rest(state) | {"batch_stats": stats}
+                at_rest(state) | {"batch_stats": stats}
                 for state, stats in zip(states, kept, strict=True)
             ]
             method["adjusted"] = np.asarray(True)
@@ -322,7 +319,7 @@ class Method(base.Method):
         if mix == "ce":
             return lambda key, sizes: {}
         alpha = self.options.mixup_alpha
-        return lambda key, sizes: semi.mixup_draws(
+        return lambda key, sizes: mixmatch.mixup_draws(
             key, alpha, sizes["x"], folded=False
         )
 
@@ -341,9 +338,9 @@ class Method(base.Method):
         if mix == "mixup":
             share = jnp.asarray(draws["coefficient"], images.dtype)
         else:
-            share, _ = irm.mixing_shares(self._scores_of(x), partner)
+            share, _ = mixing_shares(self._scores_of(x), partner)
         own = share.reshape(-1, *[1] * (images.ndim - 1))
-        images = semi.mixup(images, own, partner)
+        images = mixmatch.mixup(images, own, partner)
         logits = net(params, images, ("logits",))["logits"]
         total = losses.mixup_cross_entropy(
             logits, labels, labels[partner], share.astype(logits.dtype)
@@ -368,13 +365,13 @@ class Method(base.Method):
             (images,), labels = batch[name]["views"], batch[name]["labels"]
             logits = run(params, images, ("identifier",))["identifier"]
             risks.append(losses.cross_entropy(logits, labels).mean())
-            penalties.append(irm.penalty(logits, labels))
+            penalties.append(penalty(logits, labels))
             norms.append(jnp.mean(jnp.sum(logits**2, axis=1)))
         risk, penalty, norm = (
             sum(values) / len(ENVIRONMENTS)
             for values in (risks, penalties, norms)
         )
-        weight = options.penalty_weight * h2e_parts.ramp_since(
+        weight = options.penalty_weight * ramp_since(
             batch["epoch"],
             [span.first for span in self.spans if span.step == "identify"],
             options.penalty_start,
@@ -392,7 +389,7 @@ class Method(base.Method):
         """
         (images,) = batch["x"]["views"]
         logits = net(params, images, ("logits",))["logits"]
-        total = irm.normalised_weighted_ce(
+        total = normalised_weighted_ce(
             logits, batch["x"]["labels"], batch["x"]["weights"]
         )
         return total, carry, {"loss_ce": total}
@@ -405,4 +402,418 @@ class Method(base.Method):
         logits = super().predict(outputs, memory)
         if not memory["method"].get("adjusted"):
             return logits
-        return logits - irm.log_prior(self.prior, np.ones(len(self.prior)))
+        return logits - losses.prior_adjustment(
+            self.prior, np.ones(len(self.prior))
+        )
+
+
+Array = jax.Array
+
+FLAGGED_WEIGHT = 0.01  # of a sample whose label the identifier contradicts
+LEAST_WEIGHT = 0.5  # of the least sure sample whose label it confirms
+
+
+# --- the prior --------------------------------------------------------------
+
+
+# --- the identifier ---------------------------------------------------------
+
+
+def penalty(logits: Array, labels: Array) -> Array:
+    r"""Invariance penalty with one dummy scale a class.
+
+    .. math:: \sum_c \Big(\frac1B\sum_i (p_{ic} - [y_i = c])\,z_{ic}\Big)^2
+
+    which is the squared gradient, at :math:`s = 1`, of the mean cross-entropy
+    of :math:`z \odot s` with respect to :math:`s \in R^C`: zero where no
+    rescaling of single classes lowers the risk of this environment.
+
+    Args:
+      logits: [B, C], the prior already subtracted.
+      labels: int[B].
+
+    Returns:
+      Scalar of at least 0, differentiable in the logits.
+
+    Source: papers/h2e.md section 3; Arjovsky et al. 2019 have one scale for
+    all classes.
+    """
+    probs = jax.nn.softmax(logits)
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    slope = jnp.mean((probs - one_hot) * logits, axis=0)  # [C]
+    return jnp.sum(slope**2)
+
+
+def instance_weights(
+    adjusted_logits: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the samples from the identifier's predictions.
+
+    A sample whose label is not the first largest logit is flagged and weighs
+    0.01.  The confidences of the others, over the whole data and not by
+    class, go through one min-max map onto [0.5, 1].
+
+    Args:
+      adjusted_logits: [N, C] with the prior subtracted once.
+      labels: int[N] given labels.
+
+    Returns:
+      float64[N] weights and bool[N] flags.  Equal confidences, or a single
+      agreeing sample, weigh 0.5; where no sample agrees all weigh 0.01, which
+      a batch's normalisation turns into equal weights.
+
+    Source: papers/h2e.md section 4.
+    """
+    logits = np.asarray(adjusted_logits, np.float64)
+    labels = np.asarray(labels)
+    flagged = logits.argmax(axis=1) != labels
+    top = logits.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(logits - top).sum(axis=1)
+    weights = np.full(len(labels), FLAGGED_WEIGHT)
+    agreeing = confidence[~flagged]
+    if not len(agreeing):
+        logger.warning(
+            "h2e: the identifier confirms none of %d labels; all of them "
+            "weigh the same",
+            len(labels),
+        )
+        return weights, flagged
+    above = agreeing - agreeing.min()
+    # A range within rounding is no range, as scikit-learn's scaler sees it.
+    span = above.max()
+    share = above / span if span >= 10 * np.finfo(span).eps else 0 * above
+    weights[~flagged] = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * share
+    return weights, flagged
+
+
+def normalised_weighted_ce(
+    logits: Array, labels: Array, weights: Array
+) -> Array:
+    r"""Cross-entropy with weights normalised in the batch.
+
+    .. math:: \sum_i \frac{w_i}{\sum_j w_j}\,CE_i
+
+    A batch of flagged samples only weighs as much as any other.
+
+    Args:
+      logits: [B, C].
+      labels: int[B].
+      weights: [B], as `instance_weights` makes them.
+
+    Returns:
+      Scalar in nats.
+
+    Source: papers/h2e.md section 5.
+    """
+    return losses.weighted_mean(
+        losses.cross_entropy(logits, labels), jnp.asarray(weights)
+    )
+
+
+# --- mixup weighted by scores -----------------------------------------------
+
+
+def class_scores(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    r"""Scores normalised within the given class, :math:`s_i / \sum_{y_j=y_i}`.
+
+    Args:
+      labels: int[N] given labels.
+      scores: [N] of at least 0, such as the clean probabilities of a
+        labels.csv.
+
+    Returns:
+      float64[N], of sum 1 in every class that has samples, so that a score
+      is about 1 / n_c.  A class with scores of 0 only gets equal ones.
+
+    Raises:
+      UserError: a score is negative or not finite.
+
+    Source: papers/h2e.md sections 2 and 12.
+    """
+    labels = np.asarray(labels)
+    scores = np.asarray(scores, np.float64)
+    wrong = ~(np.isfinite(scores) & (scores >= 0))
+    if wrong.any():
+        raise UserError(
+            f"scores: must be finite and at least 0, {wrong.sum()} are not"
+        )
+    totals = np.bincount(labels, scores)
+    zero = (totals == 0) & (np.bincount(labels) > 0)
+    if zero.any():
+        logger.warning(
+            "h2e: %d classes have scores of 0 only; their samples count alike",
+            int(zero.sum()),
+        )
+        scores = np.where(zero[labels], 1.0, scores)
+        totals = np.bincount(labels, scores)
+    return scores / totals[labels]
+
+
+def mixing_shares(scores: Array, partner: Array) -> tuple[Array, Array]:
+    r"""Shares of a mixed row, :math:`s_i / (s_i + s_{\pi(i)})` and the rest.
+
+    With scores normalised by class a tail image mixed with a head image keeps
+    nearly all: the mixture re-balances the classes while it holds back noise.
+
+    Args:
+      scores: [B] of at least 0, as `class_scores` makes them.
+      partner: int[B] permutation, the row that each row is mixed with.
+
+    Returns:
+      [B] share of the row itself and [B] of its partner, of sum 1; halves
+      where both scores are 0.
+
+    Source: papers/h2e.md section 2 (`mix_up_weight`).
+    """
+    scores = jnp.asarray(scores)
+    both = scores + scores[partner]
+    own = jnp.where(both > 0, scores / jnp.where(both > 0, both, 1), 0.5)
+    return own, 1 - own
+
+
+# --- rates ------------------------------------------------------------------
+
+
+def cosine_rate(initial: float, epoch: int, epochs: int) -> float:
+    r"""Step size :math:`\frac{l}{2}(1 + \cos(\pi e / E))` of both trainings.
+
+    Args:
+      initial: l.
+      epoch: e of 0 .. E - 1, counted from the training's first.
+      epochs: E.
+
+    Returns:
+      Step size of the epoch.
+
+    Source: papers/h2e.md sections 2 and 5.
+    """
+    return initial / 2 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def step_rate(
+    initial: float, epoch: int, every: int = 5, factor: float = 0.9
+) -> float:
+    r"""Step size :math:`l f^{\lfloor e / k \rfloor}` of the identifier.
+
+    Args:
+      initial: l.
+      epoch: e, counted from the identifier's first.
+      every: k, epochs between two drops.
+      factor: f of each drop.
+
+    Returns:
+      Step size of the epoch.
+
+    Source: papers/h2e.md section 3.
+    """
+    return initial * factor ** (epoch // every)
+
+
+STEPS = ("base", "identify", "robust")
+# Rows of a class that follow one another where base is resampled.
+GROUP = 8
+
+
+class Span(NamedTuple):
+    """The epochs of one phase in one round.
+
+    Attributes:
+      step: of STEPS.
+      round: from 1.
+      first: its first epoch.
+      end: the epoch after its last.
+    """
+
+    step: str
+    round: int
+    first: int
+    end: int
+
+
+def schedule(rounds: int, starts: Mapping, epochs: int) -> tuple[Span, ...]:
+    """The phases of all rounds, in order.
+
+    Args:
+      rounds: 0 is base training alone.
+      starts: `round1`, `round2` ..., each with the first epoch of `base` (not
+        in round 1), `identify` and `robust`.
+      epochs: of the whole run; the last phase lasts until then.
+
+    Returns:
+      Spans that follow one another without a gap.
+
+    Raises:
+      UserError: the starts of other rounds, or not in order.
+    """
+    wanted = {f"round{r}": set(STEPS) for r in range(1, rounds + 1)}
+    if rounds > 0:
+        wanted["round1"] = {"identify", "robust"}
+    if wanted != {name: set(part) for name, part in starts.items()}:
+        raise UserError(
+            f"config.h2e.rounds: is {rounds}, but config.h2e.starts holds "
+            "those of other rounds; rounds= after the benchmark sets both"
+        )
+    begun = [("base", 1, 0)]
+    for number in range(1, rounds + 1):
+        part = starts[f"round{number}"]
+        if number > 1:
+            begun.append(("base", number, part["base"]))
+        begun.append(("identify", number, part["identify"]))
+        begun.append(("robust", number, part["robust"]))
+    for (_, _, before), (name, number, first) in itertools.pairwise(begun):
+        if first <= before:
+            raise UserError(
+                f"config.h2e.starts.round{number}.{name}: must be after "
+                f"{before}, the start of the phase before, is {first}"
+            )
+    last = begun[-1][-1]
+    ends = [*(first for *_, first in begun[1:]), max(epochs, last + 1)]
+    return tuple(
+        Span(*fields, end) for fields, end in zip(begun, ends, strict=True)
+    )
+
+
+def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
+    """Clean probabilities of the training images, of a run's labels.csv.
+
+    Args:
+      path: the file.
+      ids: [N] of the images, in the order wanted.
+
+    Returns:
+      float64[N] of at least 0.
+
+    Raises:
+      UserError: not such a file, or its images are not these.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    key = "index" if np.asarray(ids).dtype.kind in "iu" else "path"
+    for column in (key, "clean_probability"):
+        if not rows or rows[0].get(column) is None:
+            raise UserError(f"{path}: has no column {column}")
+    scores: dict[str, float] = {}
+    for row in rows:
+        name, text = row[key], row["clean_probability"]
+        if name in scores:
+            raise UserError(f"{path}: {name} stands there twice")
+        try:
+            scores[name] = float(text)
+        except (TypeError, ValueError):
+            scores[name] = math.nan
+        if not 0 <= scores[name] < math.inf:
+            raise UserError(
+                f"{path}: the clean_probability of {name} must be a number of "
+                f"at least 0, is {text!r}"
+            )
+    wanted = [str(name) for name in ids]
+    for name in wanted:
+        if name not in scores:
+            raise UserError(f"{path}: lacks the training image {name}")
+    foreign = set(scores) - set(wanted)
+    if foreign:
+        raise UserError(
+            f"{path}: {min(foreign)} is not an image of this training set"
+        )
+    return np.array([scores[name] for name in wanted])
+
+
+def ramp_since(
+    epoch: jax.Array, firsts: Sequence[int], start: float, length: float
+) -> jax.Array:
+    """Share of a term that grows anew in every round.
+
+    Args:
+      epoch: scalar, counted from the run's first.
+      firsts: first epochs of the phase that has the term, the earliest of them
+        not after `epoch`.
+      start: epochs of the phase before the term.
+      length: epochs of its linear rise; 0 is a jump.
+
+    Returns:
+      Scalar in [0, 1].
+    """
+    began = jnp.asarray(firsts, epoch.dtype)
+    past = epoch - jnp.max(jnp.where(began <= epoch, began, began[0]))
+    if length:
+        return mixmatch.ramp(past, start, length)
+    return (past >= start).astype(epoch.dtype)
+
+
+def last_block(model) -> tuple[str, str]:
+    """Path of the last residual block, the part of the backbone robust trains.
+
+    Args:
+      model: config.model.
+
+    Returns:
+      First two parts of the path of its parameters.
+
+    Source: papers/h2e.md section 5.
+    """
+    _, blocks = models.sizes(model)
+    return "backbone", f"stage{len(blocks)}_block{blocks[-1]}"
+
+
+def check_block(model) -> None:
+    """Refuses a network without the block that robust would train.
+
+    Raises:
+      UserError: the network of config.model has no residual stages.
+    """
+    _, block = last_block(model)
+    if not issubclass(models.BACKBONES[model.name][0], PreActResNet):
+        raise UserError(
+            f"config.h2e.freeze: {model.name} has no {block} to train alone; "
+            "--config.h2e.freeze=False trains the whole network"
+        )
+
+
+def at_rest(state: dict) -> dict:
+    """The training state without momentum."""
+    still = jax.tree.map(jnp.zeros_like, state["opt_state"].trace)
+    return state | {"opt_state": state["opt_state"]._replace(trace=still)}
+
+
+def with_identifier(state: dict) -> dict:
+    """The state whose identifier is the classifier, exponents 1, no momentum.
+
+    Source: papers/h2e.md section 3.
+    """
+    params = state["params"]
+    head = {
+        # Copies, for a step gives every array away once.
+        "linear": jax.tree.map(jnp.copy, params["logits"]),
+        "exponents": jnp.ones_like(params["identifier"]["exponents"]),
+    }
+    return at_rest(state) | {"params": params | {"identifier": head}}
+
+
+def class_aware(labels: np.ndarray, batch_size: int) -> Callable:
+    """Stream of base training where it is resampled: C max n_c rows an epoch.
+
+    Args:
+      labels: int[N] classes of all samples.
+      batch_size: rows a step.
+
+    Returns:
+      A function of the selection and a numpy Generator, as `Phase.streams`.
+
+    Source: papers/h2e.md sections 2 and 10.
+    """
+
+    def rows_of(selection, rng):
+        rows = selection.labelled
+        counts = np.bincount(labels[rows])
+        total = int(counts.max()) * np.count_nonzero(counts)
+        steps = int(-(-total // batch_size))
+        return {
+            "x": sampling.class_aware(
+                *(rows, labels, GROUP, steps, batch_size, rng)
+            )
+        }
+
+    return rows_of

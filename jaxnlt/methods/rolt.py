@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import centroids, robust_losses, selection
-from jaxnlt.errors import UserError, logger, one_of
-from jaxnlt.methods import base, erm
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.methods import erm
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
 # The paper counts epochs from 1.
 FIRST_EPOCH = 1
@@ -65,9 +66,9 @@ def nearest(features, labels, num_classes: int) -> Nearest:
     Source: papers/dividemix_rolt.md 4.2, steps 2 and 3.
     """
     centre = features.mean(0, dtype=np.float64)
-    rows = centroids.centred_unit(features, centre)
+    rows = selection.centred_unit(features, centre)
     everyone = np.ones(len(labels), bool)
-    means, counts = centroids.class_means(rows, labels, num_classes, everyone)
+    means, counts = selection.class_means(rows, labels, num_classes, everyone)
     absent = counts == 0
     for c in np.flatnonzero(absent):
         logger.warning("RoLT: class %d has no sample; it is left out", c)
@@ -79,13 +80,13 @@ def nearest(features, labels, num_classes: int) -> Nearest:
             "RoLT: no sample of class %d is kept; all make its centroid", c
         )
         mask |= labels == c
-    means, _ = centroids.class_means(rows, labels, num_classes, mask)
+    means, _ = selection.class_means(rows, labels, num_classes, mask)
     return Nearest(first, mask, scores(rows, means, absent), centre, means)
 
 
 def scores(rows, means, absent):
     """Nearest-centroid scores [N, C]; nobody is near an absent class."""
-    found = centroids.nearest_scores(rows, means)
+    found = selection.nearest_scores(rows, means)
     found[:, absent] = FARTHEST
     return found
 
@@ -108,7 +109,7 @@ def own_class_probability(ncm, labels, num_classes: int) -> np.ndarray:
         logger.warning(
             "RoLT: class %d has a single sample; it counts as clean", c
         )
-    distances, equal = centroids.class_distances(ncm, labels, num_classes)
+    distances, equal = selection.class_distances(ncm, labels, num_classes)
     for c in np.flatnonzero(equal):
         logger.warning(
             "RoLT: all samples of class %d are equally far from its centroid; "
@@ -197,7 +198,7 @@ class Cleaning(base.Selector):
             counts = np.bincount(current, minlength=data.num_classes)
         weights = np.ones(data.num_classes)
         if deferred:
-            weights = robust_losses.effective_weights(counts, options.drw_beta)
+            weights = losses.effective_weights(counts, options.drw_beta)
         memory = {
             **kept,
             **{"centroids": found.centroids, "centre": found.centre},
@@ -337,13 +338,13 @@ class Method(base.Method):
             logits = net(params, images, ("logits",))["logits"]
             return -jax.nn.log_softmax(logits)
         features = net(params, images, ("features",))["features"]
-        cosines = robust_losses.cosines(features, params["logits"]["kernel"])
-        margins = robust_losses.ldam_margins(counts, self.options.ldam_margin)
+        cosines = losses.cosines(features, params["logits"]["kernel"])
+        margins = losses.ldam_margins(counts, self.options.ldam_margin)
         rows, classes = cosines.shape
 
         def with_label(label):
             labels = jnp.full(rows, label)
-            return robust_losses.ldam(
+            return losses.ldam(
                 cosines, labels, margins, self.options.ldam_scale
             )
 
@@ -363,6 +364,6 @@ class Method(base.Method):
         if self.options.vote_by == "logits":
             return super().predict(outputs, memory)
         (kept,), (out,) = memory["selector"][self.train.name], outputs
-        rows = centroids.centred_unit(out["features"], kept["centre"])
+        rows = selection.centred_unit(out["features"], kept["centre"])
         absent = self.data.counts == 0
         return scores(rows, kept["centroids"], absent)

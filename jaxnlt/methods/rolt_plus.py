@@ -7,9 +7,10 @@ Wei, Shi, Tu, Li, "Robust Long-Tailed Learning Under Label Noise", arXiv
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, robust_losses, selection
-from jaxnlt.errors import UserError, one_of
-from jaxnlt.methods import base, dividemix, rolt
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.methods import dividemix, rolt
+from jaxnlt.runtime.errors import UserError, one_of
 
 
 class CoDivide(base.Selector):
@@ -97,7 +98,7 @@ class Method(dividemix.Method):
 
         Source: papers/dividemix_rolt.md sections 4.3 and 6.
         """
-        weights = robust_losses.effective_weights(
+        weights = losses.effective_weights(
             self.data.counts, self.options.drw_beta
         )
         rows = jnp.asarray(weights)[batch["x"]["labels"]]
@@ -116,5 +117,5 @@ class Method(dividemix.Method):
             return terms, total
         values = losses.cross_entropy(out["logits"][:num_x], targets[:num_x])
         weights = jnp.tile(selection["row_weights"], 2)  # of both views
-        ce = robust_losses.weighted_mean(values, weights)
+        ce = losses.weighted_mean(values, weights)
         return terms | {"loss_ce": ce}, ce

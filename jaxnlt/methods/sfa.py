@@ -9,13 +9,18 @@ measures how far each sample lies, and a mixture within every class divides
 them.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import centroids, losses, selection, semi
-from jaxnlt.errors import UserError, logger, one_of
-from jaxnlt.methods import base, dividemix
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import dividemix
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
+Array = np.ndarray
 # The paper counts epochs from 1.
 FIRST_EPOCH = 1
 # The release samples classes of more confident samples than this.
@@ -52,10 +57,10 @@ class StochasticCentroids(base.Selector):
             )
 
     def init_memory(self):
-        return centroids.no_moments(0, 0)._asdict()
+        return no_moments(0, 0)._asdict()
 
     def select(self, outputs, k, data, memory, epoch, rng):
-        rows = centroids.centred_unit(outputs[k]["features"])
+        rows = selection.centred_unit(outputs[k]["features"])
         confident = self.confident(outputs[k]["balanced"], data, epoch)
         moments, counts = self.moments(rows, confident, data, memory)
         sampled = counts > MANY
@@ -63,8 +68,8 @@ class StochasticCentroids(base.Selector):
             sampled = np.ones(data.num_classes, bool)
         shape = (self.options.draws, *moments.first.shape)
         scores = sum(
-            centroids.nearest_scores(
-                rows, centroids.sample_centroids(moments, noise, sampled)
+            selection.nearest_scores(
+                rows, sample_centroids(moments, noise, sampled)
             )
             for noise in rng.standard_normal(shape)
         )
@@ -81,7 +86,7 @@ class StochasticCentroids(base.Selector):
         classes = data.num_classes
         if options.base_confidence:
             classes = 1 / options.base_confidence
-        threshold = selection.dacc_threshold(
+        threshold = selection.growing_threshold(
             epoch + FIRST_EPOCH, classes, options.phi
         )
         probs = selection.softmax(balanced)
@@ -94,15 +99,15 @@ class StochasticCentroids(base.Selector):
         all its samples make the centroid.  An absent class keeps its moments.
         """
         labels, classes = data.labels, data.num_classes
-        past = centroids.Moments(**memory)
+        past = Moments(**memory)
         if not len(past.known):
-            past = centroids.no_moments(classes, rows.shape[1])
+            past = no_moments(classes, rows.shape[1])
         known = past.known
         if not self.options.persist_moments:
             # The release averages with zeros from the second selection on.
-            zeros = centroids.no_moments(classes, rows.shape[1])
+            zeros = no_moments(classes, rows.shape[1])
             past, known = zeros._replace(known=known), zeros.known
-        means, counts = centroids.class_means(rows, labels, classes, confident)
+        means, counts = selection.class_means(rows, labels, classes, confident)
         present = data.counts > 0
         unsure = present & (counts == 0)
         for c in np.flatnonzero(~present):
@@ -121,16 +126,16 @@ class StochasticCentroids(base.Selector):
             )
         if whole.any():
             anyone = np.ones(len(labels), bool)
-            everyone, _ = centroids.class_means(rows, labels, classes, anyone)
+            everyone, _ = selection.class_means(rows, labels, classes, anyone)
             means = np.where(whole[:, None], everyone, means)
-        moments = centroids.update_moments(
+        moments = update_moments(
             past, means, (counts > 0) | whole, self.options.beta
         )
         return moments, counts
 
     def clean_probability(self, scores, data):
         """Posterior of the nearer half of every class's mixture."""
-        distances, equal = centroids.class_distances(
+        distances, equal = selection.class_distances(
             scores, data.labels, data.num_classes
         )
         for c in np.flatnonzero(data.counts == 1):
@@ -176,7 +181,7 @@ class Method(dividemix.Method):
         """
         terms, total = super().mixed_terms(out, targets, num_x, selection)
         prior = losses.log_prior(selection["counts"])
-        ce, mse = semi.terms(
+        ce, mse = mixmatch.terms(
             out["balanced"],
             targets,
             num_x,
@@ -186,3 +191,78 @@ class Method(dividemix.Method):
         if self.options.unlabelled_loss:
             terms["loss_balanced_mse"] = mse
         return terms, total + ce
+
+
+class Moments(NamedTuple):
+    """Running moments of the class centroids, one Gaussian a class.
+
+    Attributes:
+      first: float64[C, D] running mean of the centroids.
+      second: float64[C, D] running mean of their squares.
+      known: bool[C] classes that have had a centroid.
+    """
+
+    first: Array
+    second: Array
+    known: Array
+
+
+def no_moments(num_classes: int, dimensions: int) -> Moments:
+    """Moments before the first centroid."""
+    zeros = np.zeros((num_classes, dimensions))
+    return Moments(zeros, zeros, np.zeros(num_classes, bool))
+
+
+def update_moments(
+    moments: Moments, centroids: Array, found: Array, beta: float
+) -> Moments:
+    r"""Exponential running averages of centroids and squared centroids.
+
+    .. math:: M \leftarrow \beta M + (1-\beta) c,\quad
+       S \leftarrow \beta S + (1-\beta) c^2
+
+    Args:
+      moments: of the epochs before.
+      centroids: [C, D] of this epoch.
+      found: bool[C] classes with a centroid this epoch; others keep theirs.
+      beta: weight of the past.  The first centroid of a class is taken whole.
+
+    Returns:
+      The new moments.
+
+    Source: SFA section 3; papers/sfa.md section 6, step 4.
+    """
+    past = np.where(moments.known, beta, 0.0)[:, None]
+    mix = np.where(found[:, None], 1 - past, 0.0)
+    keep = 1 - mix
+    return Moments(
+        keep * moments.first + mix * centroids,
+        keep * moments.second + mix * centroids**2,
+        moments.known | found,
+    )
+
+
+def deviation(moments: Moments) -> Array:
+    r"""Standard deviation :math:`\sqrt{\mathrm{clip}(S - M^2)}`, [C, D].
+
+    Source: papers/sfa.md section 6, step 5.
+    """
+    variance = moments.second - moments.first**2
+    return np.sqrt(np.clip(variance, 1e-30, 1e30))
+
+
+def sample_centroids(moments: Moments, noise: Array, sampled: Array) -> Array:
+    r"""Centroids :math:`M + \sigma \circ \varepsilon` of the sampled classes.
+
+    Args:
+      moments: means and standard deviations.
+      noise: [C, D] standard normal draw.
+      sampled: bool[C]; the other classes take their mean.
+
+    Returns:
+      float64[C, D].
+
+    Source: papers/sfa.md section 6, step 6.
+    """
+    noise = np.where(sampled[:, None], noise, 0.0)
+    return moments.first + deviation(moments) * noise

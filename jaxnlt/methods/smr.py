@@ -12,9 +12,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, semi
-from jaxnlt.errors import one_of
-from jaxnlt.methods import base, dividemix
+from jaxnlt import losses
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import dividemix
+from jaxnlt.runtime.errors import one_of
 
 CHOICES = {
     "recalibrate_on": ("warmup", "pool"),
@@ -44,7 +46,7 @@ class Method(dividemix.Method):
         self.warmup = self.supervised_phase(
             "warmup",
             self.warmup_loss,
-            draws=lambda key, sizes: semi.mixup_draws(
+            draws=lambda key, sizes: mixmatch.mixup_draws(
                 key, self.options.alpha, sizes["x"]
             ),
         )
@@ -116,7 +118,7 @@ class Method(dividemix.Method):
         """
         (images,) = batch["x"]["views"]
         labels, partner = batch["x"]["labels"], draws["permutation"]
-        mixed = semi.mixup(images, draws["coefficient"], partner)
+        mixed = mixmatch.mixup(images, draws["coefficient"], partner)
         logits = net(params, mixed, ("logits",))["logits"]
         values = losses.mixup_cross_entropy(
             logits, labels, labels[partner], draws["coefficient"]

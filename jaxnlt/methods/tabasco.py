@@ -8,12 +8,17 @@ label or by the similarity to a centroid of its confident samples, whichever
 tells its samples apart.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from sklearn.mixture import GaussianMixture
 
-from jaxnlt import divergences, selection
-from jaxnlt.errors import logger, one_of
-from jaxnlt.methods import base, dividemix
+from jaxnlt import method as base
+from jaxnlt import selection
+from jaxnlt.methods import dividemix
+from jaxnlt.runtime.errors import logger, one_of
 
+Array = np.ndarray
 CHOICES = {
     "confusable_cluster": ("code", "paper_eq10"),
     "centre": ("training_set", "separate_draw"),
@@ -66,17 +71,17 @@ class TwoScores(base.Selector):
             rows = rng.integers(len(features), size=len(features))
             centre = np.asarray(features, np.float64)[rows].mean(0)
         probs = selection.softmax(outputs["logits"])
-        return divergences.tabasco_scores(
+        return tabasco_scores(
             features, probs, labels, self.options.mean_batch, centre
         )
 
     def divide_class(self, scores, members, label, random):
         """Division of the members of one class."""
         options = self.options
-        return divergences.divide_class(
+        return divide_class(
             scores.wjsd[members],
             scores.acd[members],
-            divergences.confusable(scores.similarity, scores.confident, label),
+            confusable(scores.similarity, scores.confident, label),
             random,
             ratio=options.spread_ratio,
             confusable_near=options.confusable_cluster == "paper_eq10",
@@ -90,3 +95,274 @@ class Method(dividemix.Method):
     """DivideMix with TABASCO's selector."""
 
     own_selector = "tabasco"
+
+
+def batched_mean(rows: Array, batch: int) -> Array:
+    """Mean of the means of batches of rows; the plain mean where batch is 0.
+
+    The two differ where the last batch is short: its rows then weigh more.
+
+    Args:
+      rows: [n, C], n > 0.
+      batch: rows of a batch.
+
+    Returns:
+      float64[C].
+
+    Source: papers/dasc.md section 8, step 1.
+    """
+    starts = range(0, len(rows), batch or len(rows))
+    return np.mean(
+        [rows[i : i + (batch or len(rows))].mean(0) for i in starts], axis=0
+    )
+
+
+class Confident(NamedTuple):
+    """What the predictions for one given class say.
+
+    Attributes:
+      average: [C] mean prediction.
+      weighted: [C] mean prediction, the dominant class of each sample that
+        exceeds its mean weighted up.
+      mask: bool[n] members that are surest of the dominant class.
+    """
+
+    average: Array
+    weighted: Array
+    mask: Array
+
+
+def confident_members(probs: Array, batch: int = 0) -> Confident:
+    r"""Members whose prediction of the class's dominant class is high.
+
+    With :math:`\bar p` the mean and j its largest entry, :math:`p_{ij}` is
+    multiplied by :math:`\max(p_{ij}/\bar p_j, 1)` before a second mean decides
+    on the dominant class and the least probability.
+
+    Args:
+      probs: [n, C] predictions of the members of one given class.
+      batch: see `batched_mean`.
+
+    Returns:
+      Confident; where nobody is sure, the mask holds everyone.
+
+    Source: TABASCO section 3.3; papers/dasc.md section 8, steps 1-3.
+    """
+    average = batched_mean(probs, batch)
+    top = average.argmax()
+    raised = probs.copy()
+    raised[:, top] *= np.maximum(probs[:, top] / average[top], 1)
+    weighted = batched_mean(raised, batch)
+    top = weighted.argmax()
+    mask = (probs.argmax(-1) == top) & (probs[:, top] > weighted[top])
+    return Confident(average, weighted, mask if mask.any() else ~mask)
+
+
+def weighted_jsd(probs: Array, label: int, average: Array) -> Array:
+    r"""Divergence from the given label, weighted by the doubt about it.
+
+    .. math:: \mathrm{clip}\Big(\frac{\max_k p_{ik}}{p_{ic}}, 1,
+       \frac{\max \bar p}{\bar p_c}\Big)\, \mathrm{JSD}(p_i, e_c)
+
+    Args:
+      probs: [n, C] predictions of the members of class c.
+      label: c.
+      average: [C] mean prediction of the class.
+
+    Returns:
+      float64[n].
+
+    Source: TABASCO section 3.2; papers/dasc.md section 8, step 5.
+    """
+    least = np.finfo(np.float64).tiny  # a probability may underflow
+    bound = average.max() / max(average[label], least)
+    doubt = probs.max(-1) / np.maximum(probs[:, label], least)
+    one_hot = np.eye(probs.shape[-1])[label]
+    return np.clip(doubt, 1, bound) * selection.jsd(probs, one_hot)
+
+
+class Scores(NamedTuple):
+    """TABASCO's two scores of every sample and what its rules need.
+
+    Attributes:
+      average: [C, C] mean prediction of each given class, row by row.
+      weighted: [C, C] mean weighted prediction.
+      confident: int64[C] how many members make each centroid.
+      centroids: [C, D].
+      similarity: [C, C] softmax of the products of centroids, 0 for a class
+        without members.
+      wjsd: [N] weighted divergence from the given label.
+      acd: [N] similarity to the centroid of the given label.
+    """
+
+    average: Array
+    weighted: Array
+    confident: Array
+    centroids: Array
+    similarity: Array
+    wjsd: Array
+    acd: Array
+
+
+def tabasco_scores(
+    features: Array,
+    probs: Array,
+    labels: Array,
+    batch: int = 0,
+    centre: Array | None = None,
+) -> Scores:
+    r"""Weighted divergence and adaptive centroid similarity of all samples.
+
+    The centroid of a class is the mean of its confident members' centred unit
+    features, :math:`\mathrm{acd}_i = \hat f_i \cdot v_{y_i}`.
+
+    Args:
+      features: [N, D].
+      probs: [N, C] predictions.
+      labels: [N] given labels.
+      batch: see `batched_mean`.
+      centre: [D] subtracted from the features; None takes their mean.
+
+    Returns:
+      Scores; a class without members has zeros.
+
+    Source: TABASCO section 3; papers/dasc.md section 8, steps 1-6.
+    """
+    rows = selection.centred_unit(features, centre)
+    classes = probs.shape[1]
+    average, weighted = np.zeros((2, classes, classes))
+    mask, wjsd = np.zeros(len(rows), bool), np.zeros(len(rows))
+    present, of_class = np.unique(labels), selection.class_rows(labels, classes)
+    for c in present:
+        members = of_class[c]
+        sure = confident_members(probs[members], batch)
+        average[c], weighted[c] = sure.average, sure.weighted
+        mask[members] = sure.mask
+        wjsd[members] = weighted_jsd(probs[members], c, sure.average)
+    means, counts = selection.class_means(rows, labels, classes, mask)
+    similarity = np.zeros((classes, classes))
+    among = np.ix_(present, present)
+    similarity[among] = selection.softmax(means[present] @ means[present].T)
+    acd = np.empty(len(rows))
+    for part in selection.blocks(len(rows)):
+        acd[part] = (rows[part] * means[labels[part]]).sum(-1)
+    return Scores(average, weighted, counts, means, similarity, wjsd, acd)
+
+
+class Division(NamedTuple):
+    """How one class was divided.
+
+    Attributes:
+      clean: [n] clean probability.
+      used_wjsd: whether by the divergence; else by the centroid.
+      cluster: 1 where the cluster of the smaller mean is clean, 2 the other.
+      posterior: [n] posterior of the smaller-mean cluster.
+      guarded: why no rule could be applied; empty where one was.
+    """
+
+    clean: Array
+    used_wjsd: bool
+    cluster: int
+    posterior: Array
+    guarded: str = ""
+
+
+ONE_SAMPLE = "has a single sample; it counts as clean"
+EQUAL = "has equal scores for all its samples; they count as clean"
+EMPTY = "does not fall in two by its centroid; the divergence divides it"
+
+
+def confusable(similarity: Array, confident: Array, label: int) -> bool:
+    """Whether a class's centroid could be another, surer class's.
+
+    Args:
+      similarity: [C, C] of Scores.
+      confident: [C] of Scores.
+      label: the class.
+
+    Returns:
+      Whether the most similar other class is within a tenth of the class's
+      similarity to itself and has more confident members.
+
+    Source: papers/dasc.md section 8, step 9.
+    """
+    row = similarity[label]
+    others = np.where(np.arange(len(row)) == label, -np.inf, row)
+    nearest = others.argmax()
+    near = abs(row[label] - row[nearest]) < 0.1 * row[label]
+    return bool(near and confident[label] < confident[nearest])
+
+
+def _halve(values: Array, random: np.random.RandomState, settings: dict):
+    """A mixture of two, its smaller-mean component and that one's posterior."""
+    column = values[:, None]
+    mixture = GaussianMixture(2, random_state=random, **settings)
+    with selection.one_thread():
+        mixture.fit(column)
+        small = int(mixture.means_.argmin())
+        return mixture, small, mixture.predict_proba(column)[:, small]
+
+
+def divide_class(
+    wjsd: Array,
+    acd: Array,
+    is_confusable: bool,
+    random: np.random.RandomState,
+    ratio: float = 0.65,
+    confusable_near: bool = False,
+    **settings,
+) -> Division:
+    """Divides one class by that of two scores which tells its samples apart.
+
+    Each score is cut in two by a mixture.  The divergence decides if both
+    clusters of the centroid score lie on its large side, or if it spreads
+    clearly less within the cluster on its large side than within the other;
+    then its smaller half is clean.  Else the half near the centroid is, or the
+    far one where the centroid seems to be another class's.
+
+    Args:
+      wjsd: [n] weighted divergences of the members.
+      acd: [n] centroid similarities.
+      is_confusable: see `confusable`.
+      random: starts both mixtures, one after the other.
+      ratio: largest ratio of spreads at which the divergence decides.
+      confusable_near: take the near half even then (the paper's eq. 10).
+      **settings: passed to scikit-learn's GaussianMixture.
+
+    Returns:
+      Division.  One sample, or equal divergences, are clean; where the
+      centroid score leaves a cluster empty the divergence decides.
+
+    Source: TABASCO section 3.4; papers/dasc.md section 8, steps 7-9.
+    """
+    ones = np.ones(len(wjsd))
+    if len(wjsd) < 2:
+        return Division(ones, True, 1, ones, ONE_SAMPLE)
+    if selection.alike(wjsd):
+        return Division(ones, True, 1, ones, EQUAL)
+    wjsd, acd = (
+        np.zeros(len(values))
+        if selection.alike(values)
+        else selection.min_max(values)
+        for values in (wjsd, acd)
+    )
+    mixture, small, by_wjsd = _halve(wjsd, random, settings)
+    clusters = [wjsd, wjsd[:0]]
+    if acd.any():
+        _, _, by_acd = _halve(acd, random, settings)
+        clusters = [wjsd[by_acd > 0.5], wjsd[~(by_acd > 0.5)]]
+    if not (len(clusters[0]) and len(clusters[1])):
+        return Division(by_wjsd, True, 1, by_wjsd, EMPTY)
+
+    sides = [
+        int(mixture.predict([[cluster.mean()]])[0]) for cluster in clusters
+    ]
+    spread = [1.0, 1.0]
+    for side, cluster in zip(sides, clusters, strict=True):
+        spread[side] = float(cluster.std()) or 0.1
+    both_large = sides[0] == sides[1] != small
+    if both_large or spread[1 - small] / spread[small] < ratio:
+        return Division(by_wjsd, True, 1, by_wjsd)
+    if is_confusable and not confusable_near:
+        return Division(by_acd, False, 1, by_acd)
+    return Division(1 - by_acd, False, 2, by_acd)

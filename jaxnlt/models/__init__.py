@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxnlt.errors import UserError
+from jaxnlt.runtime.errors import UserError
 
 from . import pretrained as files
 from .heads import HEADS, Classifier

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt import irm
+from jaxnlt import losses
 
 from .layers import BatchNorm, l2_normalise
 
@@ -94,7 +94,7 @@ class Identifier(nn.Module):
         exponents = self.param("exponents", ones, (classes,), self.dtype)
         logits = nn.Dense(classes, name="linear", **linear)(x)
         prior = jnp.asarray(self.prior, self.dtype)
-        return logits - irm.log_prior(prior, jnp.asarray(exponents))
+        return logits - losses.prior_adjustment(prior, jnp.asarray(exponents))
 
 
 class Classifier(nn.Module):

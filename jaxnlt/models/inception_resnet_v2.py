@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.errors import UserError
+from jaxnlt.runtime.errors import UserError
 
 from .layers import BatchNorm
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxnlt.errors import UserError
+from jaxnlt.runtime.errors import UserError
 
 
 class BatchNorm(nn.Module):

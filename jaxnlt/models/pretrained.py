@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from jaxnlt.data import pickles
-from jaxnlt.errors import UserError
+from jaxnlt.data.readers import pickles
+from jaxnlt.runtime.errors import UserError
 
 Values = dict[str, Any]
 

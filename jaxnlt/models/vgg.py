@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.errors import UserError
+from jaxnlt.runtime.errors import UserError
 
 from .initialise import normal_by_fan_out
 from .layers import BatchNorm, adaptive_mean

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from .nlt_builds import LAYOUTS
+from tests.data.nlt_builds import LAYOUTS
 
 
 @pytest.fixture(scope="module")

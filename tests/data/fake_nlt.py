@@ -8,7 +8,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxnlt.data import build_nlt, nlt, nlt_raw
+from jaxnlt.data.nlt import build, protocol
+from jaxnlt.data.nlt import raw as nlt_raw
 
 SYNSETS = ("n01704323", "n04515003", "n02101006", "n03062245")
 NAMES = ("triceratops", "upright piano", "Gordon setter", "cocktail shaker")
@@ -97,14 +98,16 @@ def full_size(classes=100, clean=1300, web=480) -> nlt_raw.Raw:
     names = tuple(f"class {label}" for label in range(classes))
     images = [
         [
-            nlt.Row(f"n{label:08d}_{i}.JPEG", label, label, "imagenet")
+            protocol.Row(f"n{label:08d}_{i}.JPEG", label, label, "imagenet")
             for i in range(clean)
         ]
         for label in range(classes)
     ]
     pools = [
         [
-            nlt.Row(f"{label:06x}{i:06x}.jpg", label, nlt.WRONG, "web")
+            protocol.Row(
+                f"{label:06x}{i:06x}.jpg", label, protocol.WRONG, "web"
+            )
             for i in range(web)
         ]
         for label in range(classes)
@@ -112,8 +115,8 @@ def full_size(classes=100, clean=1300, web=480) -> nlt_raw.Raw:
     return nlt_raw.Raw(names, images, pools, [])
 
 
-def options(colour, rate, seed=0, n_max=1000, imb=0.05) -> build_nlt.Options:
-    return build_nlt.Options("imagenet_nlt", colour, rate, n_max, imb, seed)
+def options(colour, rate, seed=0, n_max=1000, imb=0.05) -> build.Options:
+    return build.Options("imagenet_nlt", colour, rate, n_max, imb, seed)
 
 
 def counts(classes, condition=lambda row: True, by="label") -> np.ndarray:

@@ -8,10 +8,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxnlt.data import build_nlt, web_clothing1m
-
-from . import fake_nlt
-from .fake_nlt import jpeg, text
+from jaxnlt.data.nlt import build
+from jaxnlt.data.readers import clothing1m
+from tests.data import fake_nlt
+from tests.data.fake_nlt import jpeg, text
 
 FOODS = fake_nlt.FOODS
 SYNSETS = tuple(f"n{1440000 + 7 * k:08d}" for k in range(53))
@@ -82,7 +82,7 @@ def clothing(root: pathlib.Path, train=3, images="images/") -> pathlib.Path:
     noisy, clean = [], []
     keys: dict[str, list[str]] = {}
     parts = ("noisy_train", train), ("clean_val", 1), ("clean_test", 2)
-    for label in range(len(web_clothing1m.NAMES)):
+    for label in range(len(clothing1m.NAMES)):
         for part, count in parts:
             for i in range(count):
                 key = f"{label % 2}/{label:02d}/{i},{len(part)}{part[-1]}.jpg"
@@ -166,7 +166,7 @@ def food_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
 
 def _built(name: str, raw: pathlib.Path, out: pathlib.Path, *drawn: str):
     argv = ["build_nlt", f"--benchmark={name}", f"--raw={raw}", f"--out={out}"]
-    assert build_nlt.main([*argv, *drawn]) == 0
+    assert build.main([*argv, *drawn]) == 0
     return out
 
 

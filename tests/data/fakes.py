@@ -7,14 +7,14 @@ import zipfile
 import ml_collections
 import numpy as np
 
-from jaxnlt.data import benchmarks
+from jaxnlt.data import registry
 
 PER_BATCH, N_TEST = 20, 10
 
 
 def config(benchmark: str, **changes) -> ml_collections.ConfigDict:
     """A config as the command line resolves it; changes go to their place."""
-    bench = benchmarks.get(benchmark)
+    bench = registry.get(benchmark)
     top = {
         key: changes.pop(key)
         for key in ("seed", "data_seed", "split")

@@ -1,8 +1,7 @@
 """The builder's command line, called as the tests need it."""
 
-from jaxnlt.data import build_nlt
-
-from . import fake_nlt
+from jaxnlt.data.nlt import build
+from tests.data import fake_nlt
 
 LAYOUTS = {
     "imagenet_nlt": fake_nlt.imagenet,
@@ -18,7 +17,7 @@ DRAWN = {
 
 def call(benchmark, raw, out, more=None) -> int:
     more = DRAWN[benchmark] if more is None else more
-    return build_nlt.main(
+    return build.main(
         [
             *("build_nlt", f"--benchmark={benchmark}", f"--raw={raw}"),
             *(f"--out={out}", *more.split()),

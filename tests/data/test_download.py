@@ -14,11 +14,10 @@ import threading
 import numpy as np
 import pytest
 
-from jaxnlt import data
-from jaxnlt.data import benchmarks, cifar, download, tfds_cifar
-from jaxnlt.errors import UserError
-
-from . import fakes
+from jaxnlt.data import download, load, registry
+from jaxnlt.data.readers import cifar, tfds_cifar
+from jaxnlt.runtime.errors import UserError
+from tests.data import fakes
 
 # Parts of the binary versions, and bytes of labels before the pixels.
 LAYOUTS = {
@@ -146,7 +145,7 @@ def test_training_finds_the_copy_in_official_order(
     monkeypatch.setenv("TFDS_DATA_DIR", str(out))
     monkeypatch.setenv("HOME", str(out / "home"))
     monkeypatch.chdir(out)
-    source = cifar.read(benchmarks.get(name + human), "")
+    source = cifar.read(registry.get(name + human), "")
     assert source.test is not None
     for split, (images, labels) in zip(
         (source.train, source.test), split_of(name, rows[name]), strict=True
@@ -161,7 +160,7 @@ def test_training_finds_the_copy_in_official_order(
 def test_a_benchmark_is_drawn_from_the_copy(copies):
     out, rows = copies
     options = {"n_max": 6, "imb": 0.5, "noise": "sym_excl", "rate": 0.2}
-    loaded = data.load(fakes.config("cifar10", path=out, **options))
+    loaded = load.dataset(fakes.config("cifar10", path=out, **options))
     (images, labels), _ = split_of("cifar10", rows["cifar10"])
     kept = loaded.train.ids
     np.testing.assert_array_equal(loaded.train.images, images[kept])
@@ -380,4 +379,4 @@ def test_archives_are_those_of_the_library():
 def test_missing_files_name_the_command(tmp_path, name):
     wanted = "-m jaxnlt.data.download --dataset=" + name.removesuffix("n") + " "
     with pytest.raises(UserError, match=wanted):
-        cifar.read(benchmarks.get(name), str(tmp_path))
+        cifar.read(registry.get(name), str(tmp_path))

@@ -4,11 +4,9 @@ import logging
 import numpy as np
 import pytest
 
-from jaxnlt import data
-from jaxnlt.data import noise
-from jaxnlt.errors import UserError
-
-from . import fakes
+from jaxnlt.data import load, noise
+from jaxnlt.runtime.errors import UserError
+from tests.data import fakes
 
 FOLDER = "cifar-10-batches-py"
 
@@ -22,7 +20,7 @@ def npz(path, labels, **more):
 
 
 def test_digits_are_long_tailed_noisy_and_reproducible():
-    a, b = (data.load(fakes.config("digits")) for _ in range(2))
+    a, b = (load.dataset(fakes.config("digits")) for _ in range(2))
     assert a.true_counts is not None
     assert a.true_counts.tolist() == [134, 103, 80, 62, 48, 37, 28, 22, 17, 13]
     assert a.facts["counts_given"] == a.given_counts.tolist()
@@ -40,16 +38,16 @@ def test_digits_are_long_tailed_noisy_and_reproducible():
 
 
 def test_mean_and_std_are_those_of_the_training_images():
-    d = data.load(fakes.config("digits"))
+    d = load.dataset(fakes.config("digits"))
     scaled = d.train.images.astype(np.float64) / 255
     np.testing.assert_allclose(d.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(d.std, scaled.std((0, 1, 2)), rtol=1e-12)
 
 
 def test_seeds():
-    base = data.load(fakes.config("digits", seed=5))
-    same = data.load(fakes.config("digits", seed=6, data_seed=5))
-    other = data.load(fakes.config("digits", seed=6))
+    base = load.dataset(fakes.config("digits", seed=5))
+    same = load.dataset(fakes.config("digits", seed=6, data_seed=5))
+    other = load.dataset(fakes.config("digits", seed=6))
     assert (base.train.ids == same.train.ids).all()
     assert (base.train.labels == same.train.labels).all()
     assert not np.array_equal(base.train.ids, other.train.ids)
@@ -58,27 +56,27 @@ def test_seeds():
 
 
 def test_dev_split_is_clean_balanced_and_apart():
-    dev = data.load(fakes.config("digits", split="dev"))
+    dev = load.dataset(fakes.config("digits", split="dev"))
     assert dev.test_kind == "dev"
     assert np.bincount(dev.test.labels).tolist() == [30] * 10
     assert (dev.test.labels == dev.test.true_labels).all()
-    test = data.load(fakes.config("digits")).test
+    test = load.dataset(fakes.config("digits")).test
     parts = [set(s.ids) for s in (dev.train, dev.test, test)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2]
     assert not parts[1] & parts[2]
     assert dev.true_counts is not None and dev.true_counts[0] == 104
     # The same whatever the long tail.
-    flat = data.load(fakes.config("digits", split="dev", imb=1.0))
+    flat = load.dataset(fakes.config("digits", split="dev", imb=1.0))
     assert (flat.test.ids == dev.test.ids).all()
 
 
 def test_dev_split_needs_unused_images():
     with pytest.raises(UserError, match="class 0: split=dev needs 30"):
-        data.load(fakes.config("digits", split="dev", n_max=134))
+        load.dataset(fakes.config("digits", split="dev", n_max=134))
 
 
 def test_true_labels_are_no_view_of_given_ones():
-    d = data.load(fakes.config("digits", noise="none"))
+    d = load.dataset(fakes.config("digits", noise="none"))
     assert d.train.true_labels is not None
     assert not np.shares_memory(d.train.labels, d.train.true_labels)
 
@@ -87,8 +85,8 @@ def test_true_labels_are_no_view_of_given_ones():
 def test_noise_follows_its_images(kind):
     """Labels belong to their images in whatever order they are drawn."""
     config = fakes.config("digits", noise=kind, rate=0.3)
-    noisy = data.load(config).train
-    clean = data.load(fakes.config("digits", noise="none")).train
+    noisy = load.dataset(config).train
+    clean = load.dataset(fakes.config("digits", noise="none")).train
     assert (noisy.ids == clean.ids).all()
     assert noisy.true_labels is not None
     assert (noisy.true_labels == clean.labels).all()
@@ -96,12 +94,13 @@ def test_noise_follows_its_images(kind):
 
 
 def test_class_by_class_kinds_are_drawn_in_that_order():
-    d = data.load(fakes.config("digits", noise="sym_excl", imb=1.0))
+    d = load.dataset(fakes.config("digits", noise="sym_excl", imb=1.0))
     rng = np.random.RandomState(3)
-    from jaxnlt.data import digits, longtail
+    from jaxnlt.data import imbalance
+    from jaxnlt.data.readers import digits as digits_reader
 
-    pool = digits.read().train
-    kept, _ = longtail.draw_subset(pool.labels, np.full(10, 134), rng)
+    pool = digits_reader.read().train
+    kept, _ = imbalance.draw_subset(pool.labels, np.full(10, 134), rng)
     rows = np.concatenate(kept)
     drawn = noise.draw("sym_excl", pool.labels[rows], 10, 0.4, 3)
     given = dict(zip(d.train.ids, d.train.labels, strict=True))
@@ -109,24 +108,24 @@ def test_class_by_class_kinds_are_drawn_in_that_order():
 
 
 def test_noise_is_read_back(tmp_path):
-    first = data.load(fakes.config("digits"))
+    first = load.dataset(fakes.config("digits"))
     noise.save_noise(tmp_path / "noise.json", first.train)
     config = fakes.config("digits", noise_file=tmp_path / "noise.json")
     config.data.noise = "none"
-    again = data.load(config)
+    again = load.dataset(config)
     assert (again.train.labels == first.train.labels).all()
     assert (again.train.true_labels == first.train.true_labels).all()
     assert again.facts["noise"].startswith("file:")
     config.data_seed = 99
     with pytest.raises(UserError, match="no label for"):
-        data.load(config)
+        load.dataset(config)
 
 
 def test_noise_list_of_the_full_training_set(tmp_path):
     _, labels = fakes.cifar10(tmp_path / FOLDER)
     noisy = (labels[:100] + np.arange(100) % 2) % 10
     (tmp_path / "n.json").write_text(json.dumps(noisy.tolist()))
-    d = data.load(
+    d = load.dataset(
         fakes.config(
             "cifar10", path=tmp_path, noise_file=tmp_path / "n.json", n_max=8
         )
@@ -137,7 +136,7 @@ def test_noise_list_of_the_full_training_set(tmp_path):
 
 def test_cifar_keeps_official_ids_and_published_constants(tmp_path):
     images, labels = fakes.cifar10(tmp_path / FOLDER)
-    d = data.load(fakes.config("cifar10", path=tmp_path, n_max=8, imb=0.25))
+    d = load.dataset(fakes.config("cifar10", path=tmp_path, n_max=8, imb=0.25))
     assert d.mean == (0.4914, 0.4822, 0.4465)
     assert (d.train.images == images[d.train.ids]).all()
     assert (d.train.true_labels == labels[d.train.ids]).all()
@@ -151,12 +150,12 @@ def test_human_noise_rides_along(tmp_path):
     content = {"clean_label": labels[:100], "worse_label": worse}
     fakes.torch_zip(tmp_path / "CIFAR-10_human.pt", content)
     for path in (tmp_path, tmp_path / FOLDER):
-        d = data.load(fakes.config("cifar10n", path=path, n_max=8))
+        d = load.dataset(fakes.config("cifar10n", path=path, n_max=8))
         assert (d.train.labels == worse[d.train.ids]).all()
         assert (d.train.true_labels == labels[d.train.ids]).all()
     dev = {"split": "dev", "n_max": 8}
     with pytest.raises(UserError, match="needs 500 images"):
-        data.load(fakes.config("cifar10n", path=tmp_path, **dev))
+        load.dataset(fakes.config("cifar10n", path=tmp_path, **dev))
 
 
 def test_user_data_are_kept_whole(tmp_path):
@@ -169,7 +168,7 @@ def test_user_data_are_kept_whole(tmp_path):
         test_images=test,
         test_labels=np.array([0, 1, 0, 1]),
     )
-    d = data.load(fakes.config("npz", path=path))
+    d = load.dataset(fakes.config("npz", path=path))
     assert d.train.ids.tolist() == list(range(47))
     assert d.train.true_labels is None and d.true_counts is None
     assert d.facts["noise_rate_realised"] is None
@@ -182,7 +181,7 @@ def test_without_a_test_set_a_balanced_part_is_held_out(tmp_path, caplog):
     labels = np.repeat([0, 1, 2], [60, 30, 7])
     path = npz(tmp_path / "a.npz", labels, train_true_labels=labels * 0)
     with caplog.at_level(logging.INFO, "jaxnlt"):
-        d = data.load(fakes.config("npz", path=path))
+        d = load.dataset(fakes.config("npz", path=path))
     assert d.test_kind == "held_out"
     assert np.bincount(d.test.labels).tolist() == [3, 3, 3]
     assert d.given_counts.tolist() == [57, 27, 4]
@@ -195,20 +194,20 @@ def test_without_a_test_set_a_balanced_part_is_held_out(tmp_path, caplog):
 
 def test_a_single_image_stays_in_training(tmp_path, caplog):
     path = npz(tmp_path / "a.npz", np.repeat([0, 1, 2], [60, 30, 1]))
-    d = data.load(fakes.config("npz", path=path))
+    d = load.dataset(fakes.config("npz", path=path))
     assert np.bincount(d.test.labels, minlength=3)[2] == 0
     assert d.given_counts[2] == 1
     assert "class 2 has a single image" in caplog.text
     path = npz(tmp_path / "b.npz", np.arange(4))
     with pytest.raises(UserError, match="leaves none to hold out"):
-        data.load(fakes.config("npz", path=path))
+        load.dataset(fakes.config("npz", path=path))
 
 
 def test_noise_on_user_data_takes_the_files_labels_as_true(tmp_path):
     labels = np.repeat([0, 1, 2], 40)
     path = npz(tmp_path / "a.npz", labels)
     config = fakes.config("npz", path=path, noise="sym", rate=0.5, imb=0.5)
-    d = data.load(config)
+    d = load.dataset(config)
     assert (d.train.true_labels == labels[d.train.ids]).all()
     assert 0.1 < d.facts["noise_rate_realised"] < 0.6
     assert d.true_counts is not None
@@ -216,18 +215,18 @@ def test_noise_on_user_data_takes_the_files_labels_as_true(tmp_path):
 
 
 def test_emptied_classes_are_one_warning(caplog):
-    data.load(fakes.config("digits", n_max=20, imb=0.01, noise="none"))
+    load.dataset(fakes.config("digits", n_max=20, imb=0.01, noise="none"))
     warned = [r.message for r in caplog.records if "long tail" in r.message]
     assert len(warned) == 1
     assert warned[0].endswith("labelled 6, 7, 8, 9")
 
 
 def test_class_emptied_by_noise_is_one_warning(caplog, tmp_path):
-    first = data.load(fakes.config("digits")).train
+    first = load.dataset(fakes.config("digits")).train
     labels = np.where(first.labels > 7, 0, first.labels)
     content = {"ids": first.ids.tolist(), "labels": labels.tolist()}
     (tmp_path / "n.json").write_text(json.dumps(content))
-    d = data.load(fakes.config("digits", noise_file=tmp_path / "n.json"))
+    d = load.dataset(fakes.config("digits", noise_file=tmp_path / "n.json"))
     assert d.given_counts[8] == 0
     warned = [r.message for r in caplog.records]
     assert warned == ["the noise left no training image labelled 8, 9"]
@@ -238,7 +237,7 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
     np.savez(
         tmp_path / "a.npz", train_images=images, train_labels=np.arange(8) % 2
     )
-    d = data.load(fakes.config("npz", path=tmp_path / "a.npz"))
+    d = load.dataset(fakes.config("npz", path=tmp_path / "a.npz"))
     np.testing.assert_allclose(d.mean, [0.2] * 3)
     assert d.std == (1.0, 1.0, 1.0)
 
@@ -266,7 +265,7 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
 )
 def test_refused_in_one_line(benchmark, changes, word):
     with pytest.raises(UserError, match=word) as error:
-        data.load(fakes.config(benchmark, **changes))
+        load.dataset(fakes.config(benchmark, **changes))
     assert "\n" not in str(error.value)
 
 
@@ -274,4 +273,4 @@ def test_unknown_benchmark_is_refused_before_reading():
     config = fakes.config("digits")
     config.benchmark = "mnist"
     with pytest.raises(UserError, match="benchmark 'mnist': unknown"):
-        data.check(config)
+        load.check(config)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxnlt.data import noise
-from jaxnlt.data.base import Split
-from jaxnlt.errors import UserError
+from jaxnlt.data.records import Split
+from jaxnlt.runtime.errors import UserError
 
 LABELS = np.random.RandomState(5).randint(0, 10, 4000)
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt import data, sharding, streaming, train
-from jaxnlt.data import decode, files, nlt, nlt_manifest, web
-
-from .. import runs
-from . import fake_nlt, fake_web
+from jaxnlt import train
+from jaxnlt.data import decode, disk, files, load, streaming
+from jaxnlt.data.nlt import protocol
+from jaxnlt.runtime import sharding
+from tests import runs
+from tests.data import fake_nlt, fake_web
 
 SEEDS = (3, 1, 4)
 BILINEAR = Image.Resampling.BILINEAR
@@ -58,11 +59,11 @@ def manifest(tmp_path_factory):
             path = f"{label}/{k}.jpg"
             fake_nlt.jpeg(raw / path, 2 * label + k, size)
             source = sources[label][k]
-            true = nlt.WRONG if source == "web" else label
-            rows.append(nlt.Row(path, label, true, source))
+            true = protocol.WRONG if source == "web" else label
+            rows.append(protocol.Row(path, label, true, source))
     out.rmdir()
-    nlt_manifest.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
-    return web.read("imagenet_nlt", str(raw), labels_file=str(out)), rows
+    manifest.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
+    return disk.read("imagenet_nlt", str(raw), labels_file=str(out)), rows
 
 
 def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
@@ -98,7 +99,7 @@ def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
 
 def test_84_pixels_of_red_mini_imagenet(tmp_path):
     root = fake_web.red(tmp_path / "red")
-    train_split = web.read("red_mini_imagenet", str(root)).train
+    train_split = disk.read("red_mini_imagenet", str(root)).train
     split = train_split.take(np.arange(4))
     (cut, whole), uniforms = streamed(split, "red_mini_imagenet_84")
     for i in range(4):
@@ -117,7 +118,7 @@ def test_84_pixels_of_red_mini_imagenet(tmp_path):
         "augment.strong": "jitter_flip_autoaugment",
     }
     config = runs.tiny("tabasco", "red_mini_imagenet", **given)
-    assert data.load(config).train.images.shape[1:] == (84, 84, 3)
+    assert load.dataset(config).train.images.shape[1:] == (84, 84, 3)
     # As large as a network for tests can bear.
     small = {"batch_size": 4, "warmup_batch_size": 4, "eval_batch_size": 16}
     config = runs.tiny(

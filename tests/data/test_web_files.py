@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt.data import benchmarks, files, web
-from jaxnlt.data.base import Split
-from jaxnlt.errors import UserError
-
-from . import fake_web
+from jaxnlt.data import disk, files, registry
+from jaxnlt.data.records import Split
+from jaxnlt.runtime.errors import UserError
+from tests.data import fake_web
 
 
 @pytest.fixture
@@ -130,8 +129,8 @@ def test_true_labels(tmp_path):
 
 def test_transforms():
     table = files.TRANSFORMS
-    for name in web.READERS:
-        assert benchmarks.get(name).transform in table, name
+    for name in disk.READERS:
+        assert registry.get(name).transform in table, name
     for name, entry in table.items():
         assert entry.source.startswith("papers/"), name
         assert entry.crop in ("random_crop", "random_resized_crop", "none")

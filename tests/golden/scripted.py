@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from jaxnlt.methods import base
+from jaxnlt import method as base
 
 
 class Script:

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from jaxnlt import data, macro
-from jaxnlt.data import cifar, longtail, noise
-from jaxnlt.data.base import Source, Split, labels_array
-
-from ..data import fakes
-from .cases import golden
+from jaxnlt.data import imbalance, load, noise
+from jaxnlt.data.readers import cifar
+from jaxnlt.data.records import Source, Split, labels_array
+from jaxnlt.results import metrics
+from tests.data import fakes
+from tests.golden.cases import golden
 
 # The authors' names for noise kinds that we call otherwise.
 KINDS = {"unif": "sym"}
@@ -28,7 +28,7 @@ def imb(case):
 
 @golden("dasc_class_counts")
 def test_class_counts(case):
-    counts = longtail.class_counts(
+    counts = imbalance.class_counts(
         float(case["img_max"]), int(case["num_classes"]), imb(case)
     )
     np.testing.assert_array_equal(counts, case["counts"])
@@ -42,7 +42,7 @@ def test_long_tails(case):
         classes = int(name.removeprefix("c"))
         if imb_type == "none":
             imb_type = "exp"
-        got = longtail.class_counts(
+        got = imbalance.class_counts(
             50000 / classes, classes, float(factor), imb_type
         )
         np.testing.assert_array_equal(got, counts)
@@ -51,11 +51,11 @@ def test_long_tails(case):
     raw = case["web_raw_counts"]
     order = np.argsort(-raw)
     for factor, counts in case.group("web_counts_exp_").items():
-        sizes = longtail.class_counts(raw.max(), len(raw), float(factor))
+        sizes = imbalance.class_counts(raw.max(), len(raw), float(factor))
         # The classes in the order of their sizes, as the project numbers them.
         labels = np.repeat(np.arange(len(raw)), raw[order])
         rng = np.random.RandomState(0)
-        kept, _ = longtail.draw_subset(labels, sizes, rng)
+        kept, _ = imbalance.draw_subset(labels, sizes, rng)
         np.testing.assert_array_equal(counts[order], [len(k) for k in kept])
 
 
@@ -87,7 +87,7 @@ def test_symmetric_frequencies(case):
     rate = float(case[f"{prefix}noise_ratio"])
     labels = np.repeat(np.arange(classes), each)
     noisy = noise.draw("sym_excl", labels, classes, rate, int(case["seed"]))
-    found = macro.confusion(noisy, labels, classes) / each
+    found = metrics.confusion(noisy, labels, classes) / each
     deviation = np.sqrt(matrix * (1 - matrix) / each)
     assert (np.abs(found - matrix) <= 5 * deviation).all()
     changed = (noisy != labels).sum()
@@ -113,7 +113,7 @@ def test_dataset_build(case, monkeypatch):
         noise=kind(case, "noise_kind"),
         rate=float(case["noise_rate"]),
     )
-    built = data.load(config)
+    built = load.dataset(config)
     np.testing.assert_array_equal(built.train.ids, case["kept_index"])
     np.testing.assert_array_equal(built.train.true_labels, case["true_labels"])
     np.testing.assert_array_equal(built.train.labels, case["noisy_labels"])

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dividemix as dividemix_config
-from jaxnlt import losses, robust_losses, selection, semi
+from jaxnlt import losses, selection
+from jaxnlt import method as base
 from jaxnlt.data import noise
-from jaxnlt.methods import base, dividemix
-
-from .cases import golden
-from .precision import PRECISIONS, precision
-from .scripted import Script, spy
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import dividemix
+from jaxnlt.selection import mixtures
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
+from tests.golden.scripted import Script, spy
 
 near = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
@@ -70,8 +72,8 @@ def test_loss_mixture(case, monkeypatch):
             raw = selection.cross_entropy(stored["logits"], labels)
             np.testing.assert_allclose(raw, stored["loss_raw"], atol=1e-5)
         with monkeypatch.context() as patch:
-            fitted = spy(patch, selection, "gmm_probability")
-            mixtures = spy(patch, selection, "GaussianMixture")
+            fitted = spy(patch, mixtures, "gmm_probability")
+            mixtures = spy(patch, mixtures, "GaussianMixture")
             seeds = [Fixed(), *map(np.random.default_rng, range(3))]
             chosen = [
                 selector.select(
@@ -121,7 +123,7 @@ def test_losses_and_ramp(case, dtype):
         weight = float(case["lambda_used"])
 
         def total(x, u):
-            ce, mse = semi.terms(
+            ce, mse = mixmatch.terms(
                 jnp.concatenate([x, u]), jnp.concatenate([t_x, t_u]), len(x)
             )
             return ce + weight * mse, (ce, mse)
@@ -133,7 +135,7 @@ def test_losses_and_ramp(case, dtype):
         near(mse, case["Lu_f64"])
         near(grads[0], case["grad_logits_x_f64"])
         near(grads[1], case["grad_logits_u_f64"])
-        ramp = float(case["lambda_u"]) * semi.ramp(
+        ramp = float(case["lambda_u"]) * mixmatch.ramp(
             jnp.asarray(case["ramp_epoch"], dtype), int(case["warm_up"]), 16.0
         )
         rtol = 1e-12 if dtype == np.float64 else 1e-6
@@ -153,7 +155,7 @@ def test_class_weighted_terms(case, dtype):
             )
         )
         values = losses.cross_entropy(z_x, t_x)
-        weighted = robust_losses.weighted_mean(values, weights)
+        weighted = losses.weighted_mean(values, weights)
         near(weighted, case["roltplus_Lx_weighted"])
         near(losses.brier(z_u, t_u).mean(), case["roltplus_Lu"])
 
@@ -251,8 +253,8 @@ def check_step(case, dtype, phase, number, patch):
         [array(f"logits_net_{v}") for v in ("u1", "u2", "x1", "x2")],
         [array(f"logits_peer_{v}") for v in ("u1", "u2")],
     )
-    sharpened = spy(patch, semi, "sharpen")
-    mixed = spy(patch, semi, "terms")
+    sharpened = spy(patch, mixmatch, "sharpen")
+    mixed = spy(patch, mixmatch, "terms")
 
     def loss(logits):
         total, _, terms = phase.loss(

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import erm as erm_config
-from jaxnlt import macro, metrics, robust_losses
-from jaxnlt.methods import base, erm
-
-from .cases import golden
+from jaxnlt import losses
+from jaxnlt import method as base
+from jaxnlt.losses import robust
+from jaxnlt.methods import erm
+from jaxnlt.results import metrics
+from tests.golden.cases import golden
 
 
 def method(case, arg="", **options):
@@ -29,13 +31,9 @@ def test_ldam_and_drw(case, monkeypatch):
         ldam_margin=float(case["max_m"]),
         ldam_scale=float(case["s"]),
     )
-    margins = robust_losses.ldam_margins(
-        case["class_counts"], float(case["max_m"])
-    )
+    margins = losses.ldam_margins(case["class_counts"], float(case["max_m"]))
     np.testing.assert_allclose(margins, case["margins"], rtol=1e-5)
-    monkeypatch.setattr(
-        robust_losses, "cosines", lambda features, kernel: features
-    )
+    monkeypatch.setattr(robust, "cosines", lambda features, kernel: features)
 
     def apply(variables, images, heads, train):
         assert heads == ("features",)
@@ -62,7 +60,7 @@ def test_ldam_and_drw(case, monkeypatch):
 def test_class_weights(case):
     counts = case["class_counts"]
     for name, beta in (("weights_beta_0", 0), ("weights_beta_0p99", 0.99)):
-        weights = robust_losses.effective_weights(counts, beta)
+        weights = losses.effective_weights(counts, beta)
         np.testing.assert_allclose(weights, case[name], rtol=1e-12)
     drw = case["drw_weights_beta_0p9999"]
     np.testing.assert_allclose(method(case).class_weights, drw, rtol=1e-12)
@@ -83,7 +81,7 @@ def test_class_weights(case):
 
 @golden("rolt_ldam_drw")
 def test_cosine_classifier(case):
-    cosines = robust_losses.cosines(
+    cosines = losses.cosines(
         jnp.asarray(case["normed_linear_input"]),
         jnp.asarray(case["normed_linear_weight_in_by_out"]),
     )
@@ -95,7 +93,7 @@ def test_cosine_classifier(case):
 def test_tau_normalisation(case):
     kernel = jnp.asarray(case["tau_weight"].T)
     for name, expected in case.group("tau_norm_").items():
-        scaled = robust_losses.tau_normalised(kernel, float(name))
+        scaled = losses.tau_normalised(kernel, float(name))
         np.testing.assert_allclose(scaled.T, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -112,8 +110,8 @@ def test_accuracies(case):
     np.testing.assert_allclose(actual, per_class, rtol=1e-12)
     np.testing.assert_allclose(actual, case["shot_recall"], rtol=1e-12)
     # The release adds 1e-6 to the number of predictions.
-    matrix = macro.confusion(preds, labels, len(per_class))
-    precision = macro.macro_scores(matrix)["macro_precision"]
+    matrix = metrics.confusion(preds, labels, len(per_class))
+    precision = metrics.macro_scores(matrix)["macro_precision"]
     expected = case["shot_precision"].mean()
     np.testing.assert_allclose(precision, expected, rtol=1e-6)
     micro = case["micro_acc"]

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import h2e as h2e_config
+from jaxnlt import method as base
 from jaxnlt import step
-from jaxnlt.methods import base, h2e
-from jaxnlt.models import heads as heads_of
-
-from .cases import golden
-from .precision import PRECISIONS, precision
-from .test_h2e_losses import close, close_gradient
+from jaxnlt.methods import h2e
+from jaxnlt.models import heads
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
+from tests.golden.test_h2e_losses import close, close_gradient
 
 ENVIRONMENTS = ("raw", "reverse", "balance")
 
@@ -43,7 +43,7 @@ class Run:
         self.epoch = self.method.config.h2e.starts.round1.identify
         self.phase = self.method.phase(self.epoch)
         prior = self.method.network_options["prior"]
-        head = heads_of.Identifier(prior, np.dtype(dtype))
+        head = heads.Identifier(prior, np.dtype(dtype))
 
         def apply(variables, features, heads, train):
             assert heads == ("identifier",)
@@ -68,7 +68,7 @@ class Run:
         }
         memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
         (state,), _ = self.method.enter(
-            self.epoch, [step.init_state(variables, {})], memory, None
+            self.epoch, [base.init_state(variables, {})], memory, None
         )
         return state
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import active_passive, losses, robust_losses
-
-from .cases import golden
-from .precision import PRECISIONS, precision
+from jaxnlt import losses
+from jaxnlt.losses import active_passive
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -158,7 +158,7 @@ def test_losses_of_plain_training(case, dtype):
             logits = jnp.asarray(case[f"{inputs}__logits"], dtype)
             labels = jnp.asarray(case[f"{inputs}__labels"])
             classes = logits.shape[-1]
-            value = robust_losses.symmetric_cross_entropy(
+            value = losses.symmetric_cross_entropy(
                 *(logits, labels, hp["alpha"], hp["beta"]),
                 active_passive.LOG_ZERO,
             ).mean()
@@ -166,7 +166,7 @@ def test_losses_of_plain_training(case, dtype):
             gap = -hp["beta"] * active_passive.LOG_ZERO * classes * floor
             expected = case[f"{inputs}__SCELoss__value"]
             close(value, expected, atol=1e-6 + gap)
-            value = robust_losses.generalised_cross_entropy(
+            value = active_passive.generalised_cross_entropy(
                 logits, labels, hp["q"]
             ).mean()
             gap = floor ** hp["q"] / hp["q"]
@@ -263,19 +263,17 @@ def test_ldam(case, dtype):
             deferred = int(0.8 * int(setting["total_epoch"]))
             for name, counts in variants(case, prefix).items():
                 stored = case.group(f"{prefix}__ldam_{name}__")
-                margins = robust_losses.ldam_margins(
-                    counts, float(setting["max_m"])
-                )
+                margins = losses.ldam_margins(counts, float(setting["max_m"]))
                 close(margins, stored["margins"], 5e-5)
                 for i, epoch in enumerate(setting["epochs"]):
                     beta = 0.9999 if epoch >= deferred else 0.0
-                    weights = robust_losses.effective_weights(counts, beta)
+                    weights = losses.effective_weights(counts, beta)
                     expected = stored["class_weights_per_epoch"][i]
                     close(weights, expected, 5e-5)
                     value, grad = jax.value_and_grad(
                         lambda z, m=margins, w=weights, y=labels, s=setting: (
-                            robust_losses.weighted_mean(
-                                robust_losses.ldam(z, y, m, float(s["s"])),
+                            losses.weighted_mean(
+                                losses.ldam(z, y, m, float(s["s"])),
                                 jnp.asarray(w)[y],
                             )
                         )
@@ -297,4 +295,4 @@ def test_cosine_classifier(case, dtype):
                 jnp.asarray(stored[name], dtype)
                 for name in ("features", "weight")
             ]
-            close(robust_losses.cosines(*inputs), stored["output"], 5e-5)
+            close(losses.cosines(*inputs), stored["output"], 5e-5)

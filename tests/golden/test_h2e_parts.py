@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnlt import irm, losses, metrics, samplers, semi
-
-from .cases import golden
-from .precision import PRECISIONS, precision
-from .test_h2e_losses import close, close_gradient, prefixes
+from jaxnlt import losses
+from jaxnlt.data import sampling
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import h2e
+from jaxnlt.results import metrics
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
+from tests.golden.test_h2e_losses import close, close_gradient, prefixes
 
 # --- the identifier ---------------------------------------------------------
 
@@ -25,7 +28,7 @@ def test_penalty(case, dtype):
     with precision(dtype):
         for prefix in sets:
             labels = jnp.asarray(case[f"{prefix}__labels"])
-            value, grad = jax.value_and_grad(irm.penalty)(
+            value, grad = jax.value_and_grad(h2e.penalty)(
                 jnp.asarray(case[f"{prefix}__logits"], dtype), labels
             )
             tolerance = 1e-4 if prefix.endswith("large") else 1e-5
@@ -61,7 +64,7 @@ class Identifier:
 
     def output(self, params, features):
         logits = features @ params["fc_weight"].T + params["fc_bias"]
-        return logits - irm.log_prior(self.prior, params["tro"])
+        return logits - losses.prior_adjustment(self.prior, params["tro"])
 
     def environments(self, step):
         for name in ENVIRONMENTS:
@@ -75,7 +78,7 @@ class Identifier:
         if not trained:
             params = params | {"tro": self.tau}
         penalties = [
-            irm.penalty(self.output(params, features), labels)
+            h2e.penalty(self.output(params, features), labels)
             for features, labels in self.environments(step)
         ]
         return sum(penalties) / len(penalties), penalties
@@ -104,7 +107,7 @@ def close_params(params, case, prefix):
 def test_identifier_step(case, dtype):
     with precision(dtype):
         head = Identifier(case, dtype)
-        adjustment = irm.log_prior(head.prior, head.tau)
+        adjustment = losses.prior_adjustment(head.prior, head.tau)
         close(adjustment, case["irm__adjustments_at_init"])
         features, _ = next(head.environments(0))
         close(
@@ -157,16 +160,18 @@ def test_instance_weights(case):
     labels, counts = case["labels"], case["class_counts"]
     prior = frequencies(counts)
     if counts.all():  # an empty class has no prior of 0 in training
-        np.testing.assert_array_equal(irm.class_prior(counts), prior)
+        np.testing.assert_array_equal(losses.class_prior(counts), prior)
     logits = case["features"] @ case["fc_weight"].T + case["fc_bias"]
     close(logits, case["logits"])
     for name in variants:
-        adjustment = irm.log_prior(prior, EXPONENTS[name](case))
+        adjustment = losses.prior_adjustment(prior, EXPONENTS[name](case))
         close(adjustment, case[f"{name}__adjustments"])
         adjusted = case["logits"] - adjustment
         if name == "released_double_subtraction":
-            adjusted = adjusted - irm.log_prior(prior, np.ones(len(prior)))
-        weights, flagged = irm.instance_weights(adjusted, labels)
+            adjusted = adjusted - losses.prior_adjustment(
+                prior, np.ones(len(prior))
+            )
+        weights, flagged = h2e.instance_weights(adjusted, labels)
         close(weights, case[f"{name}__weights"], 1e-4)
         predicted = case[f"{name}__predicted_label"]
         np.testing.assert_array_equal(flagged, predicted != labels)
@@ -184,7 +189,7 @@ def test_weights_at_the_edges(case):
     assert edges
     for prefix in edges:
         stored = case.group(f"{prefix}__")
-        weights, flagged = irm.instance_weights(
+        weights, flagged = h2e.instance_weights(
             stored["logits"], stored["labels"]
         )
         close(weights, stored["weights"], 1e-4)
@@ -197,7 +202,7 @@ def test_weights_of_the_reversed_sampler(case):
     expected = case["reverse_instance_weight"]
     labels = case["labels"]
     counts = np.bincount(labels, minlength=len(case["class_counts"]))
-    chance = (samplers.class_weights(counts, -1) / np.maximum(counts, 1))[
+    chance = (sampling.class_weights(counts, -1) / np.maximum(counts, 1))[
         labels
     ]
     close(chance / chance.sum(), expected / expected.sum(dtype=float))
@@ -211,7 +216,7 @@ def mixture(case, prefix, dtype, shares, coefficient):
     stored = case.group(f"{prefix}__")
     labels, partner = case["labels"], stored["perm"]
     images = jnp.asarray(case["images"], dtype)
-    mixed = semi.mixup(images, shares, partner)
+    mixed = mixmatch.mixup(images, shares, partner)
     close(mixed, stored["mixed_images"])
     np.testing.assert_array_equal(labels, stored["labels_a"])
     np.testing.assert_array_equal(labels[partner], stored["labels_b"])
@@ -243,7 +248,7 @@ def test_weighted_mixup(case, dtype):
     with precision(dtype):
         for prefix in weighted:
             scores = jnp.asarray(case[f"{prefix}__scores"], dtype)
-            own, other = irm.mixing_shares(scores, case[f"{prefix}__perm"])
+            own, other = h2e.mixing_shares(scores, case[f"{prefix}__perm"])
             close(own, case[f"{prefix}__lam_a"])
             close(other, case[f"{prefix}__lam_b"])
             mixture(case, prefix, dtype, own[:, None, None, None], own)
@@ -264,7 +269,7 @@ def test_class_aware_sampler(case):
         assert length == len(counts) * counts.max()
         ours = np.concatenate(
             [
-                samplers.class_aware(
+                sampling.class_aware(
                     *(np.arange(len(labels)), labels, group, 1, length),
                     np.random.default_rng(seed),
                 )
@@ -295,19 +300,19 @@ def test_environments(case):
     for prefix in prefixes(case, "__uniform_draw"):
         stored = case.group(f"{prefix}__")
         counts = stored["class_counts"]
-        weights = samplers.class_weights(counts, -1.0)
+        weights = sampling.class_weights(counts, -1.0)
         close(weights, stored["class_weight"])
         close(weights.sum(), stored["sum_weight"])
         close(weights / weights.sum(), stored["class_probability"])
-        drawn = samplers.drawn_classes(weights, stored["uniform_draw"])
+        drawn = sampling.drawn_classes(weights, stored["uniform_draw"])
         np.testing.assert_array_equal(drawn, stored["sampled_class"])
         labels = stored["instance_labels"]
         expected = stored["instance_weight_helper"]
         own = np.bincount(labels, minlength=len(counts))
-        chance = (samplers.class_weights(own, -1) / np.maximum(own, 1))[labels]
+        chance = (sampling.class_weights(own, -1) / np.maximum(own, 1))[labels]
         close(chance / chance.sum(), expected / expected.sum(dtype=float))
     expected = case["env_balance__class_probability"]
-    even = samplers.class_weights(np.arange(1, 1 + len(expected)), 0.0)
+    even = sampling.class_weights(np.arange(1, 1 + len(expected)), 0.0)
     close(even / even.sum(), expected)
 
 
@@ -317,7 +322,9 @@ def test_environments(case):
 @golden("h2e_evaluation")
 def test_evaluation(case):
     labels, counts = case["labels"], case["train_class_counts"]
-    adjustment = irm.log_prior(frequencies(counts), np.ones(len(counts)))
+    adjustment = losses.prior_adjustment(
+        frequencies(counts), np.ones(len(counts))
+    )
     close(adjustment, case["adjustments"])
     scores = {"raw": case["logits"], "adjusted": case["logits"] - adjustment}
     size = int(case["batch_size"])
@@ -361,7 +368,7 @@ def test_schedules(case):
         first, epochs = float(expected[0]), len(expected)
         if name.startswith("schedule_cosine"):
             first = float(case[f"{name}__base_lr"])
-            rates = [irm.cosine_rate(first, e, epochs) for e in range(epochs)]
+            rates = [h2e.cosine_rate(first, e, epochs) for e in range(epochs)]
         else:
-            rates = [irm.step_rate(first, e) for e in range(epochs)]
+            rates = [h2e.step_rate(first, e) for e in range(epochs)]
         close(rates, expected, 1e-6, 0)

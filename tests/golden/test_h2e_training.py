@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from configs import h2e as h2e_config
-from jaxnlt import irm, losses, metrics, step
-from jaxnlt.methods import base, h2e
-
-from .cases import golden
-from .precision import PRECISIONS, precision
-from .test_h2e_losses import close, close_gradient, prefixes
+from jaxnlt import losses, step
+from jaxnlt import method as base
+from jaxnlt.methods import h2e
+from jaxnlt.results import metrics
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
+from tests.golden.test_h2e_losses import close, close_gradient, prefixes
 
 # The authors' layer -> where ours stands in the tree; the last block trains.
 LAYERS = {
@@ -86,7 +87,7 @@ def method(case, tmp_path, phase, mix="ce", released=True, freeze=True):
 
 def start(case, dtype):
     params = tree(case.group("init__"), dtype)
-    return step.init_state({"params": params, "batch_stats": {}}, {})
+    return base.init_state({"params": params, "batch_stats": {}}, {})
 
 
 def batches(case):
@@ -258,7 +259,7 @@ def test_weighted_cross_entropy(case, dtype):
         weights = jnp.asarray(stored["weights"], dtype)
         value, grad = jax.jit(
             jax.value_and_grad(
-                lambda z: irm.normalised_weighted_ce(z, labels, weights)
+                lambda z: h2e.normalised_weighted_ce(z, labels, weights)
             )
         )(jnp.asarray(stored["logits"], dtype))
         close(value, stored["loss"])

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, selection, semi
-from jaxnlt.methods import base, dasc
-
-from . import tiny
-from .cases import golden
-from .precision import PRECISIONS, close, precision
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import dasc
+from tests.golden import tiny
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, close, precision
 
 
 def arrays(case, dtype, *names):
@@ -98,8 +99,8 @@ def test_semi_losses(case, dtype):
 
         def total(x, u, x_bal, u_bal):
             z, z_bal = jnp.concatenate([x, u]), jnp.concatenate([x_bal, u_bal])
-            plain = semi.terms(z, targets, num_x)
-            balanced = semi.terms(z_bal, targets, num_x, prior)
+            plain = mixmatch.terms(z, targets, num_x)
+            balanced = mixmatch.terms(z_bal, targets, num_x, prior)
             penalty = losses.prior_penalty(z)
             value = plain[0] + 9.25 * plain[1] + penalty
             value += balanced[0] + 9.25 * balanced[1]
@@ -115,7 +116,7 @@ def test_semi_losses(case, dtype):
         close(value, case["total_lambda9.25_f64"], dtype)
         for grad, name in zip(grads, names, strict=True):
             close(grad, case[f"grad_{name}_f64"], dtype, grad=True)
-        ramp = case["lambda_u"] * semi.ramp(
+        ramp = case["lambda_u"] * mixmatch.ramp(
             jnp.asarray(case["epochs"], dtype),
             float(case["warm_up"]),
             float(case["rampup_length"]),
@@ -133,12 +134,14 @@ def test_targets_and_mixup(case, dtype):
             dtype,
             *(f"logits_x_net{n}_head{h}" for n in (1, 2) for h in (1, 2)),
         )
-        guessed = semi.mean_probs(u)
+        guessed = mixmatch.mean_probs(u)
         weights = jnp.asarray(case["w_x"], dtype)
-        refined = semi.refine(case["labels_x"], semi.mean_probs(x), weights)
+        refined = mixmatch.refine(
+            case["labels_x"], mixmatch.mean_probs(x), weights
+        )
         temperature = float(case["T"])
-        targets_u = semi.sharpen(guessed, temperature)
-        targets_x = semi.sharpen(refined, temperature)
+        targets_u = mixmatch.sharpen(guessed, temperature)
+        targets_x = mixmatch.sharpen(refined, temperature)
         close(guessed, case["coguess_before_sharpen_f64"], dtype)
         close(refined, case["refined_before_sharpen_f64"], dtype)
         close(targets_u, case["targets_u_f64"], dtype)
@@ -147,8 +150,8 @@ def test_targets_and_mixup(case, dtype):
         inputs = jnp.concatenate(arrays(case, dtype, *views))
         targets = jnp.concatenate([targets_x, targets_x, targets_u, targets_u])
         mix = (float(case["mix_lambda"]), jnp.asarray(case["perm"]))
-        close(semi.mixup(inputs, *mix), case["mixed_input_f64"], dtype)
-        close(semi.mixup(targets, *mix), case["mixed_target_f64"], dtype)
+        close(mixmatch.mixup(inputs, *mix), case["mixed_input_f64"], dtype)
+        close(mixmatch.mixup(targets, *mix), case["mixed_target_f64"], dtype)
 
 
 def queue(memory, size, dtype):
@@ -201,7 +204,7 @@ def test_instance_discrimination(case, dtype):
 def test_clean_weight_alignment(case):
     clean, index = case["clean_prob"], case["select_index"]
     for aligned, name in ((True, "w_aligned"), (False, "w_authors_misaligned")):
-        weights = selection.labelled_weights(clean, index, aligned)
+        weights = dasc.labelled_weights(clean, index, aligned)
         np.testing.assert_array_equal(weights[index], case[name])
 
 
@@ -225,9 +228,11 @@ def test_dacc(case):
         "balanced": case["logits_balanced"],
     }
     epoch = int(case["epoch"])
-    threshold = selection.dacc_threshold(epoch, num_classes, float(case["phi"]))
+    threshold = selection.growing_threshold(
+        epoch, num_classes, float(case["phi"])
+    )
     close(threshold, case["conf_threshold"], np.float64)
-    scores = selection.dacc_scores(
+    scores = dasc.dacc_scores(
         case["features"],
         case["logits_conventional"],
         case["logits_balanced"],

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from jaxnlt import metrics
-
-from . import tiny
-from .cases import golden
+from jaxnlt.results import metrics
+from tests.golden import tiny
+from tests.golden.cases import golden
 
 VOTES = {
     "acc_avg_all_four": [

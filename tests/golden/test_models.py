@@ -9,9 +9,8 @@ from flax import linen as nn
 
 from jaxnlt.models.preact_resnet import PreActBlock
 from jaxnlt.models.resnet_cifar import BasicBlock
-
-from . import torch_names
-from .cases import golden
+from tests.golden import torch_names
+from tests.golden.cases import golden
 
 #: The authors' name of a head's output -> ours.
 DASC_OUTPUTS = {

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxnlt.data import build_nlt, longtail, nlt
-
-from ..data import fake_nlt
-from .cases import golden
+from jaxnlt.data import imbalance
+from jaxnlt.data.nlt import build, protocol
+from tests.data import fake_nlt
+from tests.golden.cases import golden
 
 
 def prefixes(case):
@@ -20,7 +20,7 @@ def test_class_counts(case):
     for name in found:
         fields = case.group(f"{name}__")
         kind = str(fields["imb_type"])
-        counts = longtail.class_counts(
+        counts = imbalance.class_counts(
             int(fields["raw_len"]),
             int(fields["num_classes"]),
             float(fields["imb_factor"]) if kind != "none" else None,
@@ -36,7 +36,9 @@ def test_class_counts(case):
 @golden("h2e_classcounts")
 def test_shares(case):
     red = case.group("red__")
-    found = np.array([nlt.shares(1000, float(r)) for r in red["noise_rate"]])
+    found = np.array(
+        [protocol.shares(1000, float(r)) for r in red["noise_rate"]]
+    )
     np.testing.assert_array_equal(found[:, 0], red["clean_per_class_of_1000"])
     np.testing.assert_array_equal(found[:, 1], red["web_per_class_of_1000"])
 
@@ -50,18 +52,18 @@ def test_construction(case):
 def same_statistics(name, reference):
     """A set of ours per seed of the authors', before and after the cut."""
     colour, rate = name.split("_")
-    rates = nlt.noise_rates(colour, float(rate))
+    rates = protocol.noise_rates(colour, float(rate))
     assert rates == (reference["web_rate"], reference["swap_rate"])
     seeds, classes = reference["longtail__class_counts"].shape
     raw = fake_nlt.full_size(classes, web=1000)
-    meant = nlt.expected_noise(*rates, classes)
+    meant = protocol.expected_noise(*rates, classes)
     swapped, scores = [], []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        full = nlt.with_web(raw.images, raw.web, 1000, rates[0], rng)
-        full = nlt.exchange(full, 1000, rates[1], rng)
+        full = protocol.with_web(raw.images, raw.web, 1000, rates[0], rng)
+        full = protocol.exchange(full, 1000, rates[1], rng)
         options = fake_nlt.options(colour, float(rate), seed)
-        cut = build_nlt.construct(raw, options)
+        cut = build.construct(raw, options)
         for stage, rows in (("balanced", full), ("longtail", cut)):
             given = fake_nlt.counts(rows)
             np.testing.assert_array_equal(
@@ -127,16 +129,16 @@ def flat(by_source, lost):
 def test_released_sets(case):
     """The authors' own files hold what this construction makes."""
     blue = case.group("blue0.1__")
-    counts = longtail.class_counts(1000, 100, 0.05)
+    counts = imbalance.class_counts(1000, 100, 0.05)
     np.testing.assert_array_equal(counts, blue["class_counts"])
     for ratio, key in ((0.01, "100__"), (0.02, "50__score_file_")):
         np.testing.assert_array_equal(
-            longtail.class_counts(5000, 10, ratio),
+            imbalance.class_counts(5000, 10, ratio),
             case[f"animal_ratio{key}class_counts"],
         )
     raw = fake_nlt.full_size()
     drawn = [
-        build_nlt.construct(raw, fake_nlt.options("blue", 0.1, seed))
+        build.construct(raw, fake_nlt.options("blue", 0.1, seed))
         for seed in range(8)
     ]
     wrong = [fake_nlt.counts(rows, lambda row: row.wrong) for rows in drawn]

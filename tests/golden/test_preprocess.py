@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from jaxnlt import augment
-from jaxnlt.data import benchmarks, decode, files
-
-from .cases import golden
+from jaxnlt.augment import table
+from jaxnlt.data import decode, files, registry
+from tests.golden.cases import golden
 
 
 def standardised(image, mean, std):
     """What the network sees of an image, colours first."""
-    out = augment.normalise(image, tuple(mean), tuple(std))
+    out = table.normalise(image, tuple(mean), tuple(std))
     return np.asarray(out).transpose(2, 0, 1)
 
 
@@ -24,7 +23,7 @@ def names(case, suffix):
 def test_images_that_are_only_standardised(case):
     for name in names(case, "_eval_chw_f32"):
         image = case[f"{name}_image_uint8"]
-        bench = benchmarks.get("animal10n" if name == "animal" else name)
+        bench = registry.get("animal10n" if name == "animal" else name)
         if bench.transform:
             transform = decode.scaled(
                 files.TRANSFORMS[bench.transform], min(image.shape[:2])
@@ -39,12 +38,12 @@ def test_images_that_are_only_standardised(case):
 @golden("smr_eval_preprocess")
 def test_padding_of_a_crop_is_black_before_it_is_standardised(case):
     for name in names(case, "_value_of_crop_padding"):
-        bench = benchmarks.get(name)
+        bench = registry.get(name)
         image = np.full((1, 2, 2, 3), 255, np.uint8)
-        draws = augment.CropDraws(
+        draws = table.CropDraws(
             *(np.array([k]) for k in (-1, -1)), np.array([False])
         )
-        cut = np.asarray(augment.apply_crop(image, draws))[0]
+        cut = np.asarray(table.apply_crop(image, draws))[0]
         out = standardised(cut, bench.mean, bench.std)
         np.testing.assert_allclose(
             out[:, 0, 0], case[f"{name}_value_of_crop_padding"], atol=1e-5
@@ -54,7 +53,7 @@ def test_padding_of_a_crop_is_black_before_it_is_standardised(case):
 @golden("smr_eval_preprocess")
 def test_resize_and_centre_crop(case):
     for name in names(case, "_resized_cropped_uint8_hwc"):
-        bench = benchmarks.get("clothing1m" if name == "clothing" else name)
+        bench = registry.get("clothing1m" if name == "clothing" else name)
         expected = case[f"{name}_resized_cropped_uint8_hwc"]
         transform = files.TRANSFORMS[bench.transform]
         assert expected.shape == (transform.size, transform.size, 3)

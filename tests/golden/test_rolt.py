@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import rolt as rolt_config
-from jaxnlt import centroids, robust_losses, selection
-from jaxnlt.data import longtail, noise
-from jaxnlt.methods import base, rolt, rolt_plus
-
-from .cases import golden
-from .scripted import spy
+from jaxnlt import method as base
+from jaxnlt import selection
+from jaxnlt.data import imbalance, noise
+from jaxnlt.losses import robust
+from jaxnlt.methods import rolt, rolt_plus
+from jaxnlt.selection import mixtures
+from tests.golden.cases import golden
+from tests.golden.scripted import spy
 
 CLOSE = dict(rtol=0, atol=1e-5)
 
@@ -35,18 +37,18 @@ def test_centroids(case):
     # rows.  The release's cos, a product over D, nothing here computes.
     kinds = {
         "un": features.astype(np.float64),
-        "l2n": centroids.centred_unit(features, np.zeros_like(features[0])),
-        "cl2n": centroids.centred_unit(features),
+        "l2n": selection.centred_unit(features, np.zeros_like(features[0])),
+        "cl2n": selection.centred_unit(features),
     }
     masks = {"all": np.ones(len(labels), bool), "masked": case["mask"]}
     for name, mask in masks.items():
         centre = case[f"{name}_centroid_mean"]
         np.testing.assert_allclose(features.mean(0), centre, **CLOSE)
         for kind, rows in kinds.items():
-            means, _ = centroids.class_means(rows, labels, classes, mask)
+            means, _ = selection.class_means(rows, labels, classes, mask)
             expected = case[f"{name}_centroid_{kind}cs"]
             np.testing.assert_allclose(means, expected, **CLOSE)
-            scores = centroids.nearest_scores(rows, means)
+            scores = selection.nearest_scores(rows, means)
             expected = case[f"{name}_logits_{kind}_l2"]
             rtol = 1e-4 if kind == "un" else 0
             np.testing.assert_allclose(scores, expected, rtol, 1e-5)
@@ -57,16 +59,16 @@ def test_centroids(case):
     found = rolt.nearest(features[here], labels[here], classes)
     assert np.isfinite(found.refined).all()
     assert (found.refined.argmax(1) != 1).all()
-    rows = centroids.centred_unit(features[here])
+    rows = selection.centred_unit(features[here])
     everyone = np.ones(here.sum(), bool)
-    means, _ = centroids.class_means(rows, labels[here], classes, everyone)
+    means, _ = selection.class_means(rows, labels[here], classes, everyone)
     present = np.arange(classes) != 1
     np.testing.assert_allclose(means[present], expected, **CLOSE)
     # NaN there where the mask empties a class; zeros here.
     expected = case["empty_mask_lastclass_centroid_cl2ncs"]
     mask = case["mask"] & (labels != classes - 1)
-    rows = centroids.centred_unit(features)
-    means, _ = centroids.class_means(rows, labels, classes, mask)
+    rows = selection.centred_unit(features)
+    means, _ = selection.class_means(rows, labels, classes, mask)
     np.testing.assert_allclose(means, np.nan_to_num(expected), **CLOSE)
 
 
@@ -76,7 +78,7 @@ def test_co_divide(case, monkeypatch):
     classes = case["logits"].shape[1]
     info = base.DataInfo(labels, classes)
     out = {"logits": case["logits"], "features": case["features"]}
-    fitted = spy(monkeypatch, selection, "gmm_probability")
+    fitted = spy(monkeypatch, mixtures, "gmm_probability")
     for basis in ("loss", "dist"):
         for per_class in (True, False):
             made = config(
@@ -135,9 +137,7 @@ def test_label_cleaning(case, monkeypatch):
     labels, rows = case["noisy_labels"], case["batch_index"]
     classes = case["logits"].shape[2]
     info = base.DataInfo(labels, classes)
-    monkeypatch.setattr(
-        robust_losses, "cosines", lambda features, kernel: features
-    )
+    monkeypatch.setattr(robust, "cosines", lambda features, kernel: features)
     own, sides = rolt.own_class_probability, {}
     found = spy(monkeypatch, rolt, "nearest")
 
@@ -245,14 +245,14 @@ def test_subset_and_noise(case):
     """The noise of the published runs."""
     targets, seed = case["targets"], int(case["seed"])
     classes, rate = targets.max() + 1, float(case["noise_ratio"])
-    sizes = longtail.class_counts(
+    sizes = imbalance.class_counts(
         np.bincount(targets).max(), classes, float(case["imb_factor"])
     )
     modes = {"sym": "sym_excl", "imb": "joint", "new": "joint_any"}
     for mode, kind in modes.items():
         arrays = case.group(f"{mode}_")
         rng = np.random.RandomState(seed)
-        kept, _ = longtail.draw_subset(targets, sizes, rng)
+        kept, _ = imbalance.draw_subset(targets, sizes, rng)
         rows = np.concatenate(kept)
         np.testing.assert_array_equal(rows, arrays["selected_index"])
         clean = targets[rows]

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from configs import sfa as sfa_config
-from jaxnlt import centroids, data, metrics, selection
-from jaxnlt.data import noise
-from jaxnlt.methods import base, sfa
-
-from ..data import fakes
-from .cases import Case, golden
+from jaxnlt import method as base
+from jaxnlt import selection
+from jaxnlt.data import load, noise
+from jaxnlt.methods import sfa
+from jaxnlt.results import metrics
+from tests.data import fakes
+from tests.golden.cases import Case, golden
 
 LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 GMM = 2e-3  # responsibilities move between seeds and versions
@@ -73,13 +74,13 @@ def check_selection(case, chosen_method, outputs, epoch, eps, memory, prefix):
     own = probs[np.arange(len(info.labels)), info.labels]
     equal(own, case[f"{prefix}balanced_conf"])
 
-    rows = centroids.centred_unit(outputs["features"])
+    rows = selection.centred_unit(outputs["features"])
     mean = case[f"{prefix}feat_mean"]
-    equal(rows, centroids.centred_unit(outputs["features"], mean))
+    equal(rows, selection.centred_unit(outputs["features"], mean))
     moments, counts = selector.moments(rows, confident, info, memory)
     equal(moments.first, case[f"{prefix}ema_new"], atol=1e-6)
     equal(moments.second, case[f"{prefix}ema_sq_new"], atol=1e-6)
-    spread = centroids.deviation(moments)
+    spread = sfa.deviation(moments)
     equal(spread, case[f"{prefix}std"], rtol=0, atol=1e-4)
 
     sampled = np.ones(info.num_classes, bool)
@@ -88,10 +89,10 @@ def check_selection(case, chosen_method, outputs, epoch, eps, memory, prefix):
         np.testing.assert_array_equal(
             sampled, case[f"{prefix}class_is_sampled"]
         )
-    used = centroids.sample_centroids(moments, eps, sampled)
+    used = sfa.sample_centroids(moments, eps, sampled)
     equal(used, case[f"{prefix}centroids_used"], rtol=0, atol=2e-4)
     expected = case[f"{prefix}neg_sq_dist"]
-    scores = centroids.nearest_scores(rows, used)
+    scores = selection.nearest_scores(rows, used)
     equal(scores, expected, atol=5e-4 if "persist" in prefix else 1e-5)
     check_mixture(selector.clean_probability(expected, info), case, prefix)
 
@@ -136,7 +137,7 @@ def test_selection(case, variant):
     chosen = selecting(case, persist_moments=variant == "persist")
     for e, epoch in enumerate(case["epochs"]):
         outputs, eps = outputs_of(case, e), case[f"e{e}_eps"]
-        threshold = selection.dacc_threshold(
+        threshold = selection.growing_threshold(
             int(epoch), int(case["num_class"]), float(case["phi"])
         )
         equal(threshold, case[f"e{e}_threshold"], rtol=1e-12)
@@ -312,7 +313,7 @@ def test_noisy_set(case, mode, kind, tmp_path):
         test_labels=np.arange(classes),
     )
     rate = float(case["small_noise_ratio"])
-    built = data.load(
+    built = load.dataset(
         fakes.config(
             "npz",
             seed=int(case["seed"]),
@@ -376,7 +377,7 @@ def test_schedules(case):
     ):
         (table,) = case.group(key).values()
         got = [
-            selection.dacc_threshold(start + i, classes, phi)
+            selection.growing_threshold(start + i, classes, phi)
             for i in range(len(table))
         ]
         equal(got, table, rtol=1e-12)

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt import losses, semi
-from jaxnlt.methods import base
-
-from .cases import golden
-from .test_sfa import equal, method
+from jaxnlt import losses
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from tests.golden.cases import golden
+from tests.golden.test_sfa import equal, method
 
 
 @golden("sfa_balanced_loss")
@@ -26,7 +26,7 @@ def test_balanced_loss(case):
     equal(grad, case["hard_grad_f64"])
 
     def both(x, u, counts=counts):
-        return semi.terms(
+        return mixmatch.terms(
             jnp.concatenate([x, u]),
             jnp.concatenate([targets_x, targets_u]),
             len(x),
@@ -150,21 +150,23 @@ def check_step(case, chosen, b, s, web):
     peer = [case[f"{s}logits_peer_{v}"] for v in ("u1", "u2")]
     own, peer = ([jnp.asarray(z) for z in logits] for logits in (own, peer))
 
-    guessed = semi.mean_probs(own[:2] + peer)
+    guessed = mixmatch.mean_probs(own[:2] + peer)
     equal(guessed, case[f"{s}out_pu"])
-    refined = semi.refine(
-        batch["x"]["labels"], semi.mean_probs(own[2:]), batch["x"]["weights"]
+    refined = mixmatch.refine(
+        batch["x"]["labels"],
+        mixmatch.mean_probs(own[2:]),
+        batch["x"]["weights"],
     )
     equal(refined, case[f"{s}out_px"])
     temperature = float(case["T"])
     net = base.Net(Script(own, peer).apply, {}, {})
-    targets = semi.two_view_targets(
+    targets = mixmatch.two_view_targets(
         net, params, batch["x"], batch["u"], temperature
     )
     equal(targets[0], case[f"{s}out_targets_x"])
     equal(targets[1], case[f"{s}out_targets_u"])
     views = batch["x"]["views"], batch["u"]["views"]
-    images, mixed = semi.mixed_batch(*views, *targets, draws)
+    images, mixed = mixmatch.mixed_batch(*views, *targets, draws)
     rows = len(case[f"{s}out_mixed_target"])
     equal(mixed[:rows], case[f"{s}out_mixed_target"])
     expected = channels_last(case[f"{s}out_mixed_input"])

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import smr as smr_config
-from jaxnlt import losses, macro, metrics, selection, semi
+from jaxnlt import losses, selection
+from jaxnlt import method as base
 from jaxnlt.data import noise
-from jaxnlt.methods import base, smr
-
-from .cases import golden
-from .precision import PRECISIONS, precision
-from .scripted import spy
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import smr
+from jaxnlt.results import metrics
+from jaxnlt.selection import mixtures
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, precision
+from tests.golden.scripted import spy
 
 near = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 
@@ -99,12 +102,12 @@ def test_ssl_losses(case, dtype):
             for name in ("logits_x", "logits_u", "targets_x", "targets_u")
         )
         time = jnp.asarray(case["epoch_fraction"], dtype)
-        lamb = weight * semi.ramp(time, warmup, length)
+        lamb = weight * mixmatch.ramp(time, warmup, length)
         near(lamb, case["lamb"], **tolerance)
 
         def total(x, u):
             z, t = jnp.concatenate([x, u]), jnp.concatenate([t_x, t_u])
-            ce, mse = semi.terms(z, t, len(x))
+            ce, mse = mixmatch.terms(z, t, len(x))
             penalty = losses.prior_penalty(z)
             return ce + lamb * mse + penalty, (ce, mse, penalty)
 
@@ -120,7 +123,7 @@ def test_ssl_losses(case, dtype):
         for key in (k for k in case.keys() if k.startswith(prefix)):
             times = jnp.asarray(case["ramp_epoch"], dtype)
             start = int(key.removeprefix(prefix))
-            ramp = weight * semi.ramp(times, start, length)
+            ramp = weight * mixmatch.ramp(times, start, length)
             near(ramp, case[key], **tolerance)
         for kind in ("uniform", "collapsed"):
             logits = jnp.asarray(case[f"penalty_{kind}_logits"], dtype)
@@ -158,8 +161,8 @@ def test_selection(case, monkeypatch):
             epochs = case[f"{tag}_ce_losses"][None]
         memory = selector.init_memory()
         with monkeypatch.context() as patch:
-            fitted = spy(patch, selection, "gmm_probability")
-            mixtures = spy(patch, selection, "GaussianMixture")
+            fitted = spy(patch, mixtures, "gmm_probability")
+            mixtures = spy(patch, mixtures, "GaussianMixture")
             for epoch, values in enumerate(epochs):
                 outputs = [{"logits": logits_of(values, labels, classes)}]
                 chosen, memory = selector.select(
@@ -213,7 +216,7 @@ def test_label_noise(case):
         seed = int(case[f"{tag}_python_random_seed"])
         drawn = noise.draw(kind, clean, classes, float(case[f"{tag}_r"]), seed)
         np.testing.assert_array_equal(drawn, case[f"{tag}_noisy"])
-        counts = macro.confusion(drawn, clean, classes)
+        counts = metrics.confusion(drawn, clean, classes)
         expected = case[f"{tag}_transition_counts"]
         np.testing.assert_array_equal(counts, expected)
         changed = case[f"{tag}_fraction_changed"]
@@ -231,9 +234,9 @@ def test_test_metrics(case):
     got = metrics.test_metrics(scores, labels, counts)
     tight = {"rtol": 0, "atol": 1e-9}
     near(100 * got["test_accuracy"], case["accuracy_pct"], **tight)
-    matrix = macro.confusion(predicted, labels, classes)
+    matrix = metrics.confusion(predicted, labels, classes)
     np.testing.assert_array_equal(matrix, case["confusion"])
-    for name, value in macro.macro_scores(matrix).items():
+    for name, value in metrics.macro_scores(matrix).items():
         near(100 * value, case[f"{name}_pct"], **tight)
 
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt import semi, step
-from jaxnlt.methods import base
-
-from .cases import golden
-from .scripted import spy
-from .test_smr import method, near
+from jaxnlt import method as base
+from jaxnlt import step
+from jaxnlt.losses import mixmatch
+from tests.golden.cases import golden
+from tests.golden.scripted import spy
+from tests.golden.test_smr import method, near
 
 LAYERS = ("fc1", "bn", "fc2")
 
@@ -46,7 +46,7 @@ def state_of(case, prefix):
         name: jnp.asarray(case[f"{prefix}_bn_{name}"])
         for name in ("running_mean", "running_var")
     }
-    return step.init_state({"params": params, "batch_stats": stats}, {})
+    return base.init_state({"params": params, "batch_stats": stats}, {})
 
 
 def check_state(case, prefix, state):
@@ -79,7 +79,7 @@ def test_ssl_steps(case):
     phase = made.phase(int(case["epoch"]))
     assert phase is made.semi
     state, peer = state_of(case, "net_init"), state_of(case, "net2_init")
-    peer = step.variables(peer)
+    peer = base.variables(peer)
     update = jax.jit(partial(step.update, apply, phase, optimizer(case)))
     for number in range(sum(k.endswith("_loss") for k in case.keys())):
         state = check_ssl_step(case, made, update, state, peer, number)
@@ -114,9 +114,9 @@ def check_ssl_step(case, made, update, state, peer, number):
     # Piece by piece, as the loss below calls them.
     net = base.Net(apply, state["batch_stats"], peer)
     with pytest.MonkeyPatch.context() as patch:
-        averaged = spy(patch, semi, "mean_probs")
-        sharpened = spy(patch, semi, "sharpen")
-        targets = semi.two_view_targets(
+        averaged = spy(patch, mixmatch, "mean_probs")
+        sharpened = spy(patch, mixmatch, "sharpen")
+        targets = mixmatch.two_view_targets(
             net, state["params"], x, u, made.options.sharpen_temperature
         )
     names = (("u11", "u12", "u21", "u22"), ("x", "x2"))
@@ -127,7 +127,7 @@ def check_ssl_step(case, made, update, state, peer, number):
         near(before, stored(f"p{side}"))
     near(targets[0], stored("targets_x"))
     near(targets[1], stored("targets_u"))
-    images, mixed = semi.mixed_batch(
+    images, mixed = mixmatch.mixed_batch(
         x["views"], u["views"], targets[0], targets[1], draws
     )
     rows = len(stored("mixed_input"))
@@ -176,7 +176,7 @@ def test_warmup_then_recalibration(case):
             if f"{prefix}lam" in case:
                 draws["coefficient"] = float(case[f"{prefix}lam"])
                 draws["permutation"] = jnp.asarray(case[f"{prefix}idx"])
-                mixed = semi.mixup(
+                mixed = mixmatch.mixup(
                     images, draws["coefficient"], draws["permutation"]
                 )
                 near(mixed, case[f"{prefix}mixed_input"])

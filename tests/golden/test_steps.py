@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnlt import method as base
 from jaxnlt import step
-from jaxnlt.methods import base
-
-from . import tiny
-from .cases import golden
-from .precision import PRECISIONS, close, precision
-from .test_losses import queue, valid
+from tests.golden import tiny
+from tests.golden.cases import golden
+from tests.golden.precision import PRECISIONS, close, precision
+from tests.golden.test_losses import queue, valid
 
 
 def hyper(case):
@@ -47,7 +46,7 @@ def start(case, prefix, dtype):
         "batch_stats": {},
     }
     carry = queue(case["memory_init"], int(case["memory_size"]), dtype)
-    return step.init_state(variables, carry)
+    return base.init_state(variables, carry)
 
 
 def check_params(case, prefix, suffix, params, dtype):
@@ -159,7 +158,7 @@ def test_semi_supervised_steps(case, dtype):
                     one = f"{it}{name}__{label}_f64"
                     return case[one] if one in case else case[both]
 
-                net = base.Net(tiny.apply, {}, step.variables(peer))
+                net = base.Net(tiny.apply, {}, base.variables(peer))
                 targets = method.targets(
                     net, state["params"], batch["x"], batch["u"]
                 )
@@ -176,7 +175,7 @@ def test_semi_supervised_steps(case, dtype):
                         *(batch, draws, selection, dtype),
                     )
                 state, terms = update(
-                    *(state, step.variables(peer), batch),
+                    *(state, base.variables(peer), batch),
                     *(draws, selection, rate),
                 )
                 close(terms["lambda_u"], case[it + "lambda_u_ramp"], dtype)
@@ -207,7 +206,7 @@ def check_grads(
     """Gradients of the first step, without weight decay."""
 
     def loss(params):
-        net = base.Net(tiny.apply, {}, step.variables(peer))
+        net = base.Net(tiny.apply, {}, base.variables(peer))
         return method.semi_loss(
             net, params, batch, draws, selection, state["carry"]
         )[0]
@@ -252,7 +251,7 @@ def test_sgd_trajectory(case):
             name: jnp.asarray(init[f"bn_{name}"])
             for name in ("running_mean", "running_var")
         }
-        state = step.init_state({"params": params, "batch_stats": stats}, {})
+        state = base.init_state({"params": params, "batch_stats": stats}, {})
         optimizer = {
             "momentum": float(case["momentum"]),
             "weight_decay": float(case[f"weight_decay{run}"]),
@@ -312,7 +311,7 @@ def test_sgd_on_a_quadratic(case):
             )
             trajectory = case[f"{run}_trajectory"]
             x = {"x": jnp.asarray(trajectory[0])}
-            state = step.init_state({"params": x, "batch_stats": {}}, {})
+            state = base.init_state({"params": x, "batch_stats": {}}, {})
             optimizer = {
                 "momentum": float(case["momentum"]),
                 "weight_decay": float(case[f"{run}_weight_decay"]),

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import unicon as unicon_config
-from jaxnlt import contrast, semi, step, uniform_selection
+from jaxnlt import losses, step
+from jaxnlt import method as base
 from jaxnlt.data import noise
-from jaxnlt.methods import base, unicon
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import unicon
 from jaxnlt.models.layers import l2_normalise
-
-from .cases import golden
+from tests.golden.cases import golden
 
 CLOSE = dict(rtol=0, atol=1e-5)
 
@@ -28,17 +29,17 @@ def method(num_classes, arg="digits", **options):
 def test_disagreement(case):
     logits, labels = (case["logits_net1"], case["logits_net2"]), case["labels"]
     n = int(case["n_scored"])
-    scores = uniform_selection.disagreement(logits, labels, "e")
+    scores = unicon.disagreement(logits, labels, "e")
     np.testing.assert_allclose(scores[:n], case["jsd"], **CLOSE)
-    paper = uniform_selection.disagreement(logits, labels, "2")
+    paper = unicon.disagreement(logits, labels, "2")
     ln2 = float(case["ln2"])
     np.testing.assert_allclose(paper[:n] * ln2, case["jsd"], **CLOSE)
     # The release's d_u is never exceeded in nats, any below the mean is.
     for limit, name in ((0.7, "{}_mean"), (0.0, "{}_if_d_u_exceeded_tau5")):
-        cut = uniform_selection.cutoff(case["jsd"], limit, 5.0)
+        cut = unicon.cutoff(case["jsd"], limit, 5.0)
         expected = case[name.format("threshold")]
         np.testing.assert_allclose(cut, expected, **CLOSE)
-    cut = uniform_selection.cutoff(case["jsd"], 0.0, 5.0)
+    cut = unicon.cutoff(case["jsd"], 0.0, 5.0)
     assert np.mean(case["jsd"] < cut) == case["select_ratio_if_d_u_exceeded"]
     # The selector counts by the same cutoff.
     outputs = [{"logits": z[:n]} for z in logits]
@@ -66,9 +67,7 @@ def test_uniform_selection(case):
         share = float(arrays["select_ratio"])
         # Every class is read, and every class of the files has a sample.
         classes = labels.max() + 1
-        call = partial(
-            uniform_selection.select_uniform, scores, labels, classes, share
-        )
+        call = partial(unicon.select_uniform, scores, labels, classes, share)
         released, intended = call(True), call(False)
         np.testing.assert_array_equal(released, arrays["selected_index"])
         assert len(released) == arrays["selected_total"]
@@ -83,13 +82,13 @@ def test_uniform_selection(case):
             assert padding == times - (intended == 0).sum()
         unlabelled = np.setdiff1d(np.arange(len(labels)), released)
         np.testing.assert_array_equal(unlabelled, arrays["unlabeled_index"])
-        weights = uniform_selection.refinement_weights(scores)[released]
+        weights = unicon.refinement_weights(scores)[released]
         expected = arrays["refine_weight"]
         np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(
             np.where(scores < 0.5, 0, scores), arrays["jsd_after_call"]
         )
-        exact = uniform_selection.unlabelled_batch(64, share, False)
+        exact = unicon.unlabelled_batch(64, share, False)
         assert exact == arrays["unlabeled_batch_size_for_64"]
 
 
@@ -101,7 +100,7 @@ def test_contrast(case):
 
         def loss(raw, c=c, labels=labels):
             rows = l2_normalise(raw) if c["normalized"] else raw
-            values = contrast.view_contrast(
+            values = losses.view_contrast(
                 rows,
                 float(c["temperature"]),
                 float(c["base_temperature"]),
@@ -220,7 +219,7 @@ def test_whole_steps(case):
     optimizer = {
         name: float(case[name]) for name in ("momentum", "weight_decay")
     }
-    state = step.init_state(variables(case, "net_init_"), {})
+    state = base.init_state(variables(case, "net_init_"), {})
     peer = variables(case, "net2_init_")
     update = jax.jit(partial(step.update, apply, ours.semi, optimizer))
     steps = 0
@@ -263,12 +262,12 @@ def test_whole_steps(case):
             "permutation": jnp.asarray(case[it + "idx"]),
         }
         net = base.Net(apply, state["batch_stats"], peer)
-        targets = semi.two_view_targets(
+        targets = mixmatch.two_view_targets(
             *(net, state["params"], batch["x"], batch["u"]), float(case["T"])
         )
         np.testing.assert_allclose(targets[0], case[it + "targets_x"], **close)
         np.testing.assert_allclose(targets[1], case[it + "targets_u"], **close)
-        mixed = semi.mixed_batch(
+        mixed = mixmatch.mixed_batch(
             *(batch["x"]["views"][2:], batch["u"]["views"][2:]),
             *(*targets, draws),
         )

@@ -4,9 +4,9 @@ import random
 
 import numpy as np
 
-from jaxnlt.data import balanced, web_webvision
-
-from .cases import golden
+from jaxnlt.data import sampling
+from jaxnlt.data.readers import webvision
+from tests.golden.cases import golden
 
 
 class PythonShuffles:
@@ -27,7 +27,7 @@ def test_balanced_subset(case):
     assert len(labels) == len(case["key_list"])
     classes = len(case["available_per_class"])
     rng = PythonShuffles(int(case["python_random_seed"]))
-    rows = balanced.subset(labels, classes, size, rng)
+    rows = sampling.subset(labels, classes, size, rng)
     np.testing.assert_array_equal(rows, case["selected_positions_in_order"])
     counts = np.bincount(labels[rows], minlength=classes)
     np.testing.assert_array_equal(counts, case["selected_per_class"])
@@ -44,7 +44,7 @@ def test_sizes_from_another_generator(case):
     labels, size = case["noisy_labels"], int(case["num_samples"])
     available = case["available_per_class"]
     wanted = np.minimum(available, np.ceil(float(case["class_cap"])))
-    rows = balanced.subset(
+    rows = sampling.subset(
         labels, len(available), size, np.random.default_rng(0)
     )
     counts = np.bincount(labels[rows], minlength=len(available))
@@ -59,5 +59,5 @@ def test_tail_of_webvision(case):
     found = case.group("web_counts_exp_")
     assert found
     for factor, counts in found.items():
-        got = web_webvision.class_counts(raw, float(factor))
+        got = webvision.class_counts(raw, float(factor))
         np.testing.assert_array_equal(got, counts)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from configs import dasc as dasc_config
-from jaxnlt.methods import base, dasc
+from jaxnlt import method as base
+from jaxnlt.methods import dasc
 
 # PyTorch name -> path in a tree laid out as our networks lay theirs out.
 PATHS = {

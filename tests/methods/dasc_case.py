@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dasc as dasc_config
-from jaxnlt.methods import base, dasc
-
-from . import toy
+from jaxnlt import method as base
+from jaxnlt.methods import dasc
+from tests.methods import toy
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 SIZE = 2  # rows of each stream

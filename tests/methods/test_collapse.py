@@ -5,10 +5,11 @@ import logging
 import numpy as np
 import pytest
 
-from jaxnlt import errors, metrics, train
+from jaxnlt import train
 from jaxnlt.methods import dividemix
-
-from .. import runs
+from jaxnlt.results import files as result_files
+from jaxnlt.runtime import errors
+from tests import runs
 
 LAST = "leaves nothing unlabelled"
 NOBODY = "trusts no sample"
@@ -39,7 +40,7 @@ def test_a_collapsed_split_trains_on(
     ]
     # Once for each of the two networks, not in every epoch.
     assert [line.split()[1] for line in said] == ["0", "1"]
-    semi = metrics.read_jsonl(tmp_path / "run" / "metrics.jsonl")[1:]
+    semi = result_files.read_jsonl(tmp_path / "run" / "metrics.jsonl")[1:]
     assert len(semi) == 3
     for record in semi:
         assert record["collapsed_splits"] == 2

@@ -9,11 +9,11 @@ import pytest
 
 from configs import dasc as dasc_config
 from jaxnlt import losses, models, selection, step
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, dasc
-
-from . import toy
-from .dasc_case import (
+from jaxnlt import method as base
+from jaxnlt.methods import dasc
+from jaxnlt.runtime.errors import UserError
+from tests.methods import toy
+from tests.methods.dasc_case import (
     LABELS,
     MEMORY,
     OWN,
@@ -223,7 +223,7 @@ def test_projector_statistics_stay_on_a_warmup_step_of_epoch_0(real):
         }
     }
     optimizer = {"momentum": 0.9, "weight_decay": 1e-4}
-    state = step.init_state(variables, method.init_carry())
+    state = base.init_state(variables, method.init_carry())
     update = partial(step.update, network.apply, phase, optimizer)
     after, _ = jax.jit(update, compiler_options=QUICK)(
         state, None, batch, {}, {}, 0.1

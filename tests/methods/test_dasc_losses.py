@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt import losses, selection, semi
-from jaxnlt.methods import base, dasc
-
-from . import toy
-from .dasc_case import (
+from jaxnlt import losses, selection
+from jaxnlt import method as base
+from jaxnlt.losses import mixmatch
+from jaxnlt.methods import dasc
+from tests.methods import toy
+from tests.methods.dasc_case import (
     MEMORY,
     OWN,
     PEER,
@@ -119,11 +120,13 @@ def test_mixmatch_terms_are_those_of_the_mixed_batch(reference):
     images, targets = stacked()
     draws = semi_case()["draws"]
     mix = (draws["coefficient"], draws["permutation"])
-    out = toy.apply(OWN, semi.mixup(images, *mix), dasc.BOTH_HEADS, False)[0]
-    mixed = semi.mixup(targets, *mix)
+    out = toy.apply(OWN, mixmatch.mixup(images, *mix), dasc.BOTH_HEADS, False)[
+        0
+    ]
+    mixed = mixmatch.mixup(targets, *mix)
     prior = jnp.log(jnp.asarray([4, 2, 1]) / 7)
-    plain = semi.terms(out["logits"], mixed, 2 * SIZE)
-    balanced = semi.terms(out["balanced"], mixed, 2 * SIZE, prior)
+    plain = mixmatch.terms(out["logits"], mixed, 2 * SIZE)
+    balanced = mixmatch.terms(out["balanced"], mixed, 2 * SIZE, prior)
     names = ("loss_ce", "loss_mse", "loss_balanced_ce", "loss_balanced_mse")
     for name, value in zip(names, (*plain, *balanced), strict=True):
         np.testing.assert_allclose(terms[name], value, rtol=1e-5)
@@ -224,7 +227,7 @@ def test_midl_label_is_all_that_it_changes(reference):
 def test_memory_takes_second_views_of_the_mixed_batch(reference):
     images, _ = stacked()
     draws = semi_case()["draws"]
-    mixed = semi.mixup(images, draws["coefficient"], draws["permutation"])
+    mixed = mixmatch.mixup(images, draws["coefficient"], draws["permutation"])
     rows = np.array([2, 3, 6, 7])
     expected = np.concatenate([valid(carry()), project(mixed)[rows]])
     np.testing.assert_allclose(

@@ -5,10 +5,9 @@ import logging
 import numpy as np
 import pytest
 
-from jaxnlt import selection
-from jaxnlt.methods import base, dasc
-
-from .dasc_case import make
+from jaxnlt import method as base
+from jaxnlt.methods import dasc
+from tests.methods.dasc_case import make
 
 
 @pytest.mark.parametrize(
@@ -82,13 +81,13 @@ def test_dacc_reads_the_outputs_of_its_network():
 
 def test_dacc_threshold_is_of_the_absolute_epoch(monkeypatch):
     seen = []
-    whole = selection.dacc_scores
+    whole = dasc.dacc_scores
 
     def spy(*args, **kwargs):
         seen.append(kwargs["threshold"])
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(selection, "dacc_scores", spy)
+    monkeypatch.setattr(dasc, "dacc_scores", spy)
     for epoch in (15, 100):
         select(epoch=epoch)
     np.testing.assert_allclose(seen, [1.005**15 / 3, 1.005**100 / 3])

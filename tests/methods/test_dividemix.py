@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from configs import dividemix as dividemix_config
-from jaxnlt import checkpoint, data, train
-from jaxnlt.errors import Once, UserError, logger
-from jaxnlt.methods import base, dividemix
+from jaxnlt import method as base
+from jaxnlt import train
+from jaxnlt.data.records import Dataset, Split
+from jaxnlt.methods import dividemix
+from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer
-
-from .. import runs
-from . import toy
+from tests import runs
+from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
 INFO = base.DataInfo(LABELS, toy.CLASSES)
@@ -147,8 +149,8 @@ def tiny_trainer():
     labels = np.arange(12, dtype=np.int32) % 3
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 8, 8, 1), np.uint8)
-    split = data.Split(images, labels, labels, np.arange(12))
-    dataset = data.Dataset(
+    split = Split(images, labels, labels, np.arange(12))
+    dataset = Dataset(
         *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
     )
     return Trainer(runs.tiny("dividemix"), dataset)

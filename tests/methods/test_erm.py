@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs import erm as erm_config
+from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, erm
-from jaxnlt.selection import softmax
-
-from .. import runs
-from . import toy
+from jaxnlt.methods import erm
+from jaxnlt.runtime.errors import UserError
+from jaxnlt.selection.scores import softmax
+from tests import runs
+from tests.methods import toy
 
 VARIABLES = toy.variables(0)
 LABELS = np.array([0, 2, 1, 2])

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import jaxnlt.methods
+from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.methods import base
-
-from .. import runs
+from tests import runs
 
 METHODS = sorted(runs.methods())
 

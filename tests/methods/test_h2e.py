@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs import h2e as h2e_config
-from jaxnlt import irm, models, step
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, h2e
-
-from .. import runs
-from . import toy
-from .test_erm import make as make_erm
+from jaxnlt import method as base
+from jaxnlt import models, step
+from jaxnlt.methods import h2e
+from jaxnlt.runtime.errors import UserError
+from tests import runs
+from tests.methods import toy
+from tests.methods.test_erm import make as make_erm
 
 LABELS = np.repeat([0, 1, 3], (30, 20, 10))
 CLASSES = 4
@@ -211,7 +211,7 @@ def identifier_loss(method, epoch):
     phase = method.first["identify"]
     total, _, terms = phase.loss(net, jnp.ones(()), batch, {}, {}, {})
     penalties = [
-        irm.penalty(b["views"][0], b["labels"])
+        h2e.penalty(b["views"][0], b["labels"])
         for b in (batch["raw"], batch["reverse"], batch["balance"])
     ]
     np.testing.assert_allclose(

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt import checkpoint, h2e_parts, models, train
-from jaxnlt.errors import UserError
+from jaxnlt import models, train
 from jaxnlt.methods import h2e
+from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.errors import UserError
 from launch import study_h2e
-
-from .. import runs
-from .test_h2e import make
+from tests import runs
+from tests.methods.test_h2e import make
 
 TWO_ROUNDS = [
     *("base", "identify", "robust", "robust"),
@@ -28,12 +28,12 @@ def write_scores(path, lines, key="index"):
 
 def test_scores_are_matched_by_id(tmp_path):
     path = write_scores(tmp_path / "a.csv", ["7,0.5", "3,0.25", "5,1"])
-    found = h2e_parts.read_scores(path, np.array([3, 5, 7]))
+    found = h2e.read_scores(path, np.array([3, 5, 7]))
     np.testing.assert_array_equal(found, [0.25, 1, 0.5])
     path = write_scores(
         tmp_path / "b.csv", ["a/x.png,0.5", "b/y.png,0"], "path"
     )
-    found = h2e_parts.read_scores(path, np.array(["b/y.png", "a/x.png"]))
+    found = h2e.read_scores(path, np.array(["b/y.png", "a/x.png"]))
     np.testing.assert_array_equal(found, [0, 0.5])
 
 
@@ -58,7 +58,7 @@ def test_scores_are_matched_by_id(tmp_path):
 def test_bad_score_files_are_named(lines, key, message, tmp_path):
     path = write_scores(tmp_path / "labels.csv", lines, key)
     with pytest.raises(UserError, match=f"^{path}: {message}"):
-        h2e_parts.read_scores(path, np.array([3, 5, 7]))
+        h2e.read_scores(path, np.array([3, 5, 7]))
 
 
 def test_a_missing_score_file_is_named(tmp_path):
@@ -241,7 +241,7 @@ def test_a_network_without_the_last_block_is_refused(name, tmp_path):
     config = runs.tiny("h2e", **fields)
     network = models.build(config.model, 10, ("logits",))
     side = 75 if name == "inception_resnet_v2" else 32
-    group, block = h2e_parts.last_block(config.model)
+    group, block = h2e.last_block(config.model)
     if block in network.init(0, (side, side, 1))["params"][group]:
         make(**fields)
         return

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from configs import rolt as rolt_config
+from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, rolt, rolt_plus
-
-from .. import runs
+from jaxnlt.methods import rolt, rolt_plus
+from jaxnlt.runtime.errors import UserError
+from tests import runs
 
 LABELS = np.repeat([0, 1, 3], (30, 20, 10))
 CLASSES = 4

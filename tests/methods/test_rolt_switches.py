@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from configs import rolt as rolt_config
-from jaxnlt import config as lib
+from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, rolt, rolt_plus
-
-from .. import runs
-from ..golden.precision import PRECISIONS, precision
-from . import toy
+from jaxnlt.config import base as config_lib
+from jaxnlt.methods import rolt, rolt_plus
+from jaxnlt.runtime.errors import UserError
+from tests import runs
+from tests.golden.precision import PRECISIONS, precision
+from tests.methods import toy
 
 # The project's table of switches: (default, as released).
 TABLE = {
@@ -32,7 +32,7 @@ def test_as_released_sets_the_table_s_values_and_no_other(
     benchmark, text, expected
 ):
     ours, released = (
-        lib.flatten(
+        config_lib.flatten(
             rolt_config.get_config(f"{benchmark}{text}{more}").to_dict()
         )
         for more in ("", ",as_released")

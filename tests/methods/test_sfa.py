@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from configs import sfa as sfa_config
-from jaxnlt import centroids, checkpoint, train
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, sfa
-
-from .. import runs
-from . import toy
+from jaxnlt import method as base
+from jaxnlt import selection, train
+from jaxnlt.methods import sfa
+from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.errors import UserError
+from tests import runs
+from tests.methods import toy
 
 LABELS = np.array([0] * 6 + [1] * 4 + [2] * 2)
 DIM = 3
@@ -46,8 +47,8 @@ def test_moments_are_running_averages():
     _, memory = select(method, first)
     everyone = np.ones(len(LABELS), bool)
     means = [
-        centroids.class_means(
-            centroids.centred_unit(out["features"]), LABELS, 3, everyone
+        selection.class_means(
+            selection.centred_unit(out["features"]), LABELS, 3, everyone
         )[0]
         for out in (first, second)
     ]
@@ -73,9 +74,9 @@ def test_the_release_forgets_its_moments():
 def test_all_classes_are_sampled_or_only_large_ones(monkeypatch):
     monkeypatch.setattr(sfa, "MANY", 5)
     seen = []
-    sample = centroids.sample_centroids
+    sample = sfa.sample_centroids
     monkeypatch.setattr(
-        centroids,
+        sfa,
         "sample_centroids",
         lambda moments, noise, sampled: (
             seen.append(sampled.tolist()) or sample(moments, noise, sampled)
@@ -89,8 +90,8 @@ def test_all_classes_are_sampled_or_only_large_ones(monkeypatch):
 
 def test_only_classes_sampled_are_moved_by_noise():
     first = np.ones((2, DIM))
-    moments = centroids.Moments(first, first + 4, np.ones(2, bool))
-    got = centroids.sample_centroids(
+    moments = sfa.Moments(first, first + 4, np.ones(2, bool))
+    got = sfa.sample_centroids(
         moments, np.full((2, DIM), 0.5), np.array([True, False])
     )
     np.testing.assert_allclose(got, [[2] * DIM, [1] * DIM])
@@ -119,7 +120,7 @@ def test_unsure_class_without_past_takes_all_its_samples(caplog, persist):
     method = make(persist_moments=persist)
     out = outputs(method, sure=LABELS != 1)
     _, memory = select(method, out)
-    rows = centroids.centred_unit(out["features"])
+    rows = selection.centred_unit(out["features"])
     expected = rows[LABELS == 1].mean(0)
     np.testing.assert_allclose(memory["first"][1], expected)
     if not persist:  # there is no past that could be kept
@@ -137,7 +138,7 @@ def test_absent_class_is_skipped_and_comes_back_whole(caplog):
     method = make()
     out = outputs(method)
     _, memory = select(method, out, memory)
-    rows = centroids.centred_unit(out["features"])
+    rows = selection.centred_unit(out["features"])
     np.testing.assert_allclose(memory["first"][2], rows[LABELS == 2].mean(0))
 
 
@@ -169,9 +170,9 @@ def test_pair_around_its_centroid_is_split_by_the_other_classes():
     rows = np.array([[1.0, 0], [0, 1], [0, -1]])
     means = np.array([[1.0, 0], [0, 0]])
     means[0, 1] = 0.1  # class 0 lies nearer to the second row
-    scores = centroids.nearest_scores(rows, means)
+    scores = selection.nearest_scores(rows, means)
     labels = np.array([0, 1, 1])
-    distances, equal = centroids.class_distances(scores, labels, 2)
+    distances, equal = selection.class_distances(scores, labels, 2)
     assert distances.tolist() == [0, 1, 0] and not equal.any()
 
 
@@ -187,12 +188,12 @@ def test_equal_samples_are_clean(caplog):
 
 def test_rounding_does_not_divide_equal_samples():
     scores = -np.array([[1.0], [1 + 1e-15], [1.0]])
-    distances, equal = centroids.class_distances(scores, np.zeros(3, int), 1)
+    distances, equal = selection.class_distances(scores, np.zeros(3, int), 1)
     assert equal.tolist() == [True] and not distances.any()
 
 
 def test_features_on_the_centre_make_no_nan():
-    rows = centroids.centred_unit(np.ones((3, DIM)))
+    rows = selection.centred_unit(np.ones((3, DIM)))
     np.testing.assert_array_equal(rows, np.zeros((3, DIM)))
 
 

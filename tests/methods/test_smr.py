@@ -7,10 +7,10 @@ import pytest
 
 from configs import dividemix as dividemix_config
 from configs import smr as smr_config
-from jaxnlt.methods import base, dividemix, smr
-from jaxnlt.selection import softmax
-
-from . import toy
+from jaxnlt import method as base
+from jaxnlt.methods import dividemix, smr
+from jaxnlt.selection.scores import softmax
+from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, unicon
-
-from .. import runs
+from jaxnlt import method as base
+from jaxnlt.methods import unicon
+from jaxnlt.runtime.errors import UserError
+from tests import runs
 
 LABELS = np.arange(48) % 3
 

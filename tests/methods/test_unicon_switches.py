@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from configs import unicon as unicon_config
-from jaxnlt import config as lib
+from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base, unicon
-
-from .. import runs
+from jaxnlt.config import base as config_lib
+from jaxnlt.methods import unicon
+from jaxnlt.runtime.errors import UserError
+from tests import runs
 
 # The project's table of switches: (default, as released).
 TABLE = {
@@ -32,7 +32,9 @@ def make(arg="digits", **fields):
 )
 def test_as_released_sets_the_table_s_values_and_no_other(benchmark, expected):
     ours, released = (
-        lib.flatten(unicon_config.get_config(f"{benchmark}{text}").to_dict())
+        config_lib.flatten(
+            unicon_config.get_config(f"{benchmark}{text}").to_dict()
+        )
         for text in ("", ",as_released")
     )
     changed = {

@@ -5,13 +5,12 @@ import importlib
 import numpy as np
 import pytest
 
-from jaxnlt import data
-from jaxnlt.errors import UserError
-from jaxnlt.methods import base
+from jaxnlt import method as base
+from jaxnlt.data.records import Dataset, Split
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
-
-from .. import runs
-from . import toy
+from tests import runs
+from tests.methods import toy
 
 
 def get(method, arg):
@@ -118,8 +117,8 @@ def test_recalibration_on_clothing():
 def test_both_networks_recalibrate_on_the_same_rows():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 8, 8, 1), np.uint8)
-    split = data.Split(images, LABELS, None, np.arange(64))
-    dataset = data.Dataset(
+    split = Split(images, LABELS, None, np.arange(64))
+    dataset = Dataset(
         *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
     )
     fields = {"smr.pool_samples": 12, "smr.recalibrate_on": "pool"}

@@ -7,10 +7,9 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxnlt import models
-from jaxnlt.errors import UserError
-from jaxnlt.models import inception_resnet_v2 as inception
-
-from .test_preact_resnet import DTYPES, images, variables
+from jaxnlt.models import inception_resnet_v2
+from jaxnlt.runtime.errors import UserError
+from tests.models.test_preact_resnet import DTYPES, images, variables
 
 
 def network(width=2, blocks=(1, 1, 1), heads=("logits",), **changes):
@@ -48,8 +47,8 @@ def made(module, x):
 @pytest.mark.parametrize("scale, last_relu", [(0.17, True), (1.0, False)])
 def test_residual_block(scale, last_relu):
     x = images(2, 6, 5, 10)
-    module = inception.Residual(
-        inception.BLOCK_8,
+    module = inception_resnet_v2.Residual(
+        inception_resnet_v2.BLOCK_8,
         4,
         *(np.float32, np.float32),
         scale=scale,
@@ -79,7 +78,9 @@ def test_residual_block(scale, last_relu):
 
 def test_average_pool_counts_what_lies_inside():
     x = images(2, 6, 5, 8)
-    module = inception.Mixed(inception.MIXED_5B, 4, np.float32, np.float32)
+    module = inception_resnet_v2.Mixed(
+        inception_resnet_v2.MIXED_5B, 4, np.float32, np.float32
+    )
     given, found = made(module, x)
 
     def padded_sum(values):
@@ -106,7 +107,9 @@ def test_average_pool_counts_what_lies_inside():
 
 def test_reduction_is_not_padded():
     x = images(2, 8, 7, 6)
-    module = inception.Mixed(inception.MIXED_6A, 4, np.float32, np.float32)
+    module = inception_resnet_v2.Mixed(
+        inception_resnet_v2.MIXED_6A, 4, np.float32, np.float32
+    )
     given, found = made(module, x)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
     names = ["branch1_0", "branch1_1", "branch1_2"]
@@ -151,13 +154,13 @@ def test_sizes_and_parameters_of_every_stage():
     def record(call, args, kwargs, context):
         result = call(*args, **kwargs)
         module = context.module
-        parts = (inception.Unit, inception.Mixed)
+        parts = (inception_resnet_v2.Unit, inception_resnet_v2.Mixed)
         outer = isinstance(module, parts) and len(module.path) == 1
         if outer and context.method_name == "__call__":
             sizes[module.name] = result.shape[1:]
         return result
 
-    module = inception.InceptionResNetV2(**DTYPES)
+    module = inception_resnet_v2.InceptionResNetV2(**DTYPES)
     with nn.intercept_methods(record):
         shapes = jax.eval_shape(
             lambda: module.init(
@@ -229,12 +232,17 @@ def test_train_mode_in_half_precision():
 
 
 @pytest.mark.parametrize(
-    "branches", [inception.MIXED_5B, inception.MIXED_6A, inception.BLOCK_17]
+    "branches",
+    [
+        inception_resnet_v2.MIXED_5B,
+        inception_resnet_v2.MIXED_6A,
+        inception_resnet_v2.BLOCK_17,
+    ],
 )
 def test_gradients(branches):
-    module = inception.Residual(branches, 2, np.float32, np.float32)
-    if branches is inception.MIXED_6A:
-        module = inception.Mixed(branches, 2, np.float32, np.float32)
+    module = inception_resnet_v2.Residual(branches, 2, np.float32, np.float32)
+    if branches is inception_resnet_v2.MIXED_6A:
+        module = inception_resnet_v2.Mixed(branches, 2, np.float32, np.float32)
     x = images(2, 5, 5, 4)
     given = variables(module, x)
 

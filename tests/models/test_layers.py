@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt.errors import UserError
 from jaxnlt.models.layers import BatchNorm, l2_normalise
+from jaxnlt.runtime.errors import UserError
 
 SHAPES = [(5, 3), (2, 4, 3, 3)]
 

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxnlt import models
-from jaxnlt.errors import UserError
+from jaxnlt.runtime.errors import UserError
 
 DASC = ("logits", "balanced", "projection", "prototypes")
 SHAPE = (8, 8, 3)

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxnlt import config as configs
 from jaxnlt import models
-from jaxnlt.data import pickles
-from jaxnlt.errors import UserError
+from jaxnlt.config import base as config_lib
+from jaxnlt.data.readers import pickles
 from jaxnlt.models import pretrained
-
-from ..golden import torch_names
-from . import weight_files
+from jaxnlt.runtime.errors import UserError
+from tests.golden import torch_names
+from tests.models import weight_files
 
 WRITERS = {
     "a.pth": weight_files.torch_zip,
@@ -82,7 +81,7 @@ def test_every_head_and_method_s_bottleneck(tmp_path):
 
 
 def test_the_field_is_in_every_config_and_older_ones_lack_it():
-    base = configs.base(configs.parse("digits"))
+    base = config_lib.base(config_lib.parse("digits"))
     assert base.model.pretrained == ""
     fields = {
         "name": "resnet18",

@@ -6,12 +6,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxnlt import models
-from jaxnlt.errors import UserError
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
-
-from .test_preact_resnet import DTYPES, bn_relu, conv, images, variables
-from .test_resnet_cifar import block as basic
-from .test_resnet_cifar import bn, finite_gradients
+from jaxnlt.runtime.errors import UserError
+from tests.models.test_preact_resnet import (
+    DTYPES,
+    bn_relu,
+    conv,
+    images,
+    variables,
+)
+from tests.models.test_resnet_cifar import block as basic
+from tests.models.test_resnet_cifar import bn, finite_gradients
 
 
 def network(name, width=0, blocks=(), heads=("logits",), **changes):

@@ -7,8 +7,13 @@ from ml_collections import ConfigDict
 
 from jaxnlt import models
 from jaxnlt.models.resnet_cifar import ResNetCifar
-
-from .test_preact_resnet import DTYPES, bn_relu, conv, images, variables
+from tests.models.test_preact_resnet import (
+    DTYPES,
+    bn_relu,
+    conv,
+    images,
+    variables,
+)
 
 
 def network(width=16, blocks=(5, 5, 5), heads=("logits",), **changes):

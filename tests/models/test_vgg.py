@@ -6,11 +6,16 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxnlt import models
-from jaxnlt.errors import UserError
 from jaxnlt.models.layers import adaptive_mean
 from jaxnlt.models.vgg import VGG
-
-from .test_preact_resnet import DTYPES, bn_relu, conv, images, variables
+from jaxnlt.runtime.errors import UserError
+from tests.models.test_preact_resnet import (
+    DTYPES,
+    bn_relu,
+    conv,
+    images,
+    variables,
+)
 
 SHAPE = (8, 8, 3)
 

@@ -1,0 +1,1 @@
+"""On-device augmentation of whole batches, in pure JAX."""

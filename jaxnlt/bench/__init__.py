@@ -1,0 +1,1 @@
+"""Timings of training, reading and selection."""

@@ -1,0 +1,169 @@
+"""How fast images come from disk: `python -m jaxnlt.bench.reading`."""
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxnlt.bench import torch as bench_torch
+from jaxnlt.bench import training as bench_training
+from jaxnlt.data import decode, load, streaming
+from jaxnlt.data.records import Dataset
+from jaxnlt.runtime import console, sharding
+from jaxnlt.runtime.errors import UserError
+from jaxnlt.trainer import Trainer
+
+USAGE = """\
+usage: python -m jaxnlt.bench.reading --config=METHOD:BENCHMARK[,...]
+           --config.data.path=DIR [--batches=50] [--steps=20] [--json=FILE]
+           [--config.FIELD=VALUE ...]
+
+Of a benchmark that stays on disk: images/s of decoding, resizing and cropping
+for training, beside PyTorch's DataLoader with Pillow on the same files where
+PyTorch is installed; the share of a training step that waits for images, in
+the method's first phase; and the process's peak memory.
+
+  --batches   how many are decoded, of config.warmup_batch_size images
+  --steps     training steps after the one that compiles; 0 trains nothing
+  --json      writes the figures there, too
+"""
+
+
+def measure(
+    config: ml_collections.ConfigDict, batches: int = 50, steps: int = 20
+) -> dict[str, Any]:
+    """Times reading alone, then reading and training.
+
+    Args:
+      config: as `get_config` of a file in configs/ returns it.
+      batches: how many are read, two at least.
+      steps: of training, after the one that compiles; 0 trains nothing.
+
+    Returns:
+      `images_per_second`, `torch_images_per_second` (None without PyTorch),
+      `waiting_share` of training and `ms_per_step` (None without training),
+      `peak_mib` of the process, `workers`, `batch_size`, `files`.
+
+    Raises:
+      UserError: bad fields or files, or a benchmark that lies in memory.
+    """
+    for name, value, least in (("batches", batches, 2), ("steps", steps, 0)):
+        if value < least:
+            raise UserError(f"--{name}: must be at least {least}, is {value}")
+    dataset = load.dataset(config)
+    images: Any = dataset.train.images
+    if not isinstance(images, decode.CutImages):
+        raise UserError(f"config.benchmark: {config.benchmark} lies in memory")
+    size = config.warmup_batch_size
+    order = np.random.default_rng(0).permutation(len(images))
+    rows = np.resize(order, (batches, size))
+    mesh = sharding.make_mesh([size])
+    streamed = streaming.Streamed(images, config.data, mesh)
+    began = time.perf_counter()
+    for batch in streamed.infer(rows, "weak", (0,)):
+        jax.block_until_ready(batch)
+    reading = time.perf_counter() - began
+    result = {
+        "files": len(images),
+        "batch_size": size,
+        "workers": streamed.workers,
+        "images_per_second": rows.size / reading,
+        "torch_images_per_second": None,
+        "waiting_share": None,
+        "ms_per_step": None,
+    }
+    if steps:
+        result |= _training(config, dataset, steps)
+    # Before PyTorch, which takes memory of its own.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result["peak_mib"] = peak / (2**20 if sys.platform == "darwin" else 1024)
+    if bench_torch.available():
+        result["torch_images_per_second"] = bench_torch.reading(
+            images, rows, streamed.workers
+        )
+    return result
+
+
+def _training(config, dataset: Dataset, steps: int) -> dict[str, float]:
+    """Of so many steps of every network: seconds, and the share of waiting."""
+    config = config.copy_and_resolve_references().unlock()
+    trainer = Trainer(config, dataset)
+    phase, states = trainer.method.phase(0), trainer.put(trainer.init_states())
+    pooled = sharding.fetch(trainer.infer_pools(0, phase, states))
+    states, memory = trainer.enter(0, states, trainer.init_memory())
+    figures = {}
+    for config.max_steps in (1, steps):  # the first call compiles
+        trainer.images.waited, began = 0.0, time.perf_counter()
+        states, _, facts = trainer.train(
+            *(0, phase, states, pooled, memory, lambda *progress: None)
+        )
+        jax.block_until_ready(states)
+        seconds = time.perf_counter() - began
+        figures = {
+            "waiting_share": trainer.images.waited / seconds,
+            "ms_per_step": 1e3 * seconds / sum(facts["steps"]),
+        }
+    return figures
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurements as text.
+
+    Args:
+      result: what `measure` returned.
+
+    Returns:
+      Lines without a newline at the end.
+    """
+    lines = [
+        f"{result['files']} files, batches of {result['batch_size']}, "
+        f"{result['workers']} threads",
+        f"decode and crop: {result['images_per_second']:.1f} images/s",
+    ]
+    theirs = result["torch_images_per_second"]
+    if theirs is None:
+        lines.append("PyTorch: not installed, not compared")
+    else:
+        lines.append(
+            f"PyTorch's DataLoader with Pillow: {theirs:.1f} images/s, ours "
+            f"{result['images_per_second'] / theirs:.2f} times as many"
+        )
+    if result["waiting_share"] is not None:
+        lines.append(
+            f"training: {result['ms_per_step']:.1f} ms a step, "
+            f"{100 * result['waiting_share']:.1f} % of it waiting for images"
+        )
+    lines.append(f"peak memory of the process: {result['peak_mib']:.0f} MiB")
+    return "\n".join(lines)
+
+
+def _command(argv: list[str]) -> None:
+    if console.HELP_FLAGS & set(argv[1:]):
+        print(USAGE, end="")
+        return
+    config, values = bench_training.read_command(argv, batches=50, steps=20)
+    result = measure(config, values.batches, values.steps)
+    print(table(result))
+    if values.json is not None:
+        bench_training.write_json(values.json, result)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: program name and arguments.
+
+    Returns:
+      The exit status, as `cli.guarded` says.
+    """
+    return console.guarded(_command, argv, "interrupted")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""What config files and the command line share: fields, their ranges, flags."""

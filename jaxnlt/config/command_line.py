@@ -1,0 +1,226 @@
+"""Reads command lines; says everything that goes wrong in one line."""
+
+import difflib
+import importlib.util
+import pathlib
+import re
+import traceback
+from collections.abc import Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from jaxnlt.config import base as config_lib
+from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import UserError, one_of
+from jaxnlt.selection import registry as selectors
+
+# The configuration ----------------------------------------------------------
+
+
+def _config_folder() -> pathlib.Path:
+    """configs/ as shipped: inside an installed package, else beside it."""
+    package = pathlib.Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def methods() -> list[str]:
+    found = (path.stem for path in _config_folder().glob("*.py"))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def config_file(name: str) -> pathlib.Path:
+    """Finds the file that --config names.
+
+    Args:
+      name: a path; or METHOD or configs/METHOD.py of the shipped ones.
+
+    Returns:
+      An existing file.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(name).expanduser()
+    if path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py") if path.name else path
+    places = [path]
+    if path.parent == pathlib.Path("."):
+        places.append("configs" / path)
+    if str(path.parent) in (".", "configs"):
+        places.append(_config_folder() / path.name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"--config: {name}: no such file; methods are {', '.join(methods())}"
+    )
+
+
+def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
+    """Calls `get_config` of a config file.
+
+    Args:
+      name: see `config_file`.
+      arg: the text after the colon.
+
+    Returns:
+      Its configuration.
+
+    Raises:
+      UserError: no such file, or it fails; the line at fault is named.
+      config_lib.HelpRequested: the text after the colon is `help`.
+    """
+    path = config_file(name)
+    spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*([] if arg is None else [arg]))
+    except (UserError, config_lib.HelpRequested):
+        raise
+    except Exception as error:
+        own = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) or (own or [None])[-1]
+        where = str(path) if line is None else f"{path}, line {line}"
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"{path}: get_config must return a ConfigDict")
+    return config
+
+
+def with_selector(
+    config: ml_collections.ConfigDict, name: str, arg: str | None = None
+) -> ml_collections.ConfigDict:
+    """Lets a method select as another does, and adds that one's fields.
+
+    Args:
+      config: of a two-network method; changed.
+      name: of selectors.SELECTORS.
+      arg: the text after the colon that made the config.
+
+    Returns:
+      The same config, with the selector's fields in `config.NAME`.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    one_of("config.selector", name, selectors.SELECTORS)
+    entry = selectors.SELECTORS[name]
+    if entry.method != config.method:
+        file, *keys = entry.config
+        shared = config_lib.shared_keys(arg)
+        source = load_config(file, ",".join([shared, *keys]))
+        fields = source[source.method]
+        with config.unlocked():
+            config[name] = {field: fields[field] for field in entry.fields}
+    with config.unlocked():
+        config.selector = name
+    return config
+
+
+def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, and argv without it."""
+    at = [i for i, a in enumerate(argv) if re.match(r"--?config(=|$)", a)]
+    if not at:
+        raise UserError(
+            "--config: missing; start with --config=configs/dasc.py, or see "
+            "--help"
+        )
+    first = at[0]
+    for text in argv[:first]:
+        if re.match(r"--?(no)?config\.", text):
+            raise UserError(f"{text}: must stand after --config=...")
+    if len(at) > 1:
+        raise UserError(f"{argv[at[1]]}: --config is given twice")
+    _, sign, value = argv[first].partition("=")
+    after = first + 1
+    if not sign and after < len(argv):
+        value, after = argv[after], after + 1
+    if not value:
+        raise UserError("--config: needs a value, such as configs/dasc.py")
+    return value, [*argv[:first], *argv[after:]]
+
+
+def _check_names(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+    """Refuses overrides of what is no field, or follows from --config."""
+    fields = config_lib.flatten(config.to_dict())
+    for text in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", text)
+        if not match or match[1] in fields:
+            continue
+        path = match[1]
+        inside = [name for name in fields if name.startswith(f"{path}.")]
+        if inside:
+            raise UserError(
+                f"config.{path}: is a group of fields; set one, such as "
+                f"config.{inside[0]}"
+            )
+        # The name alone counts first: its group may have been forgotten.
+        last = path.rpartition(".")[2]
+        near = difflib.get_close_matches(path, fields, 1) or [
+            name for name in fields if name.rpartition(".")[2] == last
+        ]
+        hint = f", did you mean config.{near[0]}?" if near else ""
+        raise UserError(f"config.{path}: no such field{hint}")
+
+
+def _check_values(before: dict, after: dict) -> None:
+    """Refuses what the flags' own parsers let pass."""
+    for name in ("method", "benchmark"):
+        if after[name] != before[name]:
+            raise UserError(
+                f"config.{name}: is chosen by --config=configs/METHOD.py:"
+                "BENCHMARK, so that its defaults fit"
+            )
+    for name, value in after.items():
+        if isinstance(value, tuple):
+            kinds = {type(v) for v in before[name]} or {int, float}
+            if not {type(v) for v in value} <= kinds:
+                raise UserError(
+                    f"config.{name}: expects numbers such as "
+                    f"{before[name] or (10, 20)}, is {value}"
+                )
+
+
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
+    """Reads the command line.
+
+    Args:
+      argv: program name and arguments.
+
+    Returns:
+      The resolved configuration and the workdir, None where not given.
+
+    Raises:
+      UserError: whatever is wrong with it.
+      config_lib.HelpRequested: the text after the colon is `help`.
+    """
+    value, rest = take_config(argv)
+    name, colon, arg = value.partition(":")
+    config = load_config(name, arg if colon else None)
+    for text in rest:
+        match = re.match(r"--?config\.selector=(.+)", text)
+        if match:
+            with_selector(config, match[1], arg)
+    before = config_lib.flatten(config.to_dict())
+    _check_names(config, rest)
+    values = flags.FlagValues()
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=rest
+        )
+    except flags.Error as error:
+        raise UserError(f"command line: {console.one_line(error)}") from error
+    console.parse_flags(values, rest)
+    _check_values(before, config_lib.flatten(config.to_dict()))
+    folder = workdir.value and str(pathlib.Path(workdir.value).expanduser())
+    return config, folder

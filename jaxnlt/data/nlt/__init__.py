@@ -1,0 +1,1 @@
+"""The builder of H2E's three natural long-tailed benchmarks."""

@@ -1,0 +1,318 @@
+"""Builds the three NLT benchmarks of H2E from their raw downloads.
+
+python -m jaxnlt.data.build_nlt --benchmark=imagenet_nlt --colour=blue \
+    --rate=0.1 --raw=RAW --out=OUT
+
+Images are not copied: the manifest names files of the raw folder.  The
+authors store the ImageNet images as 84x84 JPEGs; here whoever reads a row of
+the source ``imagenet`` or ``swap`` shrinks it, so that one raw folder serves
+every colour, rate and seed.  In return every image of the training and the
+test list is decoded once before anything is written, and the first that is
+missing or damaged is named.
+
+Source: papers/h2e.md §14.
+"""
+
+import concurrent.futures
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+from absl import flags
+from PIL import Image
+
+from jaxnlt.data import imbalance
+from jaxnlt.data.nlt import manifest, protocol
+from jaxnlt.data.nlt import raw as nlt_raw
+from jaxnlt.data.nlt import released as released_lists
+from jaxnlt.runtime import console, errors
+from jaxnlt.runtime.errors import UserError
+
+USAGE = """\
+Builds a long-tailed set with real or controlled label noise from the raw
+downloads: lists of images with their labels, and a table of counts.
+
+usage: python -m jaxnlt.data.build_nlt --benchmark=NAME --raw=DIR --out=DIR ...
+
+  --benchmark  imagenet_nlt, animal10_nlt or food101_nlt
+  --raw        the folder with the raw downloads, see below; links do as well
+  --out        the folder to make: manifest.csv and test.csv with path (below
+               --raw), label, true_label and source; labels.csv for the
+               benchmark "folder"; classes.txt
+  --colour     imagenet_nlt: red (web images), blue (labels exchanged) or
+               purple (half of each)
+  --rate       imagenet_nlt: share of noise; published are 0.1, 0.2, 0.3 (red,
+               blue) and 0.2, 0.4 (purple)
+  --n_max      images of the largest class: 1000 (imagenet_nlt), 5000
+               (animal10_nlt); must be given for food101_nlt, whose number
+               was not published
+  --imb        smallest over largest class: 0.05 (imagenet_nlt), 0.01
+  --seed       of all draws, 0; equal seeds give equal files
+  --manifest   final_dict.json, a training set that the authors released, in
+               place of colour, rate, n_max, imb and seed
+
+A true label of -1 says: known to be wrong, true class not known; an empty one:
+nothing is known.
+
+raw folder of imagenet_nlt   dataset_no_images/mini-imagenet/ and noisy_images/
+                             (Controlled Noisy Web Labels), ILSVRC2012/train/
+                             SYNSET/ and ILSVRC2012/val/
+              animal10_nlt   training/ and testing/ (raw images of ANIMAL-10N)
+              food101_nlt    Food-101N_release/ and food-101/ (its test set)
+"""
+_READERS = {
+    "imagenet_nlt": nlt_raw.imagenet,
+    "animal10_nlt": nlt_raw.animal,
+    "food101_nlt": nlt_raw.food,
+}
+# Largest class and smallest over largest; H2E's Food-101 size is not known.
+_SIZES = {
+    "imagenet_nlt": (1000, 0.05),
+    "animal10_nlt": (5000, 0.01),
+    "food101_nlt": (None, 0.01),
+}
+_DRAWN_BY = ("colour", "rate", "n_max", "imb", "seed")
+# Decoding releases Python's lock, so threads help.
+_THREADS = 8
+
+
+class Options(NamedTuple):
+    """What a set is drawn by.
+
+    Attributes:
+      benchmark: its name.
+      colour: of the noise; "" but for imagenet_nlt.
+      rate: share of noise in [0, 1).
+      n_max: images of the largest class.
+      imb: smallest over largest class, in (0, 1].
+      seed: of all draws.
+    """
+
+    benchmark: str
+    colour: str
+    rate: float
+    n_max: int
+    imb: float
+    seed: int
+
+
+def construct(raw: nlt_raw.Raw, options: Options) -> list[list[protocol.Row]]:
+    """Draws a training set.
+
+    Args:
+      raw: what the raw folder holds.
+      options: what to draw.
+
+    Returns:
+      Per class its images, sorted by path; equal arguments give equal lists.
+
+    Raises:
+      UserError: a class has too few images.
+
+    Source: papers/h2e.md §14.3-14.5.
+    """
+    names = raw.class_names
+    counts = imbalance.class_counts(options.n_max, len(names), options.imb)
+    if counts[-1] < 1:
+        raise UserError(
+            f"--n_max: class {names[-1]} would have no image with "
+            f"{options.n_max} and --imb={options.imb:g}"
+        )
+    rng = np.random.default_rng(options.seed)
+    if options.benchmark == "imagenet_nlt":
+        rates = protocol.noise_rates(options.colour, options.rate)
+        classes = protocol.imagenet_nlt(
+            *(raw.images, raw.web, names, counts, rates, rng)
+        )
+    else:
+        classes = protocol.keep_counts(raw.images, names, counts, rng)
+    # In the order of the draws noise would come last in its class.
+    return [sorted(rows, key=lambda row: row.path) for rows in classes]
+
+
+def check_images(raw: pathlib.Path, paths: Sequence[str]) -> None:
+    """Decodes images, to find the damaged ones.
+
+    Args:
+      raw: the raw folder.
+      paths: relative to it.
+
+    Raises:
+      UserError: the first that is missing or unreadable, named.
+    """
+
+    def decode(path: str) -> None:
+        file = raw / path
+        try:
+            with Image.open(file) as image:
+                # Pixels at an eighth cost little; all of the file is read.
+                image.draft("RGB", (84, 84))
+                image.load()
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file") from None
+        # Pillow's decoders raise SyntaxError, struct.error and others too.
+        except Exception as error:
+            raise UserError(f"{file}: unreadable image ({error})") from None
+
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+    try:
+        # map gives errors in the order of the paths: the first is named.
+        for _ in tqdm.tqdm(
+            pool.map(decode, paths),
+            desc="reading images",
+            total=len(paths),
+            leave=False,
+            disable=None,
+        ):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def table(
+    class_names: Sequence[str],
+    classes: Sequence[Sequence[protocol.Row]],
+    expected: float | None,
+) -> str:
+    """Counts by class, and the realised noise.
+
+    Args:
+      class_names: C names.
+      classes: per class its images.
+      expected: share of wrong labels by construction, None where natural.
+
+    Returns:
+      Lines of text.
+    """
+    everything = [row for rows in classes for row in rows]
+    lines = ["class  given  wrong    web   swap unknown  name"]
+    labels = [*map(str, range(len(classes))), "all"]
+    for label, name, rows in zip(
+        labels, [*class_names, ""], [*classes, everything], strict=True
+    ):
+        web = sum(row.source == "web" for row in rows)
+        swap = sum(row.source == "swap" for row in rows)
+        wrong = sum(row.wrong is True for row in rows)
+        unknown = sum(row.wrong is None for row in rows)
+        lines.append(
+            f"{label:>5} {len(rows):>6} {wrong:>6} {web:>6} {swap:>6} "
+            f"{unknown:>7}  {name}".rstrip()
+        )
+    known = [row.wrong for row in everything if row.wrong is not None]
+    if not known:
+        lines.append("realised noise: not known")
+    elif len(known) < len(everything):
+        lines.append(
+            f"noise of the {len(known)} verified images: "
+            f"{sum(known) / len(known):.4f}"
+        )
+    else:
+        meant = "" if expected is None else f" (expected {expected:.4f})"
+        lines.append(f"realised noise: {sum(known) / len(known):.4f}{meant}")
+    return "\n".join(lines)
+
+
+def _options(values: flags.FlagValues) -> Options:
+    """What to draw; checked before any file is read."""
+    benchmark = values.benchmark
+    n_max, imb = _SIZES[benchmark]
+    n_max = n_max if values.n_max is None else values.n_max
+    imb = imb if values.imb is None else values.imb
+    seed = values.seed or 0
+    if n_max is None:
+        raise UserError(
+            "--n_max: is missing; H2E does not say how many images its "
+            "largest class of Food-101N has"
+        )
+    if n_max < 1:
+        raise UserError(f"--n_max: must be positive, is {n_max}")
+    if not 0 < imb <= 1:
+        raise UserError(f"--imb: must lie in (0, 1], is {imb:g}")
+    if seed < 0:
+        raise UserError(f"--seed: must be >= 0, is {seed}")
+    if benchmark != "imagenet_nlt":
+        for name in ("colour", "rate"):
+            if values[name].value is not None:
+                raise UserError(
+                    f"--{name}: {benchmark} has the noise of its labels only"
+                )
+        return Options(benchmark, "", 0.0, n_max, imb, seed)
+    for name in ("colour", "rate"):
+        if values[name].value is None:
+            raise UserError(f"--{name}: is missing, see --help")
+    errors.one_of("--colour", values.colour, protocol.COLOURS)
+    if not 0 <= values.rate < 1:
+        raise UserError(f"--rate: must lie in [0, 1), is {values.rate:g}")
+    return Options(benchmark, values.colour, values.rate, n_max, imb, seed)
+
+
+def _command(argv: list[str]) -> None:
+    if console.HELP_FLAGS & set(argv[1:]):
+        print(USAGE, end="")
+        return
+    values = flags.FlagValues()
+    for name in ("benchmark", "raw", "out", "colour", "manifest"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    for name in ("rate", "imb"):
+        flags.DEFINE_float(name, None, "", flag_values=values)
+    for name in ("n_max", "seed"):
+        flags.DEFINE_integer(name, None, "", flag_values=values)
+    console.parse_flags(values, argv)
+    for name in ("benchmark", "raw", "out"):
+        if not values[name].value:
+            raise UserError(f"--{name}: is missing, see --help")
+    errors.one_of("--benchmark", values.benchmark, _READERS)
+    options = None
+    if values.manifest is None:
+        options = _options(values)
+    else:
+        for name in _DRAWN_BY:
+            if values[name].value is not None:
+                raise UserError(f"--{name}: has no place beside --manifest")
+    root = pathlib.Path(values.raw).expanduser()
+    if not root.is_dir():
+        raise UserError(f"--raw: {root}: no such folder")
+    out = pathlib.Path(values.out).expanduser()
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out: {out.absolute().parent}: no such folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out: {out}: exists already; name a new folder")
+    raw = _READERS[values.benchmark](root)
+    expected = None
+    if options is None:
+        file = pathlib.Path(values.manifest).expanduser()
+        classes = released_lists.read(file, raw)
+    else:
+        classes = construct(raw, options)
+        if options.colour:
+            expected = protocol.expected_noise(
+                *protocol.noise_rates(options.colour, options.rate),
+                len(classes),
+            )
+    train = [row for rows in classes for row in rows]
+    check_images(root, [row.path for row in (*train, *raw.test)])
+    manifest.write(out, train, raw.test, raw.class_names)
+    print(table(raw.class_names, classes, expected))
+    print(
+        f"all {len(train)} training and {len(raw.test)} test images can be "
+        f"read; see {out / 'manifest.csv'}"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: program name and arguments.
+
+    Returns:
+      The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """
+    return console.guarded(_command, argv, "interrupted; nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,278 @@
+"""CIFAR-10 and CIFAR-100 from what people have on disk.
+
+Three layouts are tried in order: the folder of python batches, its tar.gz, a
+tensorflow-datasets copy in array_record format.  Whatever the layout, an image
+keeps its official index: its place in the python batches.
+"""
+
+import gzip
+import os
+import pathlib
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnlt.data.readers import pickles, tfds_copy
+from jaxnlt.data.records import Source, Split, labels_array
+from jaxnlt.data.registry import Benchmark
+from jaxnlt.runtime.errors import UserError, logger
+
+SIZE, CHANNELS = 32, 3
+# File names of the parts, and the keys of labels and class names in them.
+_PARTS: dict[str, dict[str, Any]] = {
+    "cifar10": {
+        "train": [f"data_batch_{k}" for k in range(1, 6)],
+        "test": ["test_batch"],
+        "meta": "batches.meta",
+        "labels": "labels",
+        "names": "label_names",
+    },
+    "cifar100": {
+        "train": ["train"],
+        "test": ["test"],
+        "meta": "meta",
+        "labels": "fine_labels",
+        "names": "fine_label_names",
+    },
+}
+
+
+def family(name: str) -> str:
+    """``cifar10`` of cifar10 and cifar10n; other names as they are."""
+    return name.removesuffix("n") if name.startswith("cifar") else name
+
+
+def usual_places() -> list[pathlib.Path]:
+    """Folders in which data are looked for where no path is given."""
+    tfds = os.environ.get("TFDS_DATA_DIR")
+    return [
+        pathlib.Path("data"),
+        pathlib.Path.home() / "data",
+        pathlib.Path.home() / "tensorflow_datasets",
+        *([pathlib.Path(tfds)] if tfds else []),
+    ]
+
+
+def existing(path: str) -> pathlib.Path:
+    """``config.data.path`` as a path; UserError where it does not exist."""
+    given = pathlib.Path(path).expanduser()
+    if not given.exists():
+        raise UserError(f"config.data.path: {given}: does not exist")
+    return given
+
+
+def read(bench: Benchmark, path: str) -> Source:
+    """Reads a CIFAR.
+
+    Args:
+      bench: entry of the table.
+      path: ``config.data.path``: the folder that holds one of the layouts, or
+        the layout itself; '' searches the usual places.
+
+    Returns:
+      The source, ``images [N, 32, 32, 3]``, ids the official indices.
+
+    Raises:
+      UserError: not found, truncated, incomplete or not a CIFAR.
+    """
+    batches, archive, tfds = bench.files
+    roots = [existing(path)] if path else usual_places()
+    remarks: list[str] = []
+    routes: list[tuple[Callable[..., Source], list[pathlib.Path]]] = [
+        (_read_folder, [f for r in roots for f in (r / batches, r)]),
+        (_read_archive, [f for r in roots for f in (r / archive, r)]),
+        (_read_tfds, [f for r in roots for f in (r / tfds, r)]),
+    ]
+    for route, candidates in routes:
+        for candidate in candidates:
+            if _fits(route, candidate, bench, remarks):
+                logger.info("%s: reading %s", bench.name, candidate)
+                return route(candidate, bench)
+    looked = ", ".join(str(r) for r in roots)
+    extra = f" ({'; '.join(remarks)})" if remarks else ""
+    raise UserError(
+        f"config.data.path: {bench.name} not found, looked for {batches}, "
+        f"{archive} and a tensorflow-datasets copy {tfds}/VERSION in {looked}"
+        f"{extra}; python -m jaxnlt.data.download --dataset="
+        f"{family(bench.name)} fetches it, {bench.homepage} describes it"
+    )
+
+
+def _fits(
+    route: Callable[..., Source],
+    path: pathlib.Path,
+    bench: Benchmark,
+    remarks: list[str],
+) -> bool:
+    parts = _PARTS[family(bench.name)]
+    if route is _read_folder:
+        # One part is enough: what then misses is reported, not passed over.
+        named = parts["train"] + parts["test"]
+        return (path / parts["meta"]).is_file() or any(
+            (path / name).is_file() for name in named
+        )
+    if route is _read_archive:
+        return path.is_file() and path.name.endswith((".tar.gz", ".tgz"))
+    version = tfds_copy.newest(path)
+    if version is None:
+        return False
+    try:
+        info = tfds_copy.description(version)
+    except (OSError, ValueError) as error:
+        remarks.append(f"{version / 'dataset_info.json'}: {error}")
+        return False
+    if info.get("name") != family(bench.name):
+        return False
+    if tfds_copy.ARRAY_RECORD not in tfds_copy.formats(info):
+        remarks.append(
+            f"{version} is in {info.get('fileFormat')} format, only "
+            "array_record can be read without TensorFlow"
+        )
+        return False
+    return True
+
+
+def _read_folder(path: pathlib.Path, bench: Benchmark) -> Source:
+    def content(name: str) -> bytes:
+        try:
+            return (path / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{path / name}: {error.strerror}") from None
+
+    return _assemble(content, path, bench)
+
+
+def _read_archive(path: pathlib.Path, bench: Benchmark) -> Source:
+    members: dict[str, bytes] = {}
+    try:
+        with gzip.open(path) as raw:
+            with tarfile.open(fileobj=raw, mode="r|") as archive:
+                for member in archive:
+                    file = archive.extractfile(member)
+                    if file is not None:
+                        name = pathlib.PurePosixPath(member.name).name
+                        members[name] = file.read()
+            # tarfile stops at its end mark; the checksum comes after it.
+            while raw.read(1 << 20):
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise UserError(
+            f"{path}: truncated or damaged archive ({error})"
+        ) from None
+
+    def content(name: str) -> bytes:
+        if name not in members:
+            raise UserError(f"{path}: holds no {name}; truncated archive?")
+        return members[name]
+
+    return _assemble(content, path, bench)
+
+
+def _assemble(
+    content: Callable[[str], bytes], path: pathlib.Path, bench: Benchmark
+) -> Source:
+    """Joins the parts of the python version, in official order."""
+    parts = _PARTS[family(bench.name)]
+    splits = {}
+    for split in ("train", "test"):
+        images, labels = [], []
+        for name in parts[split]:
+            where = path / name
+            batch = _keys(pickles.loads(content(name), where), where)
+            images.append(_images(batch, where))
+            labels.append(
+                _labels(batch, parts["labels"], len(images[-1]), bench, where)
+            )
+        splits[split] = _split(
+            # concatenate would keep the planes' memory order.
+            np.ascontiguousarray(np.concatenate(images)),
+            np.concatenate(labels),
+        )
+    where = path / parts["meta"]
+    meta = _keys(pickles.loads(content(parts["meta"]), where), where)
+    names = tuple(_text(n) for n in meta.get(parts["names"], ()))
+    if len(names) != bench.num_classes:
+        raise UserError(
+            f"{where}: names {len(names)} classes, {bench.name} has "
+            f"{bench.num_classes}"
+        )
+    return Source(splits["train"], splits["test"], names, str(path))
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(images, labels, labels, np.arange(len(labels)))
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _keys(content: Any, where: pathlib.Path) -> Mapping[str, Any]:
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: not a batch of CIFAR (no dictionary)")
+    return {_text(key): value for key, value in content.items()}
+
+
+def _images(batch: Mapping[str, Any], where: pathlib.Path) -> np.ndarray:
+    rows = batch.get("data")
+    width = SIZE * SIZE * CHANNELS
+    if (
+        not isinstance(rows, np.ndarray)
+        or rows.dtype != np.uint8
+        or rows.ndim != 2
+        or rows.shape[1] != width
+        or not len(rows)
+    ):
+        raise UserError(f"{where}: data must be uint8 rows of {width} numbers")
+    planes = rows.reshape(-1, CHANNELS, SIZE, SIZE)
+    return planes.transpose(0, 2, 3, 1)
+
+
+def _labels(
+    batch: Mapping[str, Any],
+    key: str,
+    size: int,
+    bench: Benchmark,
+    where: pathlib.Path,
+) -> np.ndarray:
+    if key not in batch:
+        raise UserError(f"{where}: holds no {key}; not {bench.name}?")
+    labels = np.asarray(batch[key])
+    if labels.dtype.kind not in "iu" or labels.shape != (size,):
+        raise UserError(f"{where}: {key} must be {size} integers")
+    assert bench.num_classes is not None
+    if labels.min() < 0 or labels.max() >= bench.num_classes:
+        raise UserError(
+            f"{where}: {key} must lie in 0..{bench.num_classes - 1}"
+        )
+    return labels_array(labels)
+
+
+def _read_tfds(path: pathlib.Path, bench: Benchmark) -> Source:
+    version = tfds_copy.newest(path)
+    with tfds_copy.reading(version), tfds_copy.quiet() as tfds:
+        builder = tfds.builder_from_directory(str(version))
+        splits = {
+            name: _tfds_split(builder.as_data_source(split=name))
+            for name in ("train", "test")
+        }
+        names = tuple(builder.info.features["label"].names)
+    return Source(splits["train"], splits["test"], names, str(version))
+
+
+def _tfds_split(source: Any) -> Split:
+    """Records come shuffled; the number in ``id`` is the official index."""
+    count = len(source)
+    images = np.empty((count, SIZE, SIZE, CHANNELS), np.uint8)
+    labels = np.empty(count, np.int32)
+    seen = np.zeros(count, bool)
+    for record in source:
+        index = int(_text(record["id"]).rsplit("_", 1)[1])
+        images[index], labels[index] = record["image"], record["label"]
+        seen[index] = True
+    if not seen.all():
+        raise ValueError(f"{int((~seen).sum())} of {count} ids are missing")
+    return _split(images, labels)

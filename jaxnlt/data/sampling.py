@@ -1,0 +1,311 @@
+"""Resampled streams of row numbers: classes drawn more evenly than they are."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+#: config.*.sampling -> exponent of the class sizes.
+EXPONENTS = {
+    "instance": 1.0,
+    "square_root": 0.5,
+    "class_balanced": 0.0,
+    "reversed": -1.0,
+}
+
+
+def class_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
+    r"""Weights of the classes, :math:`w_k = (n_k / \max n)^q`.
+
+    Args:
+      counts: int[C] samples a class, not all 0; an empty class weighs 0.
+      exponent: q; 1 as the data are, 0 class-balanced, -1 reversed.
+
+    Returns:
+      float64[C], to be divided by their sum.
+
+    Source: Kang et al. 2020, eq. 1; papers/h2e.md section 3.
+    """
+    counts = np.asarray(counts)
+    share = (counts.max() / np.maximum(counts, 1)) ** -exponent
+    return np.where(counts > 0, share, 0.0)
+
+
+def class_quota(
+    counts: np.ndarray, exponent: float, total: int, rng: np.random.Generator
+) -> np.ndarray:
+    r"""How many rows each class gives, :math:`\propto n_k^q`, of sum `total`.
+
+    Args:
+      counts: int[C] samples a class; an empty class gives none.
+      exponent: q; 1 as the data are, 1/2 square-root, 0 class-balanced, -1
+        reversed.
+      total: rows wanted.
+      rng: decides which classes get the rows that do not divide, each with
+        the chance that its share leaves over.
+
+    Returns:
+      int64[C].
+
+    Source: Kang et al. 2020, eq. 1.
+    """
+    share = class_weights(counts, exponent)
+    bounds = np.cumsum(share / share.sum()) * total
+    bounds[-1] = total  # whatever the rounding of the sum
+    # One shift for all: every class gets its share rounded up or down.
+    edges = np.floor(bounds + rng.random()).astype(np.int64)
+    edges[-1] = total
+    edges[np.flatnonzero(counts)[-1] :] = total
+    return np.diff(edges, prepend=0)
+
+
+def resampled(
+    index: np.ndarray,
+    labels: np.ndarray,
+    exponent: float,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """As many rows as `index` has, classes evened out, wrapped to batches.
+
+    Within a class the rows come in shuffled cycles, so that none comes twice
+    before all have come.
+
+    Args:
+      index: int[n] rows, n > 0.
+      labels: int[N] classes, indexed by row number.
+      exponent: of the class sizes, as in `class_quota`.
+      batch_size: rows a step.
+      rng: numpy Generator.
+
+    Returns:
+      int32[ceil(n / batch_size), batch_size].
+
+    Source: papers/dividemix_rolt.md 4.4.  An epoch there has max n_k * C rows;
+    here it has n, so that it costs what a plain one costs.
+    """
+    own = labels[index]
+    quota = class_quota(np.bincount(own), exponent, len(index), rng)
+    rows = [
+        cycle(index[own == c], 1, wanted, rng)[0]
+        for c, wanted in enumerate(quota)
+        if wanted
+    ]
+    return one_pass(np.concatenate(rows), batch_size, rng)
+
+
+def drawn_classes(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    r"""The first class whose cumulative weight reaches :math:`u \sum w`.
+
+    Args:
+      weights: [C] of at least 0, not all 0; never gives a class of weight 0.
+      uniform: [n] numbers u in [0, 1).
+
+    Returns:
+      int64[n].
+
+    Source: papers/h2e.md section 3 (inverse distribution function).
+    """
+    possible = np.flatnonzero(weights)
+    reached = np.cumsum(weights[possible])
+    return possible[np.searchsorted(reached, uniform * reached[-1])]
+
+
+def independent(
+    index: np.ndarray,
+    labels: np.ndarray,
+    exponent: float,
+    steps: int,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Rows drawn one by one: a class, then a row of it, all alike.
+
+    Args:
+      index: int[n] rows, n > 0.
+      labels: int[N] classes, indexed by row number.
+      exponent: of the class sizes, as in `class_weights`.
+      steps: batches wanted.
+      batch_size: rows a step.
+      rng: numpy Generator.
+
+    Returns:
+      int32[steps, batch_size].
+
+    Source: papers/h2e.md section 3, the reversed (-1) and the balanced (0)
+    environment.
+    """
+    own = labels[index]
+    counts = np.bincount(own)
+    by_class = index[np.argsort(own, kind="stable")]
+    first = np.cumsum(counts) - counts
+    total = steps * batch_size
+    weights = class_weights(counts, exponent)
+    classes = drawn_classes(weights, rng.random(total))
+    rows = by_class[first[classes] + rng.integers(counts[classes])]
+    return rows.reshape(steps, batch_size).astype(np.int32)
+
+
+def class_aware(
+    index: np.ndarray,
+    labels: np.ndarray,
+    group: int,
+    steps: int,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Groups of rows of one class, the classes in shuffled cycles.
+
+    Within a class the rows come in shuffled cycles too; one with fewer rows
+    than `group` repeats inside a group.
+
+    Args:
+      index: int[n] rows, n > 0.
+      labels: int[N] classes, indexed by row number.
+      group: rows of a class that follow one another.
+      steps: batches wanted; the last group is cut where they are full.
+      batch_size: rows a step.
+      rng: numpy Generator.
+
+    Returns:
+      int32[steps, batch_size].
+
+    Source: papers/h2e.md section 10.
+    """
+    own = labels[index]
+    total = steps * batch_size
+    order = cycle(np.unique(own), 1, -(-total // group), rng)[0]
+    rows = np.empty((len(order), group), np.int32)
+    for c in np.unique(order):
+        wanted = order == c
+        rows[wanted] = cycle(index[own == c], wanted.sum(), group, rng)
+    return rows.reshape(-1)[:total].reshape(steps, batch_size)
+
+
+def one_pass(index: np.ndarray, batch_size: int, rng) -> np.ndarray:
+    """One shuffled pass over the rows, wrapped to whole batches.
+
+    Args:
+      index: int[n] rows, n > 0.
+      batch_size: rows a step.
+      rng: numpy Generator.
+
+    Returns:
+      int32[ceil(n / batch_size), batch_size].
+    """
+    order = rng.permutation(index)
+    steps = -(-len(order) // batch_size)
+    return np.resize(order, (steps, batch_size)).astype(np.int32)
+
+
+def cycle(index: np.ndarray, steps: int, batch_size: int, rng) -> np.ndarray:
+    """Shuffled passes one after the other until `steps` batches are full.
+
+    Args:
+      index: int[n] rows, n > 0.
+      steps: batches wanted.
+      batch_size: rows a step.
+      rng: numpy Generator.
+
+    Returns:
+      int32[steps, batch_size].
+    """
+    wanted = steps * batch_size
+    passes = [rng.permutation(index) for _ in range(-(-wanted // len(index)))]
+    rows = np.concatenate(passes)[:wanted]
+    return rows.reshape(steps, batch_size).astype(np.int32)
+
+
+class Permutes(Protocol):
+    """What is asked of a source of randomness; numpy's Generator has it."""
+
+    def permutation(self, x: np.ndarray, /) -> np.ndarray:
+        """The elements of ``x`` in random order."""
+
+
+def subset(
+    labels: np.ndarray, num_classes: int, size: int, rng: Permutes
+) -> np.ndarray:
+    """Rows of a random subset in which no class is larger than the others.
+
+    All rows are shuffled and walked through; a row is taken while fewer than
+    ``size / C`` of its class (not rounded, so a class may reach the next
+    whole number) and fewer than ``size`` in all are taken.  What was taken is
+    shuffled.  Where classes are too small the subset is smaller than
+    ``size``; the authors then fill its losses up with zeros, which the
+    mixture takes for clean images, and that is not done here.
+
+    Args:
+      labels: int [N], given labels in 0..C-1.
+      num_classes: ``C``.
+      size: rows wanted.
+      rng: source of the two shuffles, one for each network and epoch.
+
+    Returns:
+      int64 [at most ``size``], distinct.
+
+    Source: papers/smr.md §14, papers/dividemix_rolt.md §2.2; golden
+    smr_clothing_subset.
+    """
+    order = rng.permutation(np.arange(len(labels)))
+    given = labels[order]
+    by_class = np.argsort(given, kind="stable")
+    counts = np.bincount(given, minlength=num_classes)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    # How many of its class stand before each row.
+    before = np.empty(len(labels), np.int64)
+    before[by_class] = np.arange(len(labels)) - firsts
+    taken = order[before < size / num_classes][:size]
+    return rng.permutation(taken)
+
+
+def capped(counts: np.ndarray, size: int) -> np.ndarray:
+    """Sizes of the classes in a subset, whatever its draw.
+
+    Args:
+      counts: int [C], samples of each class.
+      size: rows wanted, as of ``subset``; 0 takes all.
+
+    Returns:
+      int [C], to the whole number that a share of ``size`` is rounded up to.
+    """
+    return np.minimum(counts, -(-size // len(counts))) if size else counts
+
+
+def pool(labels: np.ndarray, num_classes: int, size: int) -> Callable | None:
+    """Rows to select from, as ``methods.base.Phase.pool`` wants it.
+
+    Args:
+      labels: int [N], given labels in 0..C-1.
+      num_classes: ``C``.
+      size: rows wanted; 0 takes all.
+
+    Returns:
+      (epoch, network, rng) -> ``subset``; None where all are taken.
+    """
+    if not size:
+        return None
+    return lambda epoch, k, rng: subset(labels, num_classes, size, rng)
+
+
+def stream(
+    labels: np.ndarray, num_classes: int, size: int, batch_size: int
+) -> Callable:
+    """One pass over a subset, as ``methods.base.Phase.streams`` wants it.
+
+    Args:
+      labels: int [N], given labels in 0..C-1.
+      num_classes: ``C``.
+      size: rows wanted.
+      batch_size: rows a step.
+
+    Returns:
+      (selection, rng) -> {"x": int32 [steps, batch_size]}; the selection,
+      which trusts all, is not asked.
+    """
+
+    def rows(selection: Any, rng: np.random.Generator):
+        drawn = subset(labels, num_classes, size, rng)
+        return {"x": one_pass(drawn, batch_size, rng)}
+
+    return rows

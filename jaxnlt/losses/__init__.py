@@ -1,0 +1,63 @@
+"""Losses as pure functions of arrays; the caller reduces them."""
+
+from jaxnlt.losses.classification import (
+    balanced_softmax,
+    brier,
+    class_prior,
+    cross_entropy,
+    log_prior,
+    masked_mean,
+    mixup_cross_entropy,
+    negative_entropy,
+    prior_adjustment,
+    prior_penalty,
+)
+from jaxnlt.losses.contrastive import (
+    class_balanced_contrastive,
+    info_nce,
+    view_contrast,
+)
+from jaxnlt.losses.robust import (
+    cosines,
+    early_learning,
+    effective_weights,
+    elr_update,
+    focal,
+    generalised_cross_entropy,
+    ldam,
+    ldam_margins,
+    logit_adjusted,
+    symmetric_cross_entropy,
+    tau_normalised,
+    unit,
+    weighted_mean,
+)
+
+__all__ = [
+    "prior_adjustment",
+    "balanced_softmax",
+    "brier",
+    "class_balanced_contrastive",
+    "class_prior",
+    "cosines",
+    "cross_entropy",
+    "early_learning",
+    "effective_weights",
+    "elr_update",
+    "focal",
+    "generalised_cross_entropy",
+    "info_nce",
+    "ldam",
+    "ldam_margins",
+    "log_prior",
+    "logit_adjusted",
+    "masked_mean",
+    "mixup_cross_entropy",
+    "negative_entropy",
+    "prior_penalty",
+    "symmetric_cross_entropy",
+    "tau_normalised",
+    "unit",
+    "view_contrast",
+    "weighted_mean",
+]

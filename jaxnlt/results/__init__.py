@@ -1,0 +1,1 @@
+"""What a run writes: metrics, labels, summary, report."""

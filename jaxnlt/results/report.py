@@ -1,0 +1,367 @@
+"""report.html: what a run reached and which labels it distrusts."""
+
+import base64
+import html
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnlt.data import disk
+from jaxnlt.data.files import UNKNOWN
+from jaxnlt.data.nlt import protocol
+from jaxnlt.data.records import VALIDATION
+from jaxnlt.results import figures
+from jaxnlt.results import summary as summary_lib
+from jaxnlt.results.style import STYLE
+
+TEST_KINDS = {
+    "test": "Accuracies are on the test set.",
+    "dev": "Accuracies are on the development set, not on the test set.",
+    "held_out": "There is no test set: accuracies are on held-out samples "
+    "with given, possibly wrong, labels.",
+}
+SHOWN, MOST_CLASSES = 8, 30  # suspicious images a class, classes
+TILES = (
+    ("mean_last10_test_accuracy", "mean of last 10 epochs"),
+    ("best_test_accuracy", "best epoch"),
+    ("last_test_accuracy", "last epoch"),
+    ("accuracy_many", "many-shot classes"),
+    ("accuracy_medium", "medium-shot classes"),
+    ("accuracy_few", "few-shot classes"),
+)
+
+
+def _name(text: str) -> str:
+    """A class name that may break after its underscores."""
+    return html.escape(text).replace("_", "_<wbr>")
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _section(title: str, caption: str, body: str) -> str:
+    return (
+        f"<h2>{html.escape(title)}</h2>\n"
+        f'<p class="caption">{html.escape(caption)}</p>\n{body}\n'
+    )
+
+
+def _picture(svg: str, alt: str, kind: str = "") -> str:
+    # As images, so that the identifiers inside two figures cannot clash.
+    data = base64.b64encode(svg.encode()).decode()
+    return (
+        f'<figure class="{kind}"><img alt="{html.escape(alt)}" '
+        f'src="data:image/svg+xml;base64,{data}"></figure>'
+    )
+
+
+def _headline(summary: dict[str, Any], test_kind: str) -> str:
+    tiles = "".join(
+        f'<div class="tile"><b>{100 * summary[key]:.2f}&nbsp;%</b>'
+        f"<span>{name}</span></div>"
+        for key, name in TILES
+        if summary.get(key) is not None
+    )
+    shown = {key for key, _ in TILES} | {"method", "benchmark", "command"}
+    facts = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in summary_lib.headline(
+            {key: v for key, v in summary.items() if key not in shown}
+        )
+    )
+    command = summary.get("command")
+    return (
+        f"<h1>{html.escape(str(summary['method']))} on "
+        f"{html.escape(str(summary['benchmark']))}</h1>\n"
+        f'<p class="caption">{TEST_KINDS[test_kind]}</p>\n'
+        f'<div class="tiles">{tiles}</div>\n<dl class="facts">{facts}</dl>\n'
+        + (
+            f'<pre class="command">{html.escape(command)}</pre>\n'
+            if command
+            else ""
+        )
+    )
+
+
+def _curves(
+    records: Sequence[dict[str, Any]], more_tests: Sequence[str]
+) -> list[str]:
+    parts = []
+    if any(r.get("test_accuracy") is not None for r in records):
+        caption = (
+            "Test accuracy; every second phase is shaded. The best is a "
+            "maximum over the test set: compare means of the last ten."
+        )
+        if more_tests:
+            caption += f" Dashed: the same networks on {_and(more_tests)}."
+        if VALIDATION in more_tests:
+            caption += " The checkpoint kept as best is that of validation."
+        svg = figures.accuracy(records, more_tests)
+        parts.append(
+            _section(
+                "Accuracy per epoch", caption, _picture(svg, "accuracy curve")
+            )
+        )
+    keys = [
+        key
+        for key in dict.fromkeys(key for r in records for key in r)
+        if "loss" in key and any(r.get(key) is not None for r in records)
+    ]
+    if keys:
+        parts.append(
+            _section(
+                "Training losses",
+                "Means over each epoch, one panel a term with its own scale; "
+                "phases are shaded as above.",
+                _picture(figures.losses(records, keys), "loss curves"),
+            )
+        )
+    if any(r.get("selection_auc") is not None for r in records):
+        parts.append(
+            _section(
+                "Quality of the selection",
+                "How well trusted and distrusted samples agree with the true "
+                "labels; training never sees those.",
+                _picture(
+                    figures.selection_quality(records),
+                    "selection quality curves",
+                ),
+            )
+        )
+    return parts
+
+
+def _distributions(
+    records: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    given: np.ndarray,
+    true: np.ndarray | None,
+    clean_probability: np.ndarray | None,
+) -> str:
+    parts = []
+    if clean_probability is not None:
+        caption = (
+            "How far the run trusts each given label, by whether it is right."
+            if true is not None
+            else "How far the run trusts each given label."
+        )
+        svg = figures.clean_histogram(clean_probability, given, true)
+        parts.append(
+            _section(
+                "Clean probability",
+                caption,
+                _picture(svg, "histogram of clean probability"),
+            )
+        )
+    per_class = records[-1].get("accuracy_per_class") if records else None
+    if per_class is not None:
+        if not disk.classes_known(true):
+            true = None
+        svg = figures.class_bars(per_class, given, true, class_names)
+        parts.append(
+            _section(
+                "Accuracy of every class",
+                "Last epoch, above the class's training samples, "
+                "largest class first.",
+                _picture(svg, "accuracy and training samples by class"),
+            )
+        )
+    pair = "".join(f"<div>{part}</div>" for part in parts)
+    return f'<div class="pair">{pair}</div>' if parts else ""
+
+
+def _percent(of: np.ndarray) -> str:
+    return f"{100 * of.mean():.1f}\N{NO-BREAK SPACE}%"
+
+
+def _changes(
+    given: np.ndarray,
+    suggested: np.ndarray,
+    true: np.ndarray | None,
+    class_names: Sequence[str],
+) -> str:
+    changed = given != suggested
+    caption = (
+        f"Rows are given labels, columns suggested ones; the run would change "
+        f"{changed.sum():,} of {len(given):,} labels "
+        f"({_percent(changed)})."
+    )
+    if true is not None:
+        judged = true != UNKNOWN
+        right = _percent((given == true)[judged])
+        if not judged.all():
+            caption += f" Of the {judged.sum():,} that were verified,"
+            caption += f" {right} are right."
+        elif disk.classes_known(true):
+            caption += f" Right labels: {right} of the given, "
+            caption += f"{_percent(suggested == true)} of the suggested ones."
+        else:
+            caption += f" Right labels: {right} of the given."
+    svg = figures.label_matrix(given, suggested, class_names)
+    n = len(class_names)
+    kind = "small" if n <= 4 else "narrow" if n <= 12 else "wide"
+    body = _picture(svg, "given against suggested labels", kind)
+    if n > 12 and changed.any():
+        pairs, counts = np.unique(
+            np.stack([given[changed], suggested[changed]]),
+            axis=1,
+            return_counts=True,
+        )
+        rows = "".join(
+            f"<tr><td>{html.escape(class_names[pairs[0, i]])}</td>"
+            f"<td>{html.escape(class_names[pairs[1, i]])}</td>"
+            f"<td>{counts[i]:,}</td></tr>"
+            for i in np.argsort(-counts, kind="stable")[:10]
+        )
+        body += (
+            "<table><tr><th>given</th><th>suggested most often</th>"
+            f"<th>labels</th></tr>{rows}</table>"
+        )
+    return _section("Given against suggested labels", caption, body)
+
+
+def _thumbnail(image: np.ndarray) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture.thumbnail((188, 188))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _suspects(
+    images: np.ndarray,
+    ids: np.ndarray,
+    class_names: Sequence[str],
+    given: np.ndarray,
+    true: np.ndarray | None,
+    clean_probability: np.ndarray,
+    suggested: np.ndarray,
+) -> str:
+    n = len(class_names)
+    classes = [c for c in range(n) if (given == c).any()]
+    caption = (
+        f"The {SHOWN} least trusted samples of every class: "
+        "given → suggested label, clean probability"
+    )
+    if true is not None:
+        caption += ", truth"
+    if len(classes) > MOST_CLASSES:
+        means = {c: clean_probability[given == c].mean() for c in classes}
+        classes = sorted(sorted(classes, key=means.__getitem__)[:MOST_CLASSES])
+        caption += (
+            f". Of {n} classes the {MOST_CLASSES} least trusted are shown"
+        )
+    rows = []
+    for c in classes:
+        members = np.flatnonzero(given == c)
+        order = np.argsort(clean_probability[members], kind="stable")
+        cells = []
+        for i in members[order[:SHOWN]]:
+            truth = ""
+            if true is not None and true[i] != UNKNOWN:
+                kind, text = "wrong", "label is wrong"
+                if true[i] == given[i]:
+                    kind, text = "right", "label is right"
+                elif true[i] != protocol.WRONG:
+                    text = f"truly {class_names[true[i]]}"
+                truth = f'<small class="{kind}">{_name(text)}</small>'
+            cells.append(
+                f'<figure title="{html.escape(str(ids[i]))}"><img alt="" '
+                f'src="data:image/png;base64,{_thumbnail(images[i])}">'
+                f"<figcaption>{_name(class_names[c])} → "
+                f"{_name(class_names[suggested[i]])}"
+                f"<small>{clean_probability[i]:.3f}</small>{truth}"
+                "</figcaption></figure>"
+            )
+        rows.append(
+            f"<h3>{_name(class_names[c])}"
+            f"<small>{len(members):,} given</small></h3>"
+            f'<div class="row">{"".join(cells)}</div>'
+        )
+    return _section(
+        "Most suspicious labels",
+        caption + ". Hover for the sample's name; all are in labels.csv.",
+        f'<div class="suspects">{"".join(rows)}</div>',
+    )
+
+
+def write_report(
+    path: str | pathlib.Path,
+    *,
+    records: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+    config: dict[str, Any],
+    class_names: Sequence[str],
+    images: np.ndarray,
+    ids: np.ndarray,
+    given: np.ndarray,
+    true: np.ndarray | None = None,
+    clean_probability: np.ndarray | None = None,
+    suggested: np.ndarray | None = None,
+    test_kind: str = "test",
+    more_tests: Sequence[str] = (),
+) -> None:
+    """Writes one self-contained HTML file (no network, no scripts).
+
+    Args:
+      path: the file, replaced at once or not at all.
+      records: the objects of metrics.jsonl; every key with ``loss`` in its
+        name is drawn as a training loss.
+      summary: as in summary.json, with ``method`` and ``benchmark``; see
+        ``metrics.HEADLINE`` for what is shown.
+      config: the resolved config, JSON-able.
+      class_names: C names.
+      images: uint8 [N, H, W, 1 or 3] training images; only those shown are
+        read.
+      ids: [N] index or path of every training sample.
+      given: int [N] given labels.
+      true: int [N] true labels where known, ``nlt.WRONG`` and
+        ``files.UNKNOWN`` among them.
+      clean_probability: float [N] in [0, 1]; None for a method that selects
+        nothing.
+      suggested: int [N] suggested labels; None likewise.
+      test_kind: 'test', 'dev' or 'held_out', as in Dataset.
+      more_tests: names of further test sets.
+    """
+    parts = [_headline(summary, test_kind), *_curves(records, more_tests)]
+    parts.append(
+        _distributions(records, class_names, given, true, clean_probability)
+    )
+    if suggested is not None:
+        parts.append(_changes(given, suggested, true, class_names))
+    if suggested is not None and clean_probability is not None:
+        parts.append(
+            _suspects(
+                images,
+                ids,
+                class_names,
+                given,
+                true,
+                clean_probability,
+                suggested,
+            )
+        )
+    text = json.dumps(config, indent=2, default=str)
+    parts.append(
+        "<details><summary>Resolved configuration</summary>"
+        f"<pre>{html.escape(text)}</pre></details>"
+    )
+    title = html.escape(f"{summary['method']} on {summary['benchmark']}")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style></head>\n"
+        f"<body><main>\n{''.join(parts)}</main></body></html>\n"
+    )
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(page, "utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Errors, devices, processes, checkpoints; imports nothing else of jaxnlt."""

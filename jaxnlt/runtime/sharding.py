@@ -1,0 +1,173 @@
+"""One mesh axis, "data": batches are sharded along it, all else replicated.
+
+Under jit with a batch-sharded input, batch statistics, mixup partners and
+contrastive denominators are over the global batch, so one device and eight
+compute the same function.
+"""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxnlt.runtime import processes
+from jaxnlt.runtime.errors import UserError, logger
+
+PyTree = Any
+
+
+def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
+    """Mesh over the most devices that divide every batch size.
+
+    Args:
+      batch_sizes: rows a step of every stream.
+
+    Returns:
+      A one-axis mesh; a warning says when devices are left out.
+
+    Raises:
+      UserError: devices of several processes do not divide a batch size.
+    """
+    devices = jax.devices()
+    sizes = set(batch_sizes)
+    used = max(
+        n
+        for n in range(1, len(devices) + 1)
+        if all(size % n == 0 for size in sizes)
+    )
+    if used < len(devices) and not processes.alone():
+        raise UserError(
+            f"config.batch_size: {len(devices)} devices of "
+            f"{jax.process_count()} processes must divide the batch sizes "
+            f"{sorted(sizes)}"
+        )
+    if used < len(devices):
+        logger.warning(
+            "%d of %d devices used: more do not divide the batch sizes %s",
+            *(used, len(devices), sorted(sizes)),
+        )
+    return jax.make_mesh(
+        (used,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:used]
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """The first axis is divided over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put(tree: PyTree, target: NamedSharding) -> PyTree:
+    """Places arrays that every process holds in full.
+
+    Args:
+      tree: pytree of arrays, equal on all processes.
+      target: where their parts belong.
+
+    Returns:
+      Pytree of device arrays.
+    """
+    if target.is_fully_addressable:
+        return jax.device_put(tree, target)
+
+    def place(leaf):
+        if isinstance(leaf, jax.Array) and leaf.sharding == target:
+            return leaf
+        # device_put would compare the whole array between processes.
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            whole.shape, target, lambda part: whole[part]
+        )
+
+    return jax.tree.map(place, tree)
+
+
+def divide(images: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Divides images over the devices, where a copy on each does not fit.
+
+    A program that gathers rows of them looks all up on every device in its
+    part and adds up what they find.
+
+    Args:
+      images: [N, ...], equal on all processes.
+      mesh: devices.
+
+    Returns:
+      [M, ...] with M the next multiple of their number, zeros at the end.
+    """
+    size = -(-len(images) // mesh.devices.size) * mesh.devices.size
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(size)
+        own = images[start:stop]
+        missing = np.zeros((stop - start - len(own), *own.shape[1:]), own.dtype)
+        return np.concatenate([own, missing])
+
+    return jax.make_array_from_callback(
+        (size, *images.shape[1:]), batched(mesh), part
+    )
+
+
+def rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Makes NumPy batches ready for a program that divides them.
+
+    Args:
+      tree: pytree of [B, ...] arrays; of other processes' rows, which need not
+        be equal there, nothing is taken.
+      mesh: devices.
+
+    Returns:
+      The same where one process has all devices, for whom the program's own
+      transfer is the fastest; else global arrays.
+    """
+    target = batched(mesh)
+    if target.is_fully_addressable:
+        return tree
+    return put(tree, target)
+
+
+def own_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """Rows of a divided batch that lie on this process's devices.
+
+    Args:
+      mesh: devices.
+      size: rows of the batch.
+
+    Returns:
+      int, ascending.
+    """
+    parts = batched(mesh).addressable_devices_indices_map((size,)).values()
+    held = {part[0].indices(size) for part in parts if part is not None}
+    return np.concatenate([np.arange(*ends) for ends in sorted(held)])
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """Brings values to the host, the only place where it waits for them.
+
+    (`streaming.Throttle` waits too, but takes nothing.)  Of arrays that are
+    divided over processes, every process gets all.
+
+    Args:
+      tree: pytree of device arrays.
+
+    Returns:
+      The same tree of NumPy arrays, copies that no donated buffer can change.
+    """
+    return jax.tree.map(
+        lambda leaf: np.array(leaf), jax.device_get(processes.whole(tree))
+    )
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if none is set."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

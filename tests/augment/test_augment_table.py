@@ -1,0 +1,81 @@
+"""The table of augmentations: what each is made of, and every part of it."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnlt.augment import autoaugment, pillow, randaugment, table
+from tests.augment.test_augment import BATCH, random_images
+
+# What all augmentations are made of, one after another.
+PARTS = {
+    function.__name__: function
+    for function in (
+        *(table.none, table.shift, table.digits_strong),
+        *(table.crop_flip, table.flip, table.flip_rotate),
+        *(pillow.jitter, autoaugment.policy),
+        *(randaugment.standard, randaugment.pypi),
+    )
+}
+MADE_OF = {
+    "none": ["none"],
+    "shift": ["shift"],
+    "digits_strong": ["digits_strong"],
+    "crop_flip": ["crop_flip"],
+    "autoaugment": ["crop_flip", "policy"],
+    "randaugment": ["crop_flip", "standard"],
+    "randaugment_pypi": ["crop_flip", "pypi"],
+    "crop_jitter_flip": ["crop_flip", "jitter"],
+    "crop_jitter_flip_autoaugment": ["crop_flip", "jitter", "policy"],
+    "flip": ["flip"],
+    "flip_rotate": ["flip_rotate"],
+    "flip_autoaugment": ["flip", "policy"],
+    "flip_randaugment": ["flip", "standard"],
+    "flip_randaugment_pypi": ["flip", "pypi"],
+    "flip_rotate_randaugment_pypi": ["flip_rotate", "pypi"],
+    "jitter_flip": ["flip", "jitter"],
+    "jitter_flip_autoaugment": ["flip", "jitter", "policy"],
+}
+
+
+def test_what_augmentations_are_made_of():
+    """Compiling every one of them would cost minutes and say no more."""
+
+    def parts(function):
+        if not isinstance(function, functools.partial):
+            assert PARTS[function.__name__] is function
+            return [function.__name__]
+        first, second = function.args
+        return parts(first) + parts(second)
+
+    found = {name: parts(f) for name, f in table.AUGMENTATIONS.items()}
+    assert found == MADE_OF
+    assert {part for made in found.values() for part in made} == {*PARTS}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_augmentation(name):
+    images = random_images(BATCH, 16, 16, 1 if "digits" in name else 3)
+    function = jax.jit(PARTS[name])
+    key = jax.random.key(5)
+    out = np.asarray(function(key, images))
+    assert out.shape == images.shape
+    assert out.dtype in (np.uint8, np.float32)
+    assert out.min() >= 0 and out.max() <= 255
+    np.testing.assert_array_equal(function(key, images), out)
+    if name == "none":
+        np.testing.assert_array_equal(out, images)
+    else:
+        assert (np.asarray(function(jax.random.key(6), images)) != out).any()
+    # an image's result does not depend on its neighbours
+    others = images.copy()
+    others[1:] = 255 - others[1:]
+    np.testing.assert_array_equal(function(key, others)[0], out[0])
+    # nor on jax_enable_x64, but for the digits' last bits
+    with jax.enable_x64(True):
+        wide = np.asarray(function(key, images))
+    exact = name == "digits_strong"
+    assert wide.dtype == (np.float64 if exact else out.dtype)
+    np.testing.assert_allclose(wide, out, rtol=0, atol=1e-3)

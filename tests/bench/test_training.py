@@ -1,0 +1,171 @@
+"""The speed table: every row is there, and says what was measured."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnlt.bench import torch as bench_torch
+from jaxnlt.bench import training as bench_training
+from jaxnlt.config import base as config_lib
+from jaxnlt.runtime.errors import UserError
+from tests import runs
+
+ROWS = ["warmup", "semi", "inference"]
+SELECTION = "selection for semi, host"
+# A fixture replaces it.
+torch_available = bench_torch.available
+
+
+@pytest.fixture(scope="module")
+def result():
+    """Of a net of width 4, on images of CIFAR's shape that are not there."""
+    fields = {
+        "data.n_max": 40,
+        "augment.strong": "crop_flip",
+        "model.blocks": (1,),
+        # Its phase compiles longest.
+        "dasc.contrast": False,
+        "dasc.midl": False,
+    }
+    tiny = runs.tiny("dasc", "cifar10", **fields)
+    return tiny, bench_training.measure(tiny, repeats=1, steps=1, samples=300)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_files(tmp_path_factory):
+    """No CIFAR in the usual places, no PyTorch, wherever the tests run."""
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxnlt.data.cifar.usual_places", lambda: [empty])
+        patch.setattr(bench_torch, "available", lambda: False)
+        yield
+
+
+def test_rows(result):
+    _, measured = result
+    rows = {row["what"]: row for row in measured["rows"]}
+    assert list(rows) == [*ROWS, SELECTION]
+    for row in rows.values():
+        assert row["seconds"] > 0
+        rate = row["images"] / row["seconds"]
+        assert row["images_per_second"] == pytest.approx(rate)
+    # Two networks, one step each; x and u are both counted.
+    assert rows["warmup"]["images"] == 2 * 16
+    assert rows["semi"]["images"] == 2 * 2 * 16
+    assert rows["inference"]["images"] == 128
+    assert rows[SELECTION]["images"] == 300
+    # Nothing came from the cache that the other tests fill.
+    assert rows["semi"]["compile_seconds"] > 10 * rows["semi"]["seconds"]
+
+
+def test_synthetic_images_are_declared(result):
+    text = bench_training.table(result[1], result[0])
+    assert "synthetic" in text and "cifar10 not found" in text
+    assert "PyTorch: not installed" in text
+    for name in [*ROWS, SELECTION]:
+        assert f"\n{name} " in text
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.9, False), (1.1, True)])
+def test_a_busy_machine_is_mentioned(result, load, busy):
+    measured = result[1] | {"load_average": [load, 0, 0], "cores": 2}
+    text = bench_training.table(measured, result[0])
+    assert ("the machine was busy" in text) == busy
+
+
+def test_settings_are_left_as_they_were(result):
+    tiny, measured = result
+    assert tiny.max_steps == 3
+    assert jax.config.jax_enable_compilation_cache
+    assert json.loads(json.dumps(measured)) == measured
+
+
+def test_synthetic_set_has_the_benchmarks_shape(result):
+    dataset, origin = bench_training._dataset(result[0])
+    assert "synthetic" in origin
+    assert dataset.train.images.shape[1:] == (32, 32, 3)
+    assert dataset.given_counts.tolist() == [
+        int(40 * 0.1 ** (k / 9)) for k in range(10)
+    ]
+    np.testing.assert_allclose(dataset.mean, (0.4914, 0.4822, 0.4465))
+
+
+def test_named_files_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        named = runs.tiny(
+            "erm", "cifar10", **{"data.path": str(tmp_path / "no")}
+        )
+        bench_training.measure(named)
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--repeats=0", "--repeats: must be at least 1"),
+        ("--steps=x", "--steps: expects int"),
+        ("--workdir=a", "--workdir: a benchmark leaves nothing"),
+        ("--stepps=1", "--stepps: unknown flag"),
+    ],
+)
+def test_mistakes_take_one_line(flag, expected, capsys):
+    assert bench_training.main(["benchmark", "--config=dasc", flag]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1
+    assert err.startswith(f"jaxnlt: error: {expected}")
+
+
+def test_command_writes_json(result, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def measure(config, repeats, steps, samples):
+        asked.append((config.seed, repeats, steps, samples))
+        return result[1]
+
+    monkeypatch.setattr(bench_training, "measure", measure)
+    file = tmp_path / "speed.json"
+    flags = ["--repeats=3", "--steps=2", "--samples=7", f"--json={file}"]
+    command = ["benchmark", "--config=dasc:cifar10,seed=4", *flags]
+    assert bench_training.main(command) == 0
+    assert asked == [(4, 3, 2, 7)]
+    assert json.loads(file.read_text()) == result[1]
+    assert "images/s" in capsys.readouterr().out
+
+
+def test_pytorch_is_found_not_imported(monkeypatch):
+    """Whether it is there is asked of the finder alone."""
+    asked = []
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: asked.append(name)
+    )
+    loaded = "torch" in sys.modules
+    assert not torch_available()
+    assert asked == ["torch"]
+    assert ("torch" in sys.modules) == loaded
+
+
+def test_sentence_of_a_comparison():
+    figures = {
+        "ratio": 0.5,
+        "jax_seconds": 0.02,
+        "torch_seconds": 0.01,
+        "torch_one_thread_seconds": 0.015,
+        "torch_layout": "channels_last",
+        "losses": {"jax": [2.0, 1.0], "torch": [2.0, 1.0]},
+        "device": "cpu",
+        "threads": 2,
+        "batch_size": 16,
+        "versions": {"torch": "2.13.0"},
+    }
+    text = bench_torch.sentence(figures, runs.tiny())
+    assert text.startswith("PyTorch: 0.50 x the speed of PyTorch 2.13.0")
+    assert "20.0 ms a step against 10.0 ms, 2 threads each" in text
+    missing = bench_torch.sentence({"missing": "no GPU"}, runs.tiny())
+    assert missing == "PyTorch: not compared, no GPU"
+
+
+def test_config_of_the_caller_is_not_changed(result):
+    fields = config_lib.as_json(result[0])
+    assert fields["max_steps"] == 3 and fields["model"]["dtype"] == "float32"

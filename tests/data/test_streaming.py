@@ -1,0 +1,286 @@
+"""Batches of images that stay on disk, and what a step makes of them."""
+
+import logging
+import threading
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnlt import method as base
+from jaxnlt import step
+from jaxnlt.data import decode, load, streaming
+from jaxnlt.data.files import BadImage, ImageFiles, Transform
+from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import Once, UserError, logger
+from jaxnlt.trainer import Trainer, rng_of
+from tests import runs
+from tests.data.streamed import SIDE, configuration, write_folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Images of several sizes, so that crops matter."""
+    root = tmp_path_factory.mktemp("large")
+    return write_folder(root, sizes=(11, 14, 17))
+
+
+def files_of(path, transform=None, **options):
+    """A `Streamed` of the training images of a folder, and their paths."""
+    paths = sorted(p.relative_to(path) for p in path.glob("train/*/*.png"))
+    names = np.array([p.as_posix() for p in paths])
+    transform = transform or Transform(10, SIDE, "random_crop", eval_resize=9)
+    images = decode.CutImages(ImageFiles(path, names), transform)
+    settings = {"on_bad_image": "stop", "workers": 2} | options
+    mesh = sharding.make_mesh([4])
+    return streaming.Streamed(images, SimpleNamespace(**settings), mesh), names
+
+
+def want(rows, views=("weak", "strong"), seeds=(1, 2)):
+    return {"x": streaming.Want(np.asarray(rows), views, seeds)}
+
+
+def pixels(batch):
+    return [np.asarray(view) for view in batch["x"].pixels]
+
+
+# A batch ---------------------------------------------------------------------
+
+
+def test_a_batch_holds_every_view_of_its_rows_in_their_order(large):
+    streamed, names = files_of(large)
+    rows = [7, 0, 29, 7]
+    (batch,) = streamed.read([want(rows, ("weak", "none", "strong"))])
+    assert batch["x"].source.tolist() == [0, 1, 2, 3]
+    views = pixels(batch)
+    assert [v.shape for v in views] == [(4, SIDE, SIDE, 3)] * 3
+    shown = decode.CutImages(
+        ImageFiles(large, names),
+        Transform(10, SIDE, "random_crop", eval_resize=9),
+    )
+    # 'none' is the evaluation's view; the others have crops of their own.
+    for position, row in enumerate(rows):
+        np.testing.assert_array_equal(views[1][position], shown[row])
+        opened = Image.fromarray(shown.files.open(row))
+        resized = np.asarray(decode.resize(opened, 10))
+        windows = np.lib.stride_tricks.sliding_window_view(
+            resized, (SIDE, SIDE), (0, 1)
+        ).transpose(0, 1, 3, 4, 2)
+        for view in (views[0], views[2]):
+            same = (windows == view[position]).all((2, 3, 4))
+            assert same.any()
+    assert (views[0] != views[2]).any()
+    # The same image twice in a batch is cropped twice.
+    assert any((v[0] != v[3]).any() for v in (views[0], views[2]))
+
+
+def test_crops_depend_on_the_seeds_alone(large):
+    plan = [want([k, k + 1, 20 - k], seeds=(5, k)) for k in range(6)]
+    first, _ = files_of(large, workers=1)
+    other, _ = files_of(large, workers=4)
+    a = [pixels(step) for step in first.read(plan)]
+    b = [pixels(step) for step in other.read(plan)]
+    np.testing.assert_array_equal(a, b)
+    # From the middle of the plan on: nothing is remembered.
+    c = [pixels(step) for step in other.read(plan[3:])]
+    np.testing.assert_array_equal(a[3:], c)
+    moved = [want([k, k + 1, 20 - k], seeds=(6, k)) for k in range(6)]
+    d = [pixels(step) for step in first.read(moved)]
+    assert (np.array(a) != np.array(d)).any()
+
+
+def test_only_a_few_batches_are_read_ahead(large, monkeypatch):
+    streamed, _ = files_of(large)
+    opened, decoding = [], ImageFiles.open
+    monkeypatch.setattr(
+        ImageFiles,
+        "open",
+        lambda self, row: opened.append(row) or decoding(self, row),
+    )
+    steps = streamed.read(want([k % 30] * 2, seeds=(k,)) for k in range(100))
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    assert len(opened) <= 2 * (5 + streaming.AHEAD)
+    assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
+
+
+def test_batches_lie_on_the_devices_divided_along_their_rows(large):
+    streamed, _ = files_of(large)
+    (batch,) = streamed.read([want([1, 2, 3, 4])])
+    mesh = sharding.make_mesh([4])
+    assert len(batch["x"].pixels) == 2
+    for view in batch["x"].pixels:
+        assert view.sharding == sharding.batched(mesh)
+
+
+def test_the_host_waits_for_what_it_dispatched(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    throttle = streaming.Throttle(
+        streaming.Streamed.__new__(streaming.Streamed)
+    )
+    for k in range(10):
+        assert throttle(k) == k
+    assert waited == list(range(10 - streaming.AHEAD))
+    never = streaming.Throttle(np.zeros(3))
+    assert [never(k) for k in range(10)] == list(range(10))
+    assert len(waited) == 10 - streaming.AHEAD
+
+
+def test_several_cpu_devices_are_waited_for_at_once(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    throttle = streaming.Throttle(np.zeros(3))
+    assert [throttle(k) for k in range(10)] == waited == list(range(10))
+
+
+# Images that cannot be read --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    names = ("train/class0/03.png", "train/class1/02.png", "test/class2/01.png")
+    return write_folder(tmp_path_factory.mktemp("bad"), bad=names)
+
+
+def test_the_first_bad_image_stops_the_run_by_name(damaged):
+    streamed, _ = files_of(damaged, workers=4)
+    plan = [want([0, 1]), want([2, 12, 4, 3]), want([3])]
+    with pytest.raises(BadImage, match="train/class1/02.png: unreadable"):
+        list(streamed.read(plan))
+
+
+def test_a_skipped_image_is_another_of_its_batch(damaged, caplog):
+    streamed, _ = files_of(damaged, on_bad_image="skip")
+    plan = [want([3, 5, 12]), want([12, 12, 6, 3])]
+    batches = list(streamed.read(plan))
+    assert [b["x"].source.tolist() for b in batches] == [
+        [1, 1, 1],
+        [2, 2, 2, 2],
+    ]
+    for view in pixels(batches[0]):
+        np.testing.assert_array_equal(view[0], view[1])
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 2
+    assert "train/class0/03.png" in said[0] and "skipped" in said[0]
+    assert streaming.count_bad(streamed) == 2
+    assert streaming.count_bad(streamed) == 0
+    assert streaming.count_bad(np.zeros(3)) is None
+
+
+def test_the_next_that_can_be_read_takes_its_place(damaged):
+    streamed, _ = files_of(damaged, on_bad_image="skip")
+    (batch,) = streamed.read([want([5, 3, 12, 6, 3])])
+    assert batch["x"].source.tolist() == [0, 3, 3, 3, 0]
+
+
+def test_a_batch_without_an_image_stops(damaged):
+    streamed, _ = files_of(damaged, on_bad_image="skip")
+    with pytest.raises(UserError, match="03.png.*nor can any other image"):
+        list(streamed.read([want([3, 12])]))
+
+
+def test_labels_follow_the_image_that_stands_in(damaged):
+    streamed, _ = files_of(damaged, on_bad_image="skip")
+    index = np.array([[0, 3, 21]], np.int32)
+    rows = {"x": {"index": index, "labels": 10 * index}}
+    (batch,) = streaming.feed(streamed, rows, {"x": ("none",)}, 1, (0,))
+    assert batch["x"]["index"].tolist() == [0, 21, 21]
+    assert batch["x"]["labels"].tolist() == [0, 210, 210]
+    assert set(batch["x"]) == {"index", "labels", "pixels"}
+
+
+def test_streams_of_a_step_have_crops_of_their_own(large):
+    streamed, _ = files_of(large)
+    index = np.array([[4, 5, 6, 7]] * 2, np.int32)
+    rows = {name: {"index": index} for name in ("x", "u")}
+    views = {"x": ("weak",), "u": ("weak",)}
+    steps = list(streaming.feed(streamed, rows, views, 2, (0, 0, 0)))
+    found = [np.asarray(s[name]["pixels"][0]) for s in steps for name in "xu"]
+    for i, a in enumerate(found):
+        assert all((a != b).any() for b in found[:i])
+    again = list(streaming.feed(streamed, rows, views, 2, (0, 0, 1)))
+    assert (np.asarray(again[0]["x"]["pixels"][0]) != found[0]).any()
+
+
+def test_a_step_gives_every_view_its_own_pixels():
+    """The same keys and order as with images in memory."""
+    config = runs.tiny("erm", **{"augment.strong": "none"})
+    mesh = sharding.make_mesh([2])
+    views = {"x": ("weak", "strong", "none"), "u": ("strong",)}
+
+    def loss(net, params, batch, draws, selection, carry):
+        seen = {name: batch[name]["views"] for name in views}
+        keys = {name: tuple(sorted(batch[name])) for name in views}
+        assert set(sum(keys.values(), ())) == {"index", "labels", "views"}
+        return 0.0 * params["w"], seen, {}
+
+    phase = base.Phase("test", loss, streams=None, views=views)
+    dataset = SimpleNamespace(mean=(0.0,), std=(1 / 255,))
+    network = SimpleNamespace(seeded=lambda key: None)
+    compiled = step.make_step(network, phase, config, dataset, mesh)
+    variables = {"params": {"w": np.float32(0)}, "batch_stats": {}}
+    moment = {name: np.int32(0) for name in ("epoch", "step", "learning_rate")}
+
+    def run(images, rows):
+        state = base.init_state(
+            variables, {"x": (np.zeros(0),) * 3, "u": (np.zeros(0),)}
+        )
+        args = (state, None, images, rows, {}, moment, jax.random.key(0))
+        return compiled.__wrapped__(*args)[0]["carry"]
+
+    held = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    rows = {
+        name: {"index": np.array(index), "labels": np.zeros(2)}
+        for name, index in (("x", [3, 1]), ("u", [0, 5]))
+    }
+    memory = run(jnp.asarray(held), rows)
+    streamed = {
+        name: row | {"pixels": (held[row["index"]],) * len(views[name])}
+        for name, row in rows.items()
+    }
+    jax.tree.map(np.testing.assert_array_equal, memory, run(None, streamed))
+    # Three different crops come out where they went in.
+    streamed["x"]["pixels"] = tuple(held[v] for v in ([0, 1], [2, 3], [4, 5]))
+    out = run(None, streamed)["x"]
+    np.testing.assert_allclose(out[1], held[[2, 3]], atol=1e-3)
+    np.testing.assert_allclose(out[2], held[[4, 5]], atol=1e-3)
+
+
+def test_what_inference_met_is_not_counted(damaged):
+    config = configuration("erm", damaged, epochs=1, max_steps=1)
+    with config.unlocked():
+        config.data.on_bad_image = "skip"
+    trainer = Trainer(config, load.dataset(config))
+    phase, states = trainer.method.phase(0), trainer.init_states()
+    states, memory = trainer.enter(0, states, trainer.init_memory())
+    trainer.infer_train(states)
+    assert len(trainer.images.bad) == 2
+    _, _, facts = trainer.train(
+        *(0, phase, states, [], memory, lambda *progress: None)
+    )
+    plan = phase.streams(
+        base.trust_all(trainer.info), rng_of(config.seed, 0, 0, 3)
+    )
+    met = {3, 12} & set(plan["x"][0].tolist())
+    assert facts["bad_images"] == len(met) < 2
+
+
+def test_warnings_name_the_file_once_a_run(damaged, caplog):
+    """The filter of a run goes by text and first argument."""
+    once = Once()
+    logger.addFilter(once)
+    try:
+        streamed, _ = files_of(damaged, on_bad_image="skip")
+        for _ in range(3):
+            list(streamed.read([want([0, 3])]))
+            streaming.count_bad(streamed)
+    finally:
+        logger.removeFilter(once)
+    levels = [r.levelno for r in caplog.records]
+    assert levels == [logging.WARNING]

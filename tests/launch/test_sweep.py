@@ -1,0 +1,209 @@
+"""Results tables: command lines, what labels.csv tells, the gathered rows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jaxnlt.config import command_line
+from launch import sweep
+
+LABELS = """\
+index,given_label,clean_probability,predicted_label,suggested_label,true_label
+0,a,0.9,a,a,a
+1,a,0.1,b,b,b
+2,a,0.4,a,b,a
+3,b,0.2,b,c,c
+4,b,0.8,b,b,b
+5,c,0.7,c,c,a
+"""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command line; exit status, lines of stdout, of stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+        try:
+            status = sweep.main()
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out.splitlines(), captured.err.splitlines()
+
+    return run
+
+
+def test_prints_every_command_once(command):
+    status, lines, _ = command("digits", "--out=OUT")
+    assert status == 0
+    table = sweep.TABLES["digits"]
+    a_row = table.seeds + sum(table.also.values())
+    assert len(lines) == len(set(lines)) == len(table.rows) * a_row
+    assert lines[0] == (
+        "python -m jaxnlt.main --config=configs/erm.py:digits,seed=0 "
+        "--workdir=OUT/erm-digits-seed=0"
+    )
+
+
+def test_only_some_seeds(command):
+    _, every, _ = command("digits-h2e")
+    _, lines, _ = command("digits-h2e", "--seeds", "4", "1")
+    assert lines == [
+        line for line in every if "seed=1" in line or "seed=4" in line
+    ]
+    assert len(lines) == 6
+
+
+def test_a_product_has_every_cell_once(command):
+    _, lines, _ = command(
+        *("--methods", "dasc", "mixup", "H2E, two rounds"),
+        *("--benchmarks", "cifar10", "cifar100", "--imb", "0.1", "0.02"),
+        *("--noise", "none", "sym", "human:noisy", "--rate", "0.4", "0.6"),
+        *("--seeds", "1", "5", "--out=OUT"),
+    )
+    # None and human noise take no rate: 1 + 2 + 1.
+    assert len(lines) == len(set(lines)) == 3 * 2 * 2 * 4 * 2
+    command_line = "python -m jaxnlt.main --config=configs/"
+    assert lines[0] == (
+        f"{command_line}dasc.py:cifar10,imb=0.1,noise=none,seed=1 "
+        "--workdir=OUT/dasc-cifar10-imb=0.1-noise=none-seed=1"
+    )
+    for cell in (
+        "erm.py:cifar100,loss=mixup,imb=0.02,noise=sym,rate=0.6,seed=5 ",
+        "h2e.py:cifar10,rounds=2,imb=0.1,noise=human:noisy,seed=1 ",
+    ):
+        assert any(line.startswith(command_line + cell) for line in lines)
+    # Rows are paired: every cell of a seed before the next seed.
+    assert [("seed=5" in line) for line in lines] == [False] * 48 + [True] * 48
+
+
+def test_a_product_of_nothing_else_is_the_defaults(command):
+    _, lines, _ = command("--methods", "smr", "--out=OUT")
+    assert lines == [
+        "python -m jaxnlt.main --config=configs/smr.py:digits,seed=0 "
+        "--workdir=OUT/smr-digits-seed=0"
+    ]
+
+
+def test_submits_what_is_missing(command, tmp_path):
+    """One job a run, with the arguments of jaxnlt.main alone."""
+    done = tmp_path / "dasc-digits-seed=0"
+    done.mkdir()
+    (done / "summary.json").write_text("{}")
+    noted = tmp_path / "noted"
+    note = "import sys; print(*sys.argv[1:], file=open(sys.argv[1], 'a'))"
+    queue = f'"{sys.executable}" -c "{note}" "{noted}"'
+    words = ("--methods", "dasc", "--seeds", "0", "1", "2")
+    words += (f"--out={tmp_path}", "--submit", queue)
+    status, printed, _ = command(*words, "--dry-run")
+    assert status == 0 and len(printed) == 2 and not noted.exists()
+    assert command(*words)[:2] == (0, printed)
+    assert noted.read_text().splitlines() == [
+        f"{noted} --config=configs/dasc.py:digits,seed={seed} "
+        f"--workdir={tmp_path}/dasc-digits-seed={seed}"
+        for seed in (1, 2)
+    ]
+    # The queue's own failure ends the submission.
+    status, printed, _ = command(*words[:-1], "false")
+    assert status == 1 and len(printed) == 1
+
+
+def test_runs_one_after_the_other_then_gathers(command, monkeypatch, tmp_path):
+    started = []
+
+    def run(arguments):
+        started.append(arguments)
+        return subprocess.CompletedProcess(arguments, 75 * (len(started) > 2))
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    words = ("--methods", "ce", f"--out={tmp_path}", "--run")
+    assert command(*words, "--dry-run")[0] == 0 and not started
+    status, lines, _ = command(*words)
+    assert status == 0
+    assert started[0][:3] == [sys.executable, "-m", "jaxnlt.main"]
+    assert lines[0].startswith("python -m") and lines[1].startswith("|  |")
+    # A run that was stopped stops them all.
+    status, lines, _ = command(*words, "--seeds", "0", "1", "2")
+    assert (status, len(started), len(lines)) == (75, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "expects either a table or --methods"),
+        (["digits", "--imb", "0.1"], "expects either a table or --methods"),
+        (["--methods", "dasq"], "--methods dasq: is no config or row"),
+        (["--methods", "ce", "--benchmarks", "cifr"], "benchmark 'cifr'"),
+        (["--methods", "ce", "--imb", "x"], "imb"),
+        (["digits", "--submit", "no-such-queue a"], "no such command"),
+        (["digits", "--run", "--gather"], "not allowed with"),
+    ],
+)
+def test_mistakes(words, part, command):
+    status, out, err = command(*words)
+    assert (status, out) == (2, [])
+    assert part in err[-1]
+
+
+@pytest.mark.parametrize("name", sweep.TABLES)
+def test_every_command_is_a_config_and_a_folder_of_its_own(name, tmp_path):
+    folders = set()
+    for _, _, workdir, (config, *rest) in sweep.runs(
+        sweep.TABLES[name], tmp_path
+    ):
+        assert workdir not in folders
+        folders.add(workdir)
+        if config.endswith("seed=0"):
+            command_line.parse(["main", config, *rest])
+
+
+def test_what_labels_tell(tmp_path):
+    (tmp_path / "labels.csv").write_text(LABELS)
+    facts = sweep.from_labels(tmp_path)
+    # Wrong are rows 1, 3 and 5; called wrong 1, 2 and 3.
+    assert facts["flag_precision"] == pytest.approx(2 / 3)
+    assert facts["flag_recall"] == pytest.approx(2 / 3)
+    assert facts["wrong_learnt"] == pytest.approx(2 / 3)
+    assert facts["right_flagged"] == pytest.approx(1 / 3)
+    assert facts["right_learnt"] == 1
+    # Thirds by size of the given classes: a, b, c.
+    assert facts["flag_recall_head"] == facts["flag_recall_middle"] == 1
+    assert facts["flag_recall_tail"] == 0
+    assert facts["flag_precision_head"] == 0.5
+    assert facts["flag_precision_tail"] is None
+
+
+def test_gathers_rows_columns_and_their_seeds(tmp_path):
+    table = sweep.Table(
+        {"CE": [sweep.ERM], "never run": [sweep.DASC]}, 2, {"imb=1": 1}
+    )
+    for i, (_, _, workdir, _) in enumerate(sweep.runs(table, tmp_path)):
+        if "dasc" in workdir.name:
+            continue
+        workdir.mkdir()
+        (workdir / "labels.csv").write_text(LABELS)
+        (workdir / "config.json").write_text('{"method": "erm", "erm": {}}')
+        summary = {
+            "mean_last10_test_accuracy": 0.5 + 0.1 * i,
+            "networks_voting": 1,
+            "seconds": 10.0,
+            "noise_rate_realised": 0.25,
+            "device": "CPU",
+        }
+        (workdir / "summary.json").write_text(json.dumps(summary))
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == [
+        "erm-digits-imb=1-seed=0",
+        "erm-digits-seed=0",
+        "erm-digits-seed=1",
+    ]
+    head, _, row, *rest = sweep.gather(table, tmp_path).splitlines()
+    assert head.startswith("|  | seeds | last 10 |")
+    assert head.endswith("| imb=1, last 10 |")
+    # Seed 0 is the first run, seed 1 comes after both of DaSC's first.
+    assert row.startswith("| CE | 2 | 70.0 ± 28.3 |")
+    assert row.endswith("| 1 | – | 10 | 60.0 (1) |")
+    assert "never run" not in "".join(rest)

@@ -1,0 +1,176 @@
+import base64
+import io
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnlt.results import report
+
+
+def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
+    rng = np.random.default_rng(0)
+    names = [f"class {c}" for c in range(classes - 1)] + ["<b>&last"]
+    records = []
+    for epoch in range(epochs):
+        record = {
+            "epoch": epoch,
+            "phase": "warm_up" if epoch < 2 else "semi_supervised",
+            "loss": 1.0 / (1 + epoch),
+            "loss_midl": None if epoch < 2 else 3.0,
+            "test_accuracy": 0.5 + 0.1 * (epoch % 3),
+            "accuracy_per_class": [None, *rng.random(classes - 1).tolist()],
+            "accuracy_many": 0.9,
+            "accuracy_few": None,
+        }
+        if truth and selection and epoch >= 2:
+            record |= {"selection_auc": 0.9, "clean_precision": 0.8}
+        records.append(record)
+    given = rng.integers(0, classes, n)
+    suggested = rng.integers(0, classes, n)
+    return {
+        "records": records,
+        "summary": {
+            "method": "dasc",
+            "benchmark": "npz",
+            "mean_last10_test_accuracy": 0.61234,
+            "accuracy_few": None,
+            "seconds": 7321.0,
+            "noise_rate_realised": 0.371,
+            "command": "python -m jaxnlt.main --config='a<b'",
+        },
+        "config": {"method": "dasc", "drops": (1, 2)},
+        "class_names": names,
+        "images": rng.integers(0, 256, (n, 8, 8, channels), np.uint8),
+        "ids": np.arange(n) + 1000,
+        "given": given,
+        "true": rng.integers(0, classes, n) if truth else None,
+        "clean_probability": rng.random(n) if selection else None,
+        "suggested": suggested if selection else None,
+    }
+
+
+def write(tmp_path, **facts) -> str:
+    path = tmp_path / "report.html"
+    report.write_report(path, **facts)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    return path.read_text("utf-8")
+
+
+def titles(page):
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+ALWAYS = ["Accuracy per epoch", "Training losses"]
+LABELS = ["Given against suggested labels", "Most suspicious labels"]
+
+
+def test_everything_is_there(tmp_path):
+    page = write(tmp_path, **run())
+    assert titles(page) == [
+        *ALWAYS,
+        "Quality of the selection",
+        "Clean probability",
+        "Accuracy of every class",
+        *LABELS,
+    ]
+    assert "61.23&nbsp;%" in page and "2 h 02 min" in page
+    assert "37.10 %" in page and "--config=&#x27;a&lt;b&#x27;" in page
+    assert "truly class" in page and "&lt;b&gt;&amp;last" in page
+    assert "<b>&last" not in page and "None" not in page
+
+
+@pytest.mark.parametrize("classes", [2, 13, 101])
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_any_number_of_classes_without_truth(tmp_path, classes, epochs):
+    page = write(tmp_path, **run(classes, epochs, truth=False, channels=1))
+    assert titles(page) == [
+        *ALWAYS,
+        "Clean probability",
+        "Accuracy of every class",
+        *LABELS,
+    ]
+    assert page.count("<h3>") == min(classes, report.MOST_CLASSES)
+    assert "truly" not in page
+    assert ("suggested most often" in page) == (classes > 12)
+
+
+def test_without_selection(tmp_path):
+    page = write(tmp_path, **run(selection=False))
+    assert titles(page) == [*ALWAYS, "Accuracy of every class"]
+
+
+def test_a_stand_in_for_the_test_set_is_named(tmp_path):
+    page = write(tmp_path, **run(), test_kind="held_out")
+    assert "There is no test set" in page
+
+
+def test_is_self_contained(tmp_path):
+    page = write(tmp_path, **run())
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources and all(s.startswith("data:image/") for s in sources)
+    assert (
+        "<script" not in page and "url(" not in page and "@import" not in page
+    )
+    assert "image-rendering: pixelated" in page
+
+
+def test_the_least_trusted_stand_first_with_their_own_pixels(tmp_path):
+    facts = run(classes=2, truth=True, n=40)
+    page = write(tmp_path, **facts)
+    shown = re.findall(
+        r'<figure title="(\d+)"><img alt="" '
+        r'src="data:image/png;base64,([^"]*)"><figcaption>(.*?)<small>(.*?)<',
+        page,
+    )
+    expected = []
+    for c in range(2):
+        members = np.flatnonzero(facts["given"] == c)
+        order = np.argsort(facts["clean_probability"][members])
+        expected += members[order[: report.SHOWN]].tolist()
+    assert [int(id_) - 1000 for id_, *_ in shown] == expected
+    names = ["class 0", "&lt;b&gt;&amp;last"]
+    for i, (_, picture, label, probability) in zip(
+        expected, shown, strict=True
+    ):
+        pixels = Image.open(io.BytesIO(base64.b64decode(picture)))
+        assert (np.asarray(pixels) == facts["images"][i]).all()
+        given, suggested = facts["given"][i], facts["suggested"][i]
+        assert label == f"{names[given]} → {names[suggested]}"
+        assert probability == f"{facts['clean_probability'][i]:.3f}"
+
+
+def test_pyplot_stays_untouched():
+    code = (
+        "import sys, jaxnlt.report, tempfile\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "from tests.test_report import run\n"
+        "with tempfile.TemporaryDirectory() as d:\n"
+        "    jaxnlt.report.write_report(d + '/r.html', **run())\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def legend(page):
+    """The texts of the first figure, which matplotlib leaves as comments."""
+    (svg, *_) = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", page)
+    return re.findall("<!-- (.*?) -->", base64.b64decode(svg).decode())
+
+
+def test_a_line_for_every_further_test_set(tmp_path):
+    facts = run(epochs=2)
+    alone = write(tmp_path, **facts)
+    assert "Dashed" not in alone
+    for i, record in enumerate(facts["records"]):
+        record |= {"imagenet_accuracy": 0.3 + 0.1 * i, "val_accuracy": None}
+        record |= {"imagenet_top5_accuracy": 0.9}
+    page = write(tmp_path, **facts, more_tests=("imagenet", "val"))
+    assert "Dashed: the same networks on imagenet and val." in page
+    assert "The checkpoint kept as best is that of validation." in page
+    # A set without a figure has no line.
+    added = set(legend(page)) - set(legend(alone))
+    assert [name for name in added if name.isalpha()] == ["imagenet"]

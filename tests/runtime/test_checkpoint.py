@@ -1,0 +1,305 @@
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.checkpoint import Checkpoints
+from jaxnlt.runtime.errors import UserError
+
+
+def state(seed: int, width: int = 4):
+    rng = np.random.default_rng(seed)
+    params = {
+        "conv.1/a": {"kernel": rng.normal(size=(3, 3, 2, width))},
+        "scale": np.float32(rng.normal()),
+        "minus_zero": np.full(3, -0.0, np.float32),
+    }
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    return {
+        "params": params,
+        "batch_stats": {"mean": rng.normal(size=width).astype(np.float32)},
+        "opt_state": jax.tree.map(np.asarray, optimizer.init(params)),
+        "carry": {
+            "queue": rng.normal(size=(5, 2)).astype(ml_dtypes.bfloat16),
+            "fill": np.int32(3),
+            "none": np.zeros((0, 2), np.float32),
+        },
+    }
+
+
+MEMORY = {
+    "history": [np.arange(6, dtype=np.int32).reshape(2, 3), np.zeros((0, 4))],
+    "rng": ("MT19937", np.arange(4, dtype=np.uint32), 624, 0.5, None),
+    "net0": {},
+}
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if isinstance(x, np.ndarray | np.generic):
+            x, y = np.asarray(x), np.asarray(y)
+            assert x.dtype == y.dtype and x.shape == y.shape
+            assert x.tobytes() == y.tobytes()
+        else:
+            assert x == y and type(x) is type(y)
+
+
+def save(kept, epoch, accuracy=0.5, last=False, memory=None):
+    kept.save(
+        epoch,
+        [state(2 * epoch), state(2 * epoch + 1)],
+        MEMORY if memory is None else memory,
+        {"epoch": epoch, "phase": "warm_up", "config": {"lr": 0.02}},
+        accuracy=accuracy,
+        last_of_phase=last,
+    )
+
+
+def run(workdir, epochs=3, **kwargs):
+    kept = Checkpoints(workdir)
+    for epoch in range(epochs):
+        save(kept, epoch, **kwargs)
+    kept.close()
+
+
+def warnings_of(caplog):
+    return [
+        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING
+    ]
+
+
+def test_roundtrip_keeps_every_bit_and_the_structure(tmp_path):
+    tmp_path = tmp_path / "names a user #1 gives, 100%20"
+    run(tmp_path)
+    kept = Checkpoints(tmp_path)
+    got = kept.restore([state(0), state(0)])
+    kept.close()
+    assert got.epoch == 2
+    equal(got.states, [state(4), state(5)])
+    equal(got.memory, MEMORY)
+    assert got.meta["config"] == {"lr": 0.02}
+    leaves = jax.tree.leaves(got.states)
+    assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
+
+
+@pytest.mark.parametrize("memory", [{}, {"m": np.zeros((0, 3), np.int16)}])
+def test_memory_without_elements(tmp_path, memory):
+    run(tmp_path, 1, memory=memory)
+    equal(checkpoint.load(tmp_path).memory, memory)
+
+
+def test_no_checkpoint_restores_none(tmp_path):
+    kept = Checkpoints(tmp_path)
+    assert kept.restore([state(0)]) is None
+    kept.close()
+
+
+def test_arrays_may_change_while_a_save_is_on_its_way(tmp_path):
+    kept = Checkpoints(tmp_path)
+    big = {"big": np.zeros((500, 500))}
+    save(kept, 0, memory=big)
+    big["big"][:] = 1
+    kept.close()
+    assert not checkpoint.load(tmp_path).memory["big"].any()
+
+
+def test_keeps_latest_two_best_and_last_of_phase_also_over_a_restart(tmp_path):
+    accuracy = [0.1, 0.2, 0.9, 0.9, 0.3, 0.2, 0.4, 0.4]
+    for part in (range(4), range(4, 8)):
+        kept = Checkpoints(tmp_path)
+        for epoch in part:
+            save(kept, epoch, accuracy[epoch], last=epoch == 1)
+        kept.close()
+    kept = Checkpoints(tmp_path)
+    assert kept.epochs() == [1, 2, 6, 7]
+    kept.close()
+
+
+def test_an_epoch_is_never_silently_not_saved(tmp_path):
+    kept = Checkpoints(tmp_path)
+    save(kept, 1)
+    with pytest.raises(ValueError, match="epoch 0 is not after 1"):
+        save(kept, 0)
+    kept.close()
+
+
+def data_files(workdir: pathlib.Path, epoch: int, item: str):
+    """The files with the arrays' bytes, or the JSON of ``meta``.
+
+    A merge leaves copies, and which of them is read Orbax alone knows.
+    """
+    folder = workdir / "checkpoints" / str(epoch) / item
+    if item == "meta":
+        return [folder / "metadata"]
+    return sorted(folder.rglob("d/*"))
+
+
+def flip(path: pathlib.Path, at: int):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: pathlib.Path, _):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def remove(path: pathlib.Path, _):
+    path.unlink()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("item", ["net0", "net1", "memory", "meta"])
+@pytest.mark.parametrize("damage", [flip, truncate, remove])
+def test_damaged_newest_is_named_and_the_one_before_used(
+    tmp_path, caplog, item, damage
+):
+    memory = {"m": np.random.default_rng(0).normal(size=400)}
+    run(tmp_path, memory=memory)
+    for file in data_files(tmp_path, 2, item):
+        damage(file, file.stat().st_size // 3)
+    kept = Checkpoints(tmp_path)
+    caplog.clear()
+    got = kept.restore([state(0), state(0)])
+    named = [w for w in warnings_of(caplog) if "checkpoints/2" in w]
+    assert len(named) == 1 and "damaged" in named[0] and "\n" not in named[0]
+    assert got.epoch == 1
+    equal(got.states, [state(2), state(3)])
+    assert kept.epochs() == [0, 1]
+    save(kept, 2, memory=memory)
+    assert kept.restore([state(0), state(0)]).epoch == 2
+    kept.close()
+
+
+def test_every_single_bit_of_a_small_file_is_guarded(tmp_path):
+    """A flipped bit is found, or changes nothing that is read."""
+    run(tmp_path, 1)
+    wholes = {f: f.read_bytes() for f in data_files(tmp_path, 0, "net0")}
+    found = 0
+    for part in range(12):
+        for file, whole in wholes.items():
+            flip(file, len(whole) * part // 12)
+        try:
+            equal(checkpoint.load(tmp_path, 0, [state(0)]).states, [state(0)])
+        except UserError:
+            found += 1
+        for file, whole in wholes.items():
+            file.write_bytes(whole)
+    assert found >= 6
+
+
+def test_meta_values_are_guarded(tmp_path):
+    run(tmp_path, 1)
+    (file,) = data_files(tmp_path, 0, "meta")
+    file.write_text(file.read_text().replace("0.02", "0.03"))
+    with pytest.raises(UserError, match="meta: its SHA-256 differs"):
+        checkpoint.load(tmp_path, 0)
+
+
+def test_all_damaged_is_one_line_and_removes_nothing(tmp_path):
+    run(tmp_path, 2)
+    for epoch in range(2):
+        for file in data_files(tmp_path, epoch, "net0"):
+            truncate(file, 0)
+    kept = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=r"every checkpoint.*epochs 0, 1"):
+        kept.restore([state(0), state(0)])
+    assert kept.epochs() == [0, 1]
+    kept.close()
+
+
+KILLED = """
+import os, sys, threading, numpy as np
+from jaxnlt.checkpoint import Checkpoints
+kept = Checkpoints(sys.argv[1])
+def save(epoch, size):
+    tree = {"params": {"w": np.random.default_rng(epoch).normal(size=size)}}
+    tree["batch_stats"] = {}
+    kept.save(epoch, [tree], {}, {}, accuracy=0.5, last_of_phase=False)
+save(0, 10)
+kept.wait()
+save(1, 3_000_000)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_kill_during_a_save_leaves_the_one_before(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    folder = tmp_path / "checkpoints"
+    assert any("tmp" in p.name for p in folder.iterdir())
+    kept = Checkpoints(tmp_path)
+    assert kept.restore([{"params": {"w": np.zeros(10)}}]).epoch == 0
+    save(kept, 1)
+    kept.close()
+    assert sorted(p.name for p in folder.iterdir()) == ["0", "1"]
+
+
+def test_load_takes_a_part_of_one_network(tmp_path):
+    run(tmp_path)
+    wanted = {"params": state(0)["params"]}
+    got = checkpoint.load(tmp_path, 1, [wanted])
+    equal(got.states, [{"params": state(2)["params"]}])
+    assert got.epoch == 1
+
+
+def test_load_leaves_the_other_run_alone(tmp_path):
+    run(tmp_path)
+    debris = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    debris.mkdir()
+    for file in data_files(tmp_path, 2, "net0"):
+        truncate(file, 0)
+    before = sorted(tmp_path.rglob("*"))
+    assert checkpoint.load(tmp_path).epoch == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "abstract, line",
+    [
+        (
+            [state(0), state(0, width=5)],
+            r"checkpoints/1: net1/batch_stats/mean: "
+            r"shape \(4,\) there, \(5,\) needed$",
+        ),
+        (
+            [{"params": {"extra": np.zeros((2, 3))}}],
+            r"net0/params/extra: absent there, shape \(2, 3\) needed$",
+        ),
+        ([state(0)] * 3, r"holds 2 network\(s\), 3 needed$"),
+    ],
+)
+def test_misfit_is_one_line_and_no_damage(tmp_path, abstract, line):
+    run(tmp_path, 2)
+    with pytest.raises(UserError, match=line):
+        checkpoint.load(tmp_path, 1, abstract)
+    kept = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=line):
+        kept.restore(abstract)
+    assert kept.epochs() == [0, 1]
+    kept.close()
+
+
+def test_missing_folder_or_epoch_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoints: no checkpoint there$"):
+        checkpoint.load(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    run(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint of epoch 7, .* 1, 2$"):
+        checkpoint.load(tmp_path, 7)
+
+
+def test_source_names():
+    assert checkpoint.split_source("runs/a@12") == ("runs/a", 12)
+    assert checkpoint.split_source("runs/a@b") == ("runs/a@b", None)
+    assert checkpoint.split_source("runs/a") == ("runs/a", None)
