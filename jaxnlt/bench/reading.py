@@ -63,7 +63,9 @@ def measure(
     order = np.random.default_rng(0).permutation(len(images))
     rows = np.resize(order, (batches, size))
     mesh = sharding.make_mesh([size])
-    streamed = streaming.Streamed(images, config.data, mesh)
+    streamed = streaming.Streamed(
+        images, mesh, config.data.on_bad_image, config.data.workers
+    )
     began = time.perf_counter()
     for batch in streamed.infer(rows, "weak", (0,)):
         jax.block_until_ready(batch)

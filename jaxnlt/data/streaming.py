@@ -1,9 +1,9 @@
-"""Batches of images that stay on disk, decoded a few steps ahead by threads.
+"""Batches of images on disk, decoded by threads a few steps ahead.
 
-A batch is named by its rows and by numbers that seed its crops; nothing here
-remembers where an epoch stands.  That is why a resumed run, or one with
-another number of threads, sees the same bytes.  Flips and policies are the
-device's: the step receives the crops as it would find them in memory.
+A batch is determined by its rows and by the numbers that seed its crops;
+nothing else is remembered.  A resumed run, or a run with another number of
+threads, therefore reads the same pixels.  The host crops; the device mirrors
+and applies policies, as it does to images in memory.
 """
 
 import collections
@@ -13,9 +13,10 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -25,19 +26,21 @@ from jaxnlt.data.records import Split
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
-# Steps that are decoded, or computed, before the device has caught up: the
-# memory they take does not depend on the number of files.
+#: Steps that are decoded before they are asked for, and steps that are
+#: dispatched before the host waits for the device.  It bounds the memory.
 AHEAD = 3
 
+Value = TypeVar("Value")
 
-class Want(NamedTuple):
+
+class Request(NamedTuple):
     """One batch to read.
 
     Attributes:
-      rows: int [B].
-      views: a crop of every image for each; 'none' is the evaluation's, any
-        other a training crop of its own.
-      seeds: non-negative integers that nothing else shares.
+      rows: int [B], rows of the set of images.
+      views: names of the crops of each image; ``none`` is the evaluation's
+        crop, every other name a training crop of its own.
+      seeds: non-negative integers, different for every batch.
     """
 
     rows: np.ndarray
@@ -45,18 +48,35 @@ class Want(NamedTuple):
     seeds: tuple[int, ...]
 
 
-class Batch(NamedTuple):
-    """What became of it.
+class Read(NamedTuple):
+    """What became of one batch.
 
     Attributes:
-      pixels: a view each, uint8 [B, H, W, 3] on the devices, divided over
-        them along B.
-      source: int [B], the position whose image stands at each; its own but
-        where an image of this process cannot be read.
+      pixels: for each view uint8 [B, H, W, 3] on the devices, divided along
+        B; empty where the images are in memory.
+      source: int [B], the position in the batch whose image is used at each
+        position.  It differs from the position itself where an image cannot
+        be read.  None where the images are in memory.
     """
 
     pixels: tuple[jax.Array, ...]
-    source: np.ndarray
+    source: np.ndarray | None
+
+
+class _Pending(NamedTuple):
+    """A batch that threads are decoding.
+
+    Attributes:
+      size: B, rows of the whole batch.
+      own: int [b], positions that this process reads.
+      arrays: for each view uint8 [b, H, W, 3], filled by the threads.
+      futures: one for each position in ``own``.
+    """
+
+    size: int
+    own: np.ndarray
+    arrays: list[np.ndarray]
+    futures: list[concurrent.futures.Future]
 
 
 class Streamed:
@@ -64,82 +84,89 @@ class Streamed:
 
     Args:
       images: the files and how they are cut.
-      options: `on_bad_image` and `workers` of config.data.
       mesh: devices.
+      on_bad_image: ``stop`` or ``skip``, see ``config.data.on_bad_image``.
+      workers: threads that decode; 0 starts one for each core.
 
     Attributes:
-      bad: the files found unreadable since `count_bad` was last called.
-      waited: seconds that batches were waited for.
+      bad: paths of the files found unreadable since the last ``count_bad``.
+      waited: seconds spent waiting for batches.
       workers: threads that decode.
     """
 
-    def __init__(self, images: decode.CutImages, options: Any, mesh: Mesh):
-        self._images, self._skip = images, options.on_bad_image == "skip"
-        self.workers = options.workers or _cores()
+    def __init__(
+        self,
+        images: decode.CutImages,
+        mesh: Mesh,
+        on_bad_image: str = "stop",
+        workers: int = 0,
+    ):
+        self._images, self._skip = images, on_bad_image == "skip"
+        self.workers = workers or _cores()
         self._mesh, self._sharding = mesh, sharding.batched(mesh)
         self.bad: set[str] = set()
         self.waited = 0.0
 
     def read(
-        self, wanted: Iterable[Mapping[str, Want]]
-    ) -> Iterator[dict[str, Batch]]:
-        """Reads batch after batch, `AHEAD` of them before they are asked for.
+        self, steps: Iterable[Mapping[str, Request]]
+    ) -> Iterator[dict[str, Read]]:
+        """Reads the batches of every step, ``AHEAD`` steps in advance.
 
         Args:
-          wanted: the streams of every step.
+          steps: for every step a request for each stream.
 
         Yields:
-          For each step its streams.
+          For every step the batch of each stream.
 
         Raises:
-          BadImage: the first in order that cannot be read, unless such
+          BadImage: the first image in order that cannot be read, unless bad
             images are skipped.
           UserError: no image of a batch can be read.
         """
-        steps = iter(wanted)
+        wanted = iter(steps)
         with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
 
-            def start(step):
-                return {name: self._start(pool, w) for name, w in step.items()}
+            def start(step: Mapping[str, Request]) -> dict[str, _Pending]:
+                return {name: self._start(pool, r) for name, r in step.items()}
 
             begun = collections.deque(
-                map(start, itertools.islice(steps, AHEAD))
+                map(start, itertools.islice(wanted, AHEAD))
             )
             try:
                 while begun:
                     ready = {
-                        name: self._finish(*pending)
+                        name: self._finish(pending)
                         for name, pending in begun.popleft().items()
                     }
-                    begun.extend(map(start, itertools.islice(steps, 1)))
+                    begun.extend(map(start, itertools.islice(wanted, 1)))
                     yield ready
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self, pool, want: Want):
-        """Threads fill the host's arrays, an image each.
-
-        Of a batch that is divided over processes, each reads its own rows.
-        """
-        size = len(want.rows)
+    def _start(
+        self, pool: concurrent.futures.Executor, request: Request
+    ) -> _Pending:
+        """Lets threads decode the rows of a batch that this process holds."""
+        size = len(request.rows)
         own = sharding.own_rows(self._mesh, size)
         arrays = [
             np.empty((len(own), *self._images.shape[1:]), np.uint8)
-            for _ in want.views
+            for _ in request.views
         ]
-        # All numbers of a batch at once, whoever will use which of them.
-        shape = (size, len(want.views), decode.UNIFORMS)
-        uniforms = np.random.default_rng(want.seeds).random(shape)
+        # Drawn for the whole batch, so that the crops depend neither on the
+        # threads nor on the number of processes.
+        shape = (size, len(request.views), decode.UNIFORMS)
+        uniforms = np.random.default_rng(request.seeds).random(shape)
 
         def fill(place: int) -> None:
             position = own[place]
             cuts = decode.views(
-                self._images.files.open(want.rows[position]),
+                self._images.files.open(request.rows[position]),
                 self._images.transform,
                 [
                     None if view == "none" else numbers
                     for view, numbers in zip(
-                        want.views, uniforms[position], strict=True
+                        request.views, uniforms[position], strict=True
                     )
                 ],
             )
@@ -147,12 +174,11 @@ class Streamed:
                 array[place] = cut
 
         futures = [pool.submit(fill, i) for i in range(len(own))]
-        return size, own, arrays, futures
+        return _Pending(size, own, arrays, futures)
 
-    def _finish(
-        self, size: int, own: np.ndarray, arrays: list, futures: list
-    ) -> Batch:
-        """Waits for a batch, mends it and hands it to the devices."""
+    def _finish(self, pending: _Pending) -> Read:
+        """Waits for a batch, replaces bad images and puts it on the devices."""
+        size, own, arrays, futures = pending
         began = time.perf_counter()
         good: list[int] = []
         bad: list[tuple[int, BadImage]] = []
@@ -173,11 +199,13 @@ class Streamed:
                 )
             if reason.path not in self.bad:
                 logger.warning(
-                    *("%s: %s; skipped", reason.path, reason.reason),
+                    "%s: %s; skipped",
+                    reason.path,
+                    reason.reason,
                     extra=processes.OWN,
                 )
                 self.bad.add(reason.path)
-            # The next one that can be read, round the end.
+            # The next image that can be read; after the last one the first.
             later = [i for i in good if i > place]
             source[place] = (later or good)[0]
         places = [place for place, _ in bad]
@@ -191,74 +219,81 @@ class Streamed:
             )
             for array in arrays
         )
-        return Batch(tuple(pixels), everywhere)
+        return Read(tuple(pixels), everywhere)
 
     def infer(
         self, batches: np.ndarray, view: str, seeds: Sequence[int]
     ) -> Iterator[jax.Array]:
-        """One view of every batch, for inference.
+        """Reads one view of every batch, for inference.
 
         Args:
           batches: int [batches, B] rows.
-          view: 'none' is the evaluation's crop.
-          seeds: of a training crop.
+          view: ``none`` for the evaluation's crop.
+          seeds: of a training crop; non-negative integers.
 
         Yields:
           uint8 [B, H, W, 3] on the devices.
 
         Raises:
-          UserError: as `read`.
+          UserError: see ``read``.
         """
-        wanted = (
-            {"x": Want(rows, (view,), (*seeds, i))}
+        steps = (
+            {"x": Request(rows, (view,), (*seeds, i))}
             for i, rows in enumerate(batches)
         )
-        for step in self.read(wanted):
+        for step in self.read(steps):
             yield step["x"].pixels[0]
 
 
+#: What ``hold`` returns.
+Images = jax.Array | Streamed
+
+
 def _cores() -> int:
-    """Cores that this process may use, where the system tells."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def hold(split: Split, config, mesh: Mesh):
-    """Makes images ready for the trainer: on the devices, or streamed.
+def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
+    """Puts images on the devices, or prepares images on disk for streaming.
 
     Args:
-      split: whose images are uint8 [N, H, W, C] or `decode.CutImages`.
-      config: the whole configuration, `data` of it is read.
+      split: its images are uint8 [N, H, W, C] or ``decode.CutImages``.
+      config: the whole configuration; only ``config.data`` is read.
       mesh: devices.
 
     Returns:
-      A device array or `Streamed`.
+      A device array uint8 [N, H, W, C], or ``Streamed``.
 
     Raises:
-      UserError: images that stay on disk are to be divided over the devices.
+      UserError: images on disk are to be divided over the devices.
     """
     images: Any = split.images
     divided = config.data.get("divided", False)
     if isinstance(images, decode.CutImages):
         if divided:
             raise UserError(
-                "config.data.divided: images that stay on disk are on no device"
+                "config.data.divided: images on disk are streamed and cannot "
+                "be divided over the devices"
             )
-        return Streamed(images, config.data, mesh)
+        return Streamed(
+            images, mesh, config.data.on_bad_image, config.data.workers
+        )
     if divided:
         return sharding.divide(images, mesh)
     return sharding.put(images, sharding.replicated(mesh))
 
 
-def count_bad(images) -> int | None:
-    """Files found unreadable since the last call.
+def count_bad(images: Images) -> int | None:
+    """Counts the files found unreadable since the last call.
 
     Args:
-      images: what `hold` returned.
+      images: what ``hold`` returned.
 
     Returns:
-      Their number, None of images in memory.
+      The number over all processes; None where the images are in memory.
     """
     if not isinstance(images, Streamed):
         return None
@@ -268,91 +303,86 @@ def count_bad(images) -> int | None:
 
 
 def feed(
-    images,
-    rows: Mapping[str, Mapping[str, np.ndarray]],
+    images: Images,
+    index: Mapping[str, np.ndarray],
     views: Mapping[str, tuple[str, ...]],
     steps: int,
     seeds: tuple[int, ...],
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """What every step of an epoch takes, as `step.make_step` describes.
+) -> Iterator[dict[str, Read]]:
+    """Reads the images of every step of an epoch.
 
     Args:
-      images: what `hold` returned.
-      rows: [steps, B, ...] arrays of every stream, `index` among them.
-      views: of every stream.
-      steps: how many are wanted.
-      seeds: of this network's epoch.
+      images: what ``hold`` returned.
+      index: for every stream int [at least ``steps``, B] rows of ``images``.
+      views: for every stream the names of its views.
+      steps: how many steps are read.
+      seeds: non-negative integers, different for every network and epoch.
 
     Yields:
-      For every step and stream its rows; those of streamed images with their
-      `pixels`.  Where an image cannot be read, its row is another of the
-      batch, the label included.
+      For every step the ``Read`` of each stream in ``views``.  Nothing is
+      read where the images are in memory.
+
+    Raises:
+      UserError: see ``Streamed.read``.
     """
-
-    def of(i: int, name: str) -> dict[str, Any]:
-        return {key: values[i] for key, values in rows[name].items()}
-
     if not isinstance(images, Streamed):
-        for i in range(steps):
-            yield {name: of(i, name) for name in rows}
+        for _ in range(steps):
+            yield {name: Read((), None) for name in views}
         return
-    wanted = (
+    yield from images.read(
         {
-            name: Want(rows[name]["index"][i], views[name], (*seeds, i, s))
+            name: Request(index[name][i], views[name], (*seeds, i, s))
             for s, name in enumerate(sorted(views))
         }
         for i in range(steps)
     )
-    for i, read in enumerate(images.read(wanted)):
-        yield {
-            name: {key: v[batch.source] for key, v in of(i, name).items()}
-            | {"pixels": batch.pixels}
-            for name, batch in read.items()
-        }
 
 
-def sides(images):
-    """What a training step gathers from, and what holds the host back.
+def sides(images: Images) -> tuple[jax.Array | None, "Throttle"]:
+    """Splits images into what a step takes and what limits the host.
 
     Args:
-      images: what `hold` returned.
+      images: what ``hold`` returned.
 
     Returns:
-      The device array, None of streamed images; and their `Throttle`.
+      The device array that a training step gathers from, None where images
+      are streamed; and a ``Throttle``.
     """
-    streamed = isinstance(images, Streamed)
-    return None if streamed else images, Throttle(images)
+    if isinstance(images, Streamed):
+        return None, Throttle(images)
+    return images, Throttle(images)
 
 
 class Throttle:
-    """Keeps the host from running too far ahead of the devices.
+    """Keeps the host from dispatching too many steps ahead of the devices.
 
-    Every step that is dispatched on streamed images holds its pixels until it
-    has run, so `AHEAD` of them may wait.  Of several CPU devices none may: XLA
-    lends them as many threads as there are devices, and from its 32nd waiting
-    program on it blocks one in launching, so that a collective which needs all
-    of them never ends.  Else the host may be ahead as far as it likes.
+    A dispatched step keeps the pixels of its streamed images until it has
+    run, so at most ``AHEAD`` steps may wait.  With several CPU devices no
+    step may wait: XLA gives them as many threads as there are devices, and
+    from its 32nd waiting program on it blocks a thread in launching, so that
+    a collective which needs all threads never ends.  Otherwise there is no
+    limit.
 
     Args:
-      images: what `hold` returned.
+      images: what ``hold`` returned.
     """
 
-    def __init__(self, images):
+    def __init__(self, images: Images | np.ndarray):
         self._ahead: float = math.inf
         if isinstance(images, Streamed):
             self._ahead = AHEAD
         if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
             self._ahead = 0
-        self._values: collections.deque = collections.deque()
+        self._values: collections.deque[Any] = collections.deque()
 
-    def __call__(self, value):
-        """Waits for the value of so many calls ago.
+    def __call__(self, value: Value) -> Value:
+        """Waits for the value that was given ``AHEAD`` calls ago.
 
         Args:
           value: pytree of device arrays that a step has returned.
 
         Returns:
-          The same.
+          The same value.
         """
         if self._ahead < math.inf:
             self._values.append(value)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import types
 
 import numpy as np
 import pytest
@@ -22,9 +21,8 @@ BILINEAR = Image.Resampling.BILINEAR
 def streamed(split, transform):
     """The training and the evaluation view of every image."""
     images = decode.CutImages(split.images, files.TRANSFORMS[transform])
-    options = types.SimpleNamespace(on_bad_image="stop", workers=1)
-    reader = streaming.Streamed(images, options, sharding.make_mesh([1]))
-    want = streaming.Want(np.arange(len(split)), ("weak", "none"), SEEDS)
+    reader = streaming.Streamed(images, sharding.make_mesh([1]), workers=1)
+    want = streaming.Request(np.arange(len(split)), ("weak", "none"), SEEDS)
     (step,) = reader.read([{"x": want}])
     uniforms = np.random.default_rng(SEEDS).random(
         (len(split), 2, decode.UNIFORMS)
