@@ -39,7 +39,7 @@ class Once(logging.Filter):
     every epoch is said once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._seen: set[tuple] = set()
 
