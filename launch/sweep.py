@@ -388,7 +388,7 @@ def main() -> int:
         return _command(args)
     except UserError as error:
         print(f"jaxnlt: error: {error}", file=sys.stderr)
-        return console.MENDABLE
+        return console.USER_ERROR
 
 
 if __name__ == "__main__":

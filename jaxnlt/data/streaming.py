@@ -297,7 +297,7 @@ def count_bad(images: Images) -> int | None:
     """
     if not isinstance(images, Streamed):
         return None
-    found = set().union(*processes.everyone(images.bad))
+    found = set().union(*processes.gathered(images.bad))
     images.bad.clear()
     return len(found)
 

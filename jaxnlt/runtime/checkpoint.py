@@ -210,7 +210,7 @@ class Checkpoints:
       UserError: another version of jaxnlt has written the checkpoints.
     """
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | pathlib.Path) -> None:
         self._directory = _folder(workdir)
         self._headers: dict[int, _Header] = {}
         for epoch in _epochs(self._directory):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The command line's contract: flags, messages on stderr, exit statuses."""
 
 import contextlib
 import logging
@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tqdm
 from absl import flags
@@ -15,8 +15,13 @@ from jaxnlt.runtime.errors import UserError, logger
 
 HELP_FLAGS = frozenset(("-h", "-help", "--help", "--helpfull", "--helpshort"))
 
-
-MENDABLE, INTERRUPTED = 2, 130
+#: Exit statuses: another process failed; a mistake of the user's; stopped, and
+#: the same command goes on (EX_TEMPFAIL, on which schedulers queue a job
+#: again); Ctrl-C.
+FAILED = 1
+USER_ERROR = 2
+STOPPED = 75
+INTERRUPTED = 130
 
 
 def one_line(text: object) -> str:
@@ -24,19 +29,20 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split("\n")).strip()
 
 
-def _say(line: str) -> None:
-    """Prints to stderr, stepping around a progress bar."""
+def _print_line(line: str) -> None:
+    """Prints a message to stderr, above a progress bar."""
     tqdm.tqdm.write(f"jaxnlt: {line}", file=sys.stderr)
 
 
 class _Stderr(logging.Handler):
-    """Prints our messages and what JAX warns of; other libraries' if errors.
+    """Prints messages of jaxnlt, warnings of JAX and errors of other libraries.
 
-    Messages wait until the run has started, which a record with the attribute
-    `started` says: a run that is refused leaves one line, the error.
+    Messages are held back until the run has started, which a record with the
+    attribute ``started`` reports: a run that is refused leaves one line, the
+    error.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._held: list[str] | None = []
 
@@ -51,20 +57,20 @@ class _Stderr(logging.Handler):
         kind = "warning" if level >= logging.WARNING else "note"
         line = f"{kind}: {one_line(record.getMessage())}"
         if self._held is None:
-            _say(line)
+            _print_line(line)
         else:
             self._held.append(line)
 
     def start(self) -> None:
         """Prints what was held back, and from now on everything at once."""
         for line in self._held or ():
-            _say(line)
+            _print_line(line)
         self._held = None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[_Stderr]:
-    """Sends log records through `_Stderr`; silences Python warnings."""
+    """Sends log records through ``_Stderr``; silences Python warnings."""
     handler, level = _Stderr(), logger.level
     logging.root.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -79,28 +85,36 @@ def _quiet() -> Iterator[_Stderr]:
 
 
 def guarded(
-    command: Callable[[list[str]], None], argv: Sequence[str], interrupted: str
+    command: Callable[[list[str]], None],
+    argv: Sequence[str],
+    interrupted: str,
+    usage: str = "",
 ) -> int:
     """Runs a command under the contract of errors.
 
     Args:
-      command: takes argv; raises UserError for what the user can mend.
+      command: takes argv; raises UserError for a mistake of the user's.
       argv: program name and arguments.
       interrupted: what Ctrl-C prints, one line.
+      usage: what ``--help`` prints instead of running the command; empty
+        leaves the flag to the command.
 
     Returns:
       The exit status: 0; 2 with exactly one line on stderr after a UserError;
-      130 after Ctrl-C.  Other exceptions pass, for they are our mistakes.
+      130 after Ctrl-C.  Other exceptions are raised, for they are bugs.
     """
+    if usage and HELP_FLAGS & set(argv[1:]):
+        print(usage, end="")
+        return 0
     with _quiet() as messages:
         try:
             command(list(argv))
         except UserError as error:
-            _say(f"error: {one_line(error)}")
-            return MENDABLE
+            _print_line(f"error: {one_line(error)}")
+            return USER_ERROR
         except KeyboardInterrupt:
             messages.start()
-            _say(interrupted)
+            _print_line(interrupted)
             return INTERRUPTED
         except BaseException:
             messages.start()
@@ -110,12 +124,12 @@ def guarded(
 
 
 def set_environment(deterministic: bool) -> None:
-    """Sets what XLA reads when its first device is asked for.
+    """Sets the variables that XLA reads when its first device is used.
 
     Args:
       deterministic: only operations that repeat to the bit, on GPUs.
     """
-    # Its log would stand between our lines; errors reach us as exceptions.
+    # XLA's log would stand between our lines; its errors are exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if deterministic:
         given = os.environ.get("XLA_FLAGS", "")
@@ -141,8 +155,44 @@ def check_devices() -> None:
         raise UserError(f"JAX_PLATFORMS={asked}: {reason}") from error
 
 
+def read_flags(
+    argv: Sequence[str],
+    options: Mapping[str, type | str | int | float],
+    required: Sequence[str] = (),
+) -> flags.FlagValues:
+    """Defines and parses the flags of a command.
+
+    Args:
+      argv: program name and arguments.
+      options: default of every flag, or its type where the default is None.
+      required: flags that must be given and not empty.
+
+    Returns:
+      The values, one attribute for each flag.
+
+    Raises:
+      UserError: see ``parse_flags``; or a required flag is missing.
+    """
+    values = flags.FlagValues()
+    define: dict[type, Callable[..., object]] = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+    }
+    for name, option in options.items():
+        if isinstance(option, type):
+            define[option](name, None, "", flag_values=values)
+        else:
+            define[type(option)](name, option, "", flag_values=values)
+    parse_flags(values, argv)
+    for name in required:
+        if not values[name].value:
+            raise UserError(f"--{name}: is missing, see --help")
+    return values
+
+
 def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parses flags; nothing but flags may stand in argv.
+    """Parses flags; arguments that are no flags are refused.
 
     Args:
       values: the defined flags.
@@ -168,6 +218,7 @@ def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def _wrong_type(values: flags.FlagValues, message: str) -> str:
+    """The line for absl's message about a value of the wrong type."""
     match = re.match(r"flag --([^=]+)=(.*?): ", message, re.DOTALL)
     if match is None:
         return one_line(message)

@@ -1,4 +1,4 @@
-"""The two ways jaxnlt speaks to its user outside of results."""
+"""Errors of the user's and the logger; imports nothing of jaxnlt."""
 
 import logging
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ logger = logging.getLogger("jaxnlt")
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line prints it as one line.
+    """A mistake that the user can mend; the command line prints it as one line.
 
     The message starts with the file, field or class concerned, as in
     ``config.data.rate: must lie in [0, 1), is 1.5``.
@@ -18,9 +18,9 @@ def one_of(field: str, value: str, known: Iterable[str]) -> None:
     """Refuses a value that is not among the known ones.
 
     Args:
-      field: dotted name, as `config.data.noise`.
-      value: what it holds.
-      known: what it may hold.
+      field: dotted name, as ``config.data.noise``.
+      value: its value.
+      known: its possible values.
 
     Raises:
       UserError: the value is another one.
@@ -33,15 +33,15 @@ def one_of(field: str, value: str, known: Iterable[str]) -> None:
 
 
 class Once(logging.Filter):
-    """Passes every warning once: the same text about the same first thing.
+    """Passes every warning once: the same text about the same first argument.
 
     Attached to the logger for the length of a run, so that what happens in
-    every epoch is said once.
+    every epoch is reported once.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: set[tuple] = set()
+        self._seen: set[tuple[object, ...]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         args = record.args if isinstance(record.args, tuple) else ()

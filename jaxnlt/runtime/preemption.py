@@ -1,7 +1,7 @@
-"""Ending in order: preemption by SIGTERM, and the end of another process.
+"""Orderly ends: preemption by SIGTERM, and the failure of another process.
 
-A thread of its own decides, for the main one may wait in a computation for
-minutes, or for a process that will never answer.
+A thread of its own decides, because the main one may wait in a computation for
+minutes, or for a process that never answers.
 """
 
 import contextlib
@@ -19,41 +19,40 @@ import jax
 from jaxnlt.runtime import console, processes
 from jaxnlt.runtime.errors import UserError
 
-#: Exit status of a run that was stopped and can go on: EX_TEMPFAIL, on which
-#: schedulers put a job into their queue again.
-AGAIN = 75
-FAILED = 1
-_KEY = "jaxnlt/end"
-_DONE = "0 all is done"
+# Key of the coordination service under which the first process to end writes
+# its status and its reason; and what is written there after a complete run.
+_END_KEY = "jaxnlt/end"
+_COMPLETE = "0 complete"
 # Seconds that a job of several processes gives a save whose other writers may
 # have ended already; the checkpoint before it is whole.
-_PATIENCE = 12
-# Seconds that the others have to read why, before the process that holds the
-# coordination service ends.
-_LAST_WORDS = 3
-# Seconds between a process's very last word and its end, on a busy machine.
-_GOING = 1
-# Seconds in which this process may find the mistake that another has told.
-_SAME_MISTAKE = 1
+_SAVE_TIMEOUT = 12
+# Seconds that the other processes have to read the reason before the process
+# that holds the coordination service ends.
+_NOTICE_TIMEOUT = 3
+# Seconds between the report of a process that it exits and its exit.
+_EXIT_DELAY = 1
+# Seconds for this process to meet the error that another one has reported.
+_SAME_ERROR_DELAY = 1
 
 
 class Watch:
-    """Ends the process when the system, or another process, says so.
+    """Ends the process on SIGTERM, or when another process ends.
 
     Attributes:
-      finish_save: waits for what is being saved; set by the run.
+      finish_save: waits for the save in progress; set by the run.
     """
 
     def __init__(self) -> None:
         self.finish_save: Callable[[], None] = lambda: None
         self._saving = threading.Lock()
         self._ending = threading.Event()
-        self._own = ("", FAILED)
-        self._where = "before its first epoch was over"
+        # Text and exit status of the error of this process.
+        self._own_error = ("", console.FAILED)
+        self._progress = "before its first epoch was over"
 
     @contextlib.contextmanager
     def saving(self, epoch: int) -> Iterator[None]:
-        """Nothing ends the run while a save is being started.
+        """Lets nothing end the process while a save is being started.
 
         Args:
           epoch: 0-based, that is saved.
@@ -64,10 +63,10 @@ class Watch:
 
     def saved(self, epoch: int) -> None:
         """Notes an epoch, 0-based, from which the run can go on."""
-        self._where = f"after epoch {epoch + 1}"
+        self._progress = f"after epoch {epoch + 1}"
 
     def pause_if_ending(self) -> None:
-        """Dispatches nothing more once the end has begun."""
+        """Blocks for good once the process is ending."""
         if self._ending.is_set():
             threading.Event().wait()
 
@@ -81,21 +80,22 @@ class Watch:
             except BaseException as error:
                 if processes.alone():
                     raise
-                self._broken(error)
-            self._ending.set()  # nobody is missed from now on
-            self._tell(_DONE)
+                self._fail(error)
+            self._ending.set()  # the end of another process is no error now
+            self._announce(_COMPLETE)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
+        """Runs the threads that wait for SIGTERM and for other processes."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
-        # Without a handler of Python's the signal would kill at once.
+        # Without a Python handler the signal would kill at once.
         handler = signal.signal(signal.SIGTERM, lambda *_: None)
         # Written to at once, also while the main thread waits in C++.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        threads = [threading.Thread(target=self._listen, args=(reader,))]
+        threads = [threading.Thread(target=self._await_signal, args=(reader,))]
         if not processes.alone():
-            threads.append(threading.Thread(target=self._ask_others))
+            threads.append(threading.Thread(target=self._await_other_process))
         for thread in threads:
             thread.daemon = True
             thread.start()
@@ -105,125 +105,137 @@ class Watch:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, handler)
             os.close(writer)
-            # Both have an answer now; a thread left in C++ would abort Python.
+            # Both return now; a thread left in C++ would abort Python.
             for thread in threads:
-                thread.join(_LAST_WORDS)
+                thread.join(_NOTICE_TIMEOUT)
 
-    def _broken(self, error: BaseException) -> NoReturn:
-        """Says what has happened and ends the whole job."""
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Reports an error of this process and ends the whole job."""
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        status, lost = FAILED, _is_lost(error)
+        status, lost = console.FAILED, _is_connection_error(error)
         if isinstance(error, UserError):
-            status, text = console.MENDABLE, console.one_line(error)
+            status, text = console.USER_ERROR, console.one_line(error)
         elif isinstance(error, KeyboardInterrupt):
             status, text = console.INTERRUPTED, "interrupted"
-        self._own = (text, status)
+        self._own_error = (text, status)
         self.pause_if_ending()
         if lost:
             # At once: JAX aborts a process that misses the first one.
-            _say(f"error: another process has ended or is out of reach: {text}")
-        # What another one says of its end says more; and says the same once.
+            _print_line(
+                f"error: another process has ended or is out of reach: {text}"
+            )
+        # The reason of the other process is the better one; and where it is
+        # the same, the first process reports it for all.
         if lost or not processes.is_lead():
-            time.sleep(_LAST_WORDS)
+            time.sleep(_NOTICE_TIMEOUT)
             self.pause_if_ending()
         if not lost:
-            if status == FAILED:
+            if status == console.FAILED:
                 traceback.print_exception(error)
-            _say(f"error: {text}")
+            _print_line(f"error: {text}")
         self._ending.set()
-        self._tell(f"{FAILED} {processes.host_name()}: {text}")
+        self._announce(f"{console.FAILED} {processes.host_name()}: {text}")
         self._exit(status)
 
-    def _listen(self, reader: int) -> None:
-        while (word := os.read(reader, 1)) != bytes([signal.SIGTERM]):
-            if not word:
+    def _await_signal(self, reader: int) -> None:
+        """Waits for SIGTERM, or for the other end of the pipe to be closed."""
+        while (number := os.read(reader, 1)) != bytes([signal.SIGTERM]):
+            if not number:
                 os.close(reader)
                 return
         self._ending.set()
-        self._tell(f"{AGAIN} {processes.host_name()}: SIGTERM")
+        self._announce(f"{console.STOPPED} {processes.host_name()}: SIGTERM")
         self._stop("SIGTERM")
 
-    def _ask_others(self) -> None:
-        """Waits for the first word of any process that ends."""
+    def _await_other_process(self) -> None:
+        """Waits until any process announces that it ends."""
         while True:
             try:
-                word = processes.client().blocking_key_value_get(_KEY, 60_000)
+                announced = processes.client().blocking_key_value_get(
+                    _END_KEY, 60_000
+                )
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" in str(error):
                     continue
-                word = f"{FAILED} process 0: does not answer any more"
+                announced = f"{console.FAILED} process 0: does not answer"
             break
-        # One that left the last barrier first may tell it before we leave it.
-        if word == _DONE or self._ending.is_set():
+        # Another process may leave the last barrier, and announce that the
+        # run is complete, before this one leaves it.
+        if announced == _COMPLETE or self._ending.is_set():
             return
         self._ending.set()
-        status, _, reason = word.partition(" ")
-        if int(status) == AGAIN:
+        status, _, reason = announced.partition(" ")
+        if int(status) == console.STOPPED:
             self._stop(reason)
-        time.sleep(_SAME_MISTAKE)
-        text, own_status = self._own
-        if text and reason.endswith(text):
+        time.sleep(_SAME_ERROR_DELAY)
+        own_text, own_status = self._own_error
+        if own_text and reason.endswith(own_text):
             self._exit(own_status)
-        _say(f"error: {reason}")
-        self._exit(FAILED)
+        _print_line(f"error: {reason}")
+        self._exit(console.FAILED)
 
-    def _tell(self, word: str) -> None:
+    def _announce(self, status_and_reason: str) -> None:
+        """Tells the other processes why this one ends; the first one counts."""
         if processes.alone():
             return
-        # The first one who speaks is heard.
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            processes.client().key_value_set(_KEY, word)
+            processes.client().key_value_set(_END_KEY, status_and_reason)
 
     def _stop(self, reason: str) -> NoReturn:
-        """Finishes the pending save, says how to go on, ends."""
-        patience: float | None = None if processes.alone() else _PATIENCE
+        """Finishes the pending save, reports how to go on, exits."""
+        timeout: float | None = None if processes.alone() else _SAVE_TIMEOUT
         began = time.monotonic()
-        # Held for good: no other save starts.
-        self._saving.acquire(timeout=-1 if patience is None else patience)
-        if patience is not None:
-            patience = max(0.0, patience - (time.monotonic() - began))
+        # Never released: no other save starts.
+        self._saving.acquire(timeout=-1 if timeout is None else timeout)
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - began))
         save = threading.Thread(target=self.finish_save, daemon=True)
         save.start()
-        save.join(patience)
+        save.join(timeout)
         if processes.is_lead():
-            _say(f"stopped by {reason} {self._where}; the same command goes on")
-        self._exit(AGAIN, _PATIENCE)
+            _print_line(
+                f"stopped by {reason} {self._progress}; the same command goes "
+                "on"
+            )
+        self._exit(console.STOPPED, _SAVE_TIMEOUT)
 
-    def _exit(self, status: int, patience: float = 0) -> NoReturn:
-        """Ends without waiting for the main thread.
+    def _exit(self, status: int, timeout: float = 0) -> NoReturn:
+        """Exits without waiting for the main thread.
 
         Args:
           status: of the process.
-          patience: seconds, beyond its last words, that the process which
+          timeout: seconds, beyond ``_NOTICE_TIMEOUT``, that the process which
             holds the coordination service waits for the others: they are
             aborted once it is gone.
         """
         if not processes.alone():
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                processes.client().key_value_set(_left(jax.process_index()), "")
+                processes.client().key_value_set(
+                    _exit_key(jax.process_index()), ""
+                )
             if processes.is_lead():
-                _see_off(_LAST_WORDS + patience)
+                _wait_for_exits(_NOTICE_TIMEOUT + timeout)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-def _left(process: int) -> str:
-    """Key under which a process says that it ends."""
-    return f"jaxnlt/left/{process}"
+def _exit_key(process: int) -> str:
+    """Key under which a process reports that it exits."""
+    return f"jaxnlt/exit/{process}"
 
 
-def _see_off(patience: float) -> None:
-    """Waits until all other processes end, at most so many seconds."""
-    end = time.monotonic() + patience
+def _wait_for_exits(timeout: float) -> None:
+    """Waits until all other processes exit, at most so many seconds."""
+    end = time.monotonic() + timeout
     for other in range(1, jax.process_count()):
         left = max(1, round(1000 * (end - time.monotonic())))
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            processes.client().blocking_key_value_get(_left(other), left)
-    time.sleep(_GOING)
+            processes.client().blocking_key_value_get(_exit_key(other), left)
+    time.sleep(_EXIT_DELAY)
 
 
-def _is_lost(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     """Whether a computation broke off because another process is gone."""
     words = ("Gloo", "NCCL", "oordination service", "heartbeat")
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
@@ -231,5 +243,6 @@ def _is_lost(error: BaseException) -> bool:
     )
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
+    # Unlike the console's, it takes no lock that a stopped thread may hold.
     print(f"jaxnlt: {text}", file=sys.stderr, flush=True)

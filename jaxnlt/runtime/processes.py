@@ -1,8 +1,8 @@
-"""Several processes as one program: joining them, agreeing, adding up.
+"""Several processes as one program: joining them, agreeing, gathering.
 
 Every process runs the same host program with the same seeds on the devices of
-all.  What only one may decide or write, process 0 does: the lead.  With one
-process everything here is free.
+all.  Process 0, the lead, does what only one may decide or write.  With one
+process everything here costs nothing.
 """
 
 import logging
@@ -22,14 +22,14 @@ T = TypeVar("T")
 COORDINATOR = "JAXNLT_COORDINATOR"
 NUM_PROCESSES = "JAXNLT_NUM_PROCESSES"
 PROCESS_ID = "JAXNLT_PROCESS_ID"
-#: 'auto' asks JAX, which knows SLURM, Open MPI, Kubernetes and TPU VMs.
+#: 'auto' lets JAX find the processes: SLURM, Open MPI, Kubernetes, TPU VMs.
 DISTRIBUTED = "JAXNLT_DISTRIBUTED"
-#: `extra` of log records that concern one process alone.
+#: ``extra`` of log records that concern one process alone.
 OWN = {"own": True}
-# Seconds after which JAX takes a silent process for dead and ends the others.
+# Seconds without a sign of life after which JAX ends the other processes.
 HEARTBEAT = 20
-# Seconds for all processes to arrive at the end of a run, where the lead may
-# still write its report.
+# Seconds for all processes to reach the end of a run, where the lead may still
+# write its report.
 LAST_WAIT = 3600
 
 
@@ -39,16 +39,17 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
     Must run before anything asks JAX for devices.
 
     Args:
-      environ: `JAXNLT_COORDINATOR` (host:port), `JAXNLT_NUM_PROCESSES` and
-        `JAXNLT_PROCESS_ID`; or `JAXNLT_DISTRIBUTED=auto`.
+      environ: ``JAXNLT_COORDINATOR`` (host:port), ``JAXNLT_NUM_PROCESSES`` and
+        ``JAXNLT_PROCESS_ID``; or ``JAXNLT_DISTRIBUTED=auto``.
 
     Raises:
-      UserError: a part of it is missing or wrong, or the others do not come.
+      UserError: a variable is missing or wrong, or the other processes do not
+        join in time.
     """
     arguments = _arguments(environ)
     if arguments is None:
         return
-    # JAX would catch SIGTERM itself and only take note of it.
+    # With it, JAX would catch SIGTERM itself and go on.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -62,11 +63,12 @@ def join(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _only_own(record: logging.LogRecord) -> bool:
-    """Passes what concerns one process alone; the lead says the rest."""
+    """Passes what concerns one process alone; the lead reports the rest."""
     return any(hasattr(record, name) for name in OWN)
 
 
 def _arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Arguments of ``jax.distributed.initialize``; None for one process."""
     names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
     given = {name: environ[name] for name in names if environ.get(name)}
     automatic = environ.get(DISTRIBUTED, "")
@@ -75,7 +77,7 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
     if not given:
         return {} if automatic else None
     if automatic:
-        raise UserError(f"{DISTRIBUTED}: has no place beside {COORDINATOR}")
+        raise UserError(f"{DISTRIBUTED}: cannot be combined with {COORDINATOR}")
     for name in names:
         if name not in given:
             raise UserError(f"{name}: is missing beside {', '.join(given)}")
@@ -107,8 +109,8 @@ def check() -> None:
     """Refuses a job whose processes have not been joined.
 
     Raises:
-      UserError: JAX sees other processes' devices, as on a TPU pod, but no
-        variable said so.
+      UserError: JAX sees the devices of other processes, as on a TPU pod, but
+        no variable names them.
     """
     if alone() and jax.process_count() > 1:
         raise UserError(
@@ -119,7 +121,7 @@ def check() -> None:
 
 def client() -> Any:
     """The coordination service of the job; None where it is one process."""
-    # Orbax, too, takes it from there; JAX has no public name for it.
+    # Orbax takes it from there too; JAX has no public name for it.
     from jax._src import distributed
 
     return distributed.global_state.client
@@ -136,11 +138,10 @@ def is_lead() -> bool:
 
 
 def decided(decide: Callable[[], T]) -> T:
-    """What the lead computes or reads, on every process.
+    """The value that the lead computes or reads, on every process.
 
     Args:
-      decide: called by the lead alone; its value must be one that can be
-        pickled.
+      decide: called by the lead alone; its value can be pickled.
 
     Returns:
       The lead's value.
@@ -157,11 +158,11 @@ def decided(decide: Callable[[], T]) -> T:
     return pickle.loads(np.asarray(sent)[:size].tobytes())
 
 
-def everyone(value: T) -> list[T]:
-    """What each process holds, on all of them.
+def gathered(value: T) -> list[T]:
+    """The values of all processes, on every process.
 
     Args:
-      value: anything that can be pickled.
+      value: that of this process; it can be pickled.
 
     Returns:
       The values in the order of the processes.
@@ -182,52 +183,52 @@ def everyone(value: T) -> list[T]:
 
 
 def _padded(size: int) -> int:
-    """Few sizes of what is sent, for every one compiles a program."""
+    """The size of a message: a power of two, as each compiles a program."""
     return 1 << max(10, (size - 1).bit_length())
 
 
 def whole(tree: Any) -> Any:
-    """Device arrays, those divided over processes gathered on all of them.
+    """Gathers the arrays that are divided over processes.
 
     Args:
       tree: pytree of arrays.
 
     Returns:
-      The same tree.
+      The same tree, every array complete on every process.
     """
     if alone():
         return tree
     from jax.experimental import multihost_utils
 
-    def gathered(leaf):
+    def complete(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and not (
             leaf.is_fully_addressable or leaf.is_fully_replicated
         ):
             return multihost_utils.process_allgather(leaf, tiled=True)
         return leaf
 
-    return jax.tree.map(gathered, tree)
+    return jax.tree.map(complete, tree)
 
 
 def agree(problem: str) -> None:
-    """Refuses on all processes what one of them has found wrong.
+    """Raises the error of one process on all of them.
 
     Args:
-      problem: what this process found; '' if nothing.
+      problem: the problem of this process; '' for none.
 
     Raises:
       UserError: the problem of the first process that has one.
     """
-    problem = next(filter(None, everyone(problem)), "")
+    problem = next(filter(None, gathered(problem)), "")
     if problem:
         raise UserError(problem)
 
 
 def wait_for_all(name: str) -> None:
-    """Waits until every process has come here.
+    """Waits until every process has reached this point.
 
     Args:
-      name: of this point in the program, met once.
+      name: of the point, which a process reaches once.
     """
     if not alone():
         client().wait_at_barrier(f"jaxnlt/{name}", LAST_WAIT * 1000)

@@ -1,4 +1,4 @@
-"""One mesh axis, "data": batches are sharded along it, all else replicated.
+"""One mesh axis, "data": batches are sharded along it, the rest is replicated.
 
 Under jit with a batch-sharded input, batch statistics, mixup partners and
 contrastive denominators are over the global batch, so one device and eight
@@ -23,13 +23,13 @@ def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
     """Mesh over the most devices that divide every batch size.
 
     Args:
-      batch_sizes: rows a step of every stream.
+      batch_sizes: rows of every stream in a step.
 
     Returns:
-      A one-axis mesh; a warning says when devices are left out.
+      A one-axis mesh; a warning reports unused devices.
 
     Raises:
-      UserError: devices of several processes do not divide a batch size.
+      UserError: the devices of several processes do not divide a batch size.
     """
     devices = jax.devices()
     sizes = set(batch_sizes)
@@ -47,7 +47,9 @@ def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
     if used < len(devices):
         logger.warning(
             "%d of %d devices used: more do not divide the batch sizes %s",
-            *(used, len(devices), sorted(sizes)),
+            used,
+            len(devices),
+            sorted(sizes),
         )
     return jax.make_mesh(
         (used,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:used]
@@ -77,10 +79,10 @@ def put(tree: PyTree, target: NamedSharding) -> PyTree:
     if target.is_fully_addressable:
         return jax.device_put(tree, target)
 
-    def place(leaf):
+    def place(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == target:
             return leaf
-        # device_put would compare the whole array between processes.
+        # device_put would compare the whole array across processes.
         whole = np.asarray(leaf)
         return jax.make_array_from_callback(
             whole.shape, target, lambda part: whole[part]
@@ -92,15 +94,16 @@ def put(tree: PyTree, target: NamedSharding) -> PyTree:
 def divide(images: np.ndarray, mesh: Mesh) -> jax.Array:
     """Divides images over the devices, where a copy on each does not fit.
 
-    A program that gathers rows of them looks all up on every device in its
-    part and adds up what they find.
+    In a program that gathers rows of them, every device looks all rows up in
+    its part, and the results are added.
 
     Args:
       images: [N, ...], equal on all processes.
       mesh: devices.
 
     Returns:
-      [M, ...] with M the next multiple of their number, zeros at the end.
+      [M, ...] with M the next multiple of the number of devices, zeros at the
+      end.
     """
     size = -(-len(images) // mesh.devices.size) * mesh.devices.size
 
@@ -119,13 +122,13 @@ def rows(tree: PyTree, mesh: Mesh) -> PyTree:
     """Makes NumPy batches ready for a program that divides them.
 
     Args:
-      tree: pytree of [B, ...] arrays; of other processes' rows, which need not
-        be equal there, nothing is taken.
+      tree: pytree of [B, ...] arrays; only the rows of this process's devices
+        are read.
       mesh: devices.
 
     Returns:
-      The same where one process has all devices, for whom the program's own
-      transfer is the fastest; else global arrays.
+      The same tree where one process has all devices, because the transfer of
+      the program itself is the fastest; else global arrays.
     """
     target = batched(mesh)
     if target.is_fully_addressable:
@@ -134,7 +137,7 @@ def rows(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def own_rows(mesh: Mesh, size: int) -> np.ndarray:
-    """Rows of a divided batch that lie on this process's devices.
+    """Rows of a divided batch that are on this process's devices.
 
     Args:
       mesh: devices.
@@ -149,10 +152,10 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Brings values to the host, the only place where it waits for them.
+    """Copies values to the host; nothing else waits for values.
 
-    (`streaming.Throttle` waits too, but takes nothing.)  Of arrays that are
-    divided over processes, every process gets all.
+    Every process gets the complete arrays, also of those that are divided over
+    processes.
 
     Args:
       tree: pytree of device arrays.
@@ -166,7 +169,7 @@ def fetch(tree: PyTree) -> PyTree:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, if none is set."""
+    """Keeps compiled programs in the user's cache folder, unless one is set."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,7 +1,8 @@
 """One fixed plan of steps, to be trained on any number of devices.
 
-`python -m tests.runtime.plan compare FOLDER COUNTS METHOD...` trains in the processes
-and on the devices that its environment names; JAX_ENABLE_X64 must be set.
+``python -m tests.runtime.plan compare FOLDER COUNTS METHOD...`` trains in the
+processes and on the devices that its environment names; JAX_ENABLE_X64 must be
+set.
 `run WORKDIR METHOD` is a whole run of it; `ahead FOLDER` dispatches many more
 programs than XLA lets wait on a CPU device.
 What a selector decided on one device is kept in the folder and taken from

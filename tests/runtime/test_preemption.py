@@ -146,7 +146,7 @@ def test_the_first_to_leave_does_not_end_the_last(monkeypatch):
     said, left = [], []
 
     class Client:
-        blocking_key_value_get = staticmethod(lambda *_: preemption._DONE)
+        blocking_key_value_get = staticmethod(lambda *_: preemption._COMPLETE)
         wait_at_barrier = staticmethod(lambda *_: time.sleep(0.5))
         key_value_set = staticmethod(lambda *words: said.append(words))
 
@@ -155,7 +155,7 @@ def test_the_first_to_leave_does_not_end_the_last(monkeypatch):
     with preemption.Watch().guarding():
         pass
     assert not left
-    assert said == [(preemption._KEY, preemption._DONE)]
+    assert said == [(preemption._END_KEY, preemption._COMPLETE)]
 
 
 def test_processes_must_share_the_workdir(tmp_path):
