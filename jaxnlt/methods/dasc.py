@@ -472,13 +472,13 @@ def dacc_scores(
     used = mask if mask.any() else np.ones_like(mask)
     sums = np.zeros((logits.shape[1], features.shape[1]))
     with selection.one_thread():
-        for part in selection.blocks(size, selection.SUMMED):
+        for part in selection.sum_blocks(size):
             these = used[part]
             sums += weights[part][these].T @ selection.normalise(
                 features[part][these]
             )
     centroids, assignment = selection.normalise(sums), np.empty_like(weights)
-    for part in selection.blocks(size, selection.SUMMED):
+    for part in selection.sum_blocks(size):
         assignment[part] = selection.softmax(
             selection.normalise(features[part]) @ centroids.T
         )

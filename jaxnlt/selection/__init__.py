@@ -1,4 +1,4 @@
-"""Whom to trust: scores and mixtures on the host, in NumPy."""
+"""Which samples a network trusts: scores, mixtures and selectors by name."""
 
 from jaxnlt.selection.mixtures import (
     gmm_probability,
@@ -6,8 +6,6 @@ from jaxnlt.selection.mixtures import (
     per_class_gmm,
 )
 from jaxnlt.selection.scores import (
-    EPSILON,
-    SUMMED,
     alike,
     blocks,
     centred_unit,
@@ -23,11 +21,10 @@ from jaxnlt.selection.scores import (
     nearest_scores,
     normalise,
     softmax,
+    sum_blocks,
 )
 
 __all__ = [
-    "SUMMED",
-    "EPSILON",
     "alike",
     "blocks",
     "centred_unit",
@@ -35,8 +32,8 @@ __all__ = [
     "class_means",
     "class_rows",
     "cross_entropy",
-    "growing_threshold",
     "gmm_probability",
+    "growing_threshold",
     "jsd",
     "kl",
     "lengths",
@@ -46,4 +43,5 @@ __all__ = [
     "one_thread",
     "per_class_gmm",
     "softmax",
+    "sum_blocks",
 ]

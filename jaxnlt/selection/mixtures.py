@@ -1,46 +1,54 @@
-"""Host-side sample selection: mixtures and centroids in NumPy, float64.
+"""Gaussian mixtures of one-dimensional scores, on the host with one thread.
 
-All functions are pure: arrays in, arrays out.  N samples, C classes, D feature
-dimensions.
+The component with the smaller mean is the clean one.  N samples, C classes.
 """
 
 import functools
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import threadpoolctl
+from jaxtyping import Float, Int, Num
 from sklearn.mixture import GaussianMixture
 
 from jaxnlt.selection import scores
-from jaxnlt.selection.scores import Array
 
 
 @functools.cache
 def _pools() -> threadpoolctl.ThreadpoolController:
-    """The thread pools of the loaded libraries, looked for once."""
+    """The thread pools of the loaded libraries; finding them is slow."""
     return threadpoolctl.ThreadpoolController()
 
 
-def one_thread():
+def one_thread() -> AbstractContextManager:
     """A context in which NumPy and scikit-learn compute with one thread.
 
-    For sums over samples with a small result, mixtures among them: threads
-    that share such a sum wait for each other far longer than they compute, and
-    in scikit-learn more than two of them add in an order of chance.
+    For sums over samples with a small result, such as a mixture's: threads
+    that share such a sum spend most of their time waiting, and with more than
+    two of them the order of scikit-learn's additions varies from run to run.
+
+    Returns:
+      The context manager.
     """
     return _pools().limit(limits=1)
 
 
-def gmm_probability(values: Array, seed: int = 0, **settings) -> Array:
-    """Posterior of the smaller-mean half of a two-component Gaussian mixture.
+def gmm_probability(
+    values: Num[np.ndarray, " n"], seed: int = 0, **settings: Any
+) -> Float[np.ndarray, " n"]:
+    """Posterior of the smaller mean in a two-component Gaussian mixture.
 
     Args:
-      values: [n] losses.
-      seed: random_state of the k-means start.
+      values: [n] losses or distances.
+      seed: ``random_state`` of the k-means start.
       **settings: passed to scikit-learn's GaussianMixture.
 
     Returns:
-      float64[n] in [0, 1].  Ones where there is nothing to divide: fewer than
-      two samples, or all values equal.
+      float64[n] in [0, 1]; ones if there are fewer than two samples or all
+      values are equal.
+
+    Source: papers/dividemix_rolt.md section 3.2.
     """
     values = np.asarray(values, np.float64).reshape(-1, 1)
     if len(values) < 2 or np.ptp(values) == 0:
@@ -51,19 +59,24 @@ def gmm_probability(values: Array, seed: int = 0, **settings) -> Array:
         return mixture.predict_proba(values)[:, mixture.means_.argmin()]
 
 
-def per_class_gmm(values: Array, labels: Array, num_classes: int, seed=0):
-    """`gmm_probability` fitted within every given class by itself.
+def per_class_gmm(
+    values: Num[np.ndarray, " N"],
+    labels: Int[np.ndarray, " N"],
+    num_classes: int,
+    seed: int = 0,
+) -> Float[np.ndarray, " N"]:
+    """``gmm_probability`` fitted to the samples of every given class.
 
     Args:
-      values: [N] losses.
+      values: [N] losses or distances.
       labels: [N] given labels.
       num_classes: C.
-      seed: random_state of every mixture.
+      seed: ``random_state`` of every mixture.
 
     Returns:
       float64[N] clean probability.
 
-    Source: DaSC section 3.2; sfa.md section 6.
+    Source: papers/dasc.md section 6.1; papers/sfa.md section 6.
     """
     probability = np.ones(len(values))
     for members in scores.class_rows(labels, num_classes):

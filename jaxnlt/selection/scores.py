@@ -1,17 +1,245 @@
-"""Class centroids of features and what is measured against them, on the host.
+"""Scores of samples: how far outputs and given labels disagree.
 
-NumPy, float64; all functions are pure.  N samples, C classes, D feature
-dimensions.
+Pure functions of NumPy arrays on the host, which compute in float64 and block
+by block, so that no float64 copy of a whole input is held.  N samples, C
+classes, D feature dimensions.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Num
 
-Array = np.ndarray
+# Rows of which a float64 copy is made at a time; it fits into the cache.
+_ROWS = 1 << 12
+# Rows that a sum over samples takes at a time.
+_SUMMED = 1 << 16
+# Added to both probabilities in the logarithm of `kl`.
+_EPSILON = 1e-10
 
 
-def centred_unit(features: Array, centre: Array | None = None) -> Array:
+# --- blocks and classes -----------------------------------------------------
+
+
+def blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
+    """Consecutive slices that cover ``size`` rows.
+
+    Args:
+      size: how many rows there are.
+      rows: the most rows of a slice.
+
+    Returns:
+      Iterator of slices.
+    """
+    return (slice(i, i + rows) for i in range(0, size, rows))
+
+
+def sum_blocks(size: int) -> Iterator[slice]:
+    """Blocks for sums over samples, which are added block by block.
+
+    They are larger than those of ``blocks``, so that data sets of up to 65,536
+    samples are summed at once.
+
+    Args:
+      size: how many rows there are.
+
+    Returns:
+      Iterator of slices.
+    """
+    return blocks(size, _SUMMED)
+
+
+def class_rows(
+    labels: Int[np.ndarray, " N"], num_classes: int
+) -> list[Int[np.ndarray, " n"]]:
+    """The rows of every class, in ascending order.
+
+    Args:
+      labels: [N] in 0..C-1.
+      num_classes: C.
+
+    Returns:
+      C arrays int64[n].
+    """
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.split(order, np.cumsum(counts)[:-1])
+
+
+def min_max(values: Num[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Scales values to [0, 1] over the whole array.
+
+    Args:
+      values: [N], N > 0.
+
+    Returns:
+      float64[N]; zeros where all values are equal.
+    """
+    values = np.asarray(values, np.float64)
+    low, high = values.min(), values.max()
+    if high == low:
+        return np.zeros_like(values)
+    return (values - low) / (high - low)
+
+
+def alike(values: Float[np.ndarray, " n"]) -> bool:
+    """Whether values differ by no more than rounding errors.
+
+    The scores of equal rows can differ in their last bits, because a matrix
+    product is computed in blocks; ``min_max`` would magnify the difference.
+
+    Args:
+      values: [n], n > 0.
+
+    Returns:
+      Whether the range is below 1e-12 of the largest, or of 1.
+    """
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()))
+
+
+# --- probabilities ----------------------------------------------------------
+
+
+def softmax(logits: Num[np.ndarray, "*N C"]) -> Float[np.ndarray, "*N C"]:
+    """Softmax along the last axis.
+
+    Args:
+      logits: [..., C].
+
+    Returns:
+      float64[..., C].
+    """
+    logits = np.asarray(logits)
+    probs = np.empty(logits.shape, np.float64)
+    flat = probs.reshape(-1, logits.shape[-1])
+    rows = logits.reshape(flat.shape)
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        some -= some.max(-1, keepdims=True)
+        np.exp(some, out=some)
+        np.divide(some, some.sum(-1, keepdims=True), out=flat[part])
+    return probs
+
+
+def cross_entropy(
+    logits: Num[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
+    r"""Cross-entropy :math:`-\log \mathrm{softmax}(z)_y`.
+
+    Args:
+      logits: [N, C].
+      labels: [N].
+
+    Returns:
+      float64[N], in nats.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    losses = np.empty(len(labels))
+    for part in blocks(len(labels)):
+        shifted = logits[part].astype(np.float64)
+        shifted -= shifted.max(-1, keepdims=True)
+        own = shifted[np.arange(len(shifted)), labels[part]]
+        losses[part] = np.log(np.exp(shifted, out=shifted).sum(-1)) - own
+    return losses
+
+
+def growing_threshold(epoch: int, num_classes: int, growth: float) -> float:
+    r"""Threshold of the largest probability, :math:`\phi^{epoch} / C`.
+
+    Args:
+      epoch: counted from 0 at the start of the run.
+      num_classes: C.
+      growth: phi, at least 1.
+
+    Returns:
+      The threshold; it starts at the probability of a uniform guess.
+
+    Source: papers/sfa.md section 6; papers/dasc.md section 6.1.
+    """
+    return growth**epoch / num_classes
+
+
+def kl(
+    p: Float[np.ndarray, "n C"], q: Float[np.ndarray, "n C"]
+) -> Float[np.ndarray, " n"]:
+    r"""Divergence :math:`\sum_c p_c \log\frac{p_c + \epsilon}{q_c + \epsilon}`.
+
+    Args:
+      p: [n, C] probabilities.
+      q: [n, C] probabilities.
+
+    Returns:
+      float64[n], in nats.
+
+    Source: papers/dasc.md section 8, step 5; epsilon is 1e-10.
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    return (p * np.log((p + _EPSILON) / (q + _EPSILON))).sum(-1)
+
+
+def jsd(
+    p: Float[np.ndarray, "n C"], q: Float[np.ndarray, "n C"]
+) -> Float[np.ndarray, " n"]:
+    r"""Jensen-Shannon divergence, the mean ``kl`` to the midpoint.
+
+    .. math:: \tfrac12 KL(p, m) + \tfrac12 KL(q, m), \quad m = (p + q) / 2
+
+    Args:
+      p: [n, C] probabilities.
+      q: [n, C] probabilities; rows of an identity matrix are labels.
+
+    Returns:
+      float64[n], in nats.
+
+    Source: papers/dasc.md section 8, step 5; papers/unicon.md section 3.
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    middle = (p + q) / 2
+    return (kl(p, middle) + kl(q, middle)) / 2
+
+
+# --- features and centroids -------------------------------------------------
+
+
+def lengths(rows: Num[np.ndarray, "N D"]) -> Float[np.ndarray, "N 1"]:
+    """Euclidean norm of each row.
+
+    Args:
+      rows: [N, D].
+
+    Returns:
+      float64[N, 1].
+    """
+    norms = np.empty((len(rows), 1))
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        norms[part] = np.linalg.norm(some, axis=-1, keepdims=True)
+    return norms
+
+
+def normalise(rows: Num[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Divides each row by its Euclidean norm.
+
+    Args:
+      rows: [N, D].
+
+    Returns:
+      float64[N, D] unit rows; a zero row stays zero.
+    """
+    rows = np.asarray(rows)
+    unit = np.empty(rows.shape, np.float64)
+    for part in blocks(len(rows)):
+        some = rows[part].astype(np.float64)
+        norm = np.linalg.norm(some, axis=-1, keepdims=True)
+        np.divide(some, np.maximum(norm, 1e-12), out=unit[part])
+    return unit
+
+
+def centred_unit(
+    features: Num[np.ndarray, "N D"],
+    centre: Float[np.ndarray, " D"] | None = None,
+) -> Float[np.ndarray, "N D"]:
     r"""The CL2N transform :math:`(f_i - \mu) / \lVert f_i - \mu \rVert`.
 
     Args:
@@ -33,15 +261,18 @@ def centred_unit(features: Array, centre: Array | None = None) -> Array:
 
 
 def class_means(
-    rows: Array, labels: Array, num_classes: int, mask: Array
-) -> tuple[Array, Array]:
+    rows: Float[np.ndarray, "N D"],
+    labels: Int[np.ndarray, " N"],
+    num_classes: int,
+    mask: Bool[np.ndarray, " N"],
+) -> tuple[Float[np.ndarray, "C D"], Int[np.ndarray, " C"]]:
     """Mean of the masked rows of every class, not normalised again.
 
     Args:
       rows: [N, D].
       labels: [N] integer labels.
       num_classes: C.
-      mask: bool[N] rows that count.
+      mask: [N] rows that count.
 
     Returns:
       float64[C, D] means, zeros for a class without rows, and int64[C] how
@@ -58,7 +289,9 @@ def class_means(
     return means, counts
 
 
-def nearest_scores(rows: Array, centroids: Array) -> Array:
+def nearest_scores(
+    rows: Float[np.ndarray, "N D"], centroids: Float[np.ndarray, "C D"]
+) -> Float[np.ndarray, "N C"]:
     r"""Scores :math:`-\lVert x_i - c_k \rVert^2`, the largest the nearest.
 
     Args:
@@ -70,31 +303,34 @@ def nearest_scores(rows: Array, centroids: Array) -> Array:
 
     Source: papers/sfa.md section 6, step 7.
     """
-    scores, lengths = rows @ centroids.T, (centroids**2).sum(-1)
+    scores, squares = rows @ centroids.T, (centroids**2).sum(-1)
     for part in blocks(len(rows)):
-        squares = (rows[part] ** 2).sum(-1)[:, None] + lengths
-        scores[part] = 2 * scores[part] - squares
+        both = (rows[part] ** 2).sum(-1)[:, None] + squares
+        scores[part] = 2 * scores[part] - both
     return scores
 
 
 def class_distances(
-    scores: Array, labels: Array, num_classes: int
-) -> tuple[Array, Array]:
+    scores: Float[np.ndarray, "N C"],
+    labels: Int[np.ndarray, " N"],
+    num_classes: int,
+) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " C"]]:
     """Min-max distances to the own centroid, within every class by itself.
 
     Args:
-      scores: [N, C] of `nearest_scores`.
+      scores: [N, C] of ``nearest_scores``.
       labels: [N] given labels.
       num_classes: C.
 
     Returns:
       float64[N] in [0, 1], 0 the nearest, and bool[C] classes of several
-      samples that are all equally far, up to rounding: theirs are zeros.  The
-      centroid of a pair may lie midway, where the release lets rounding
-      decide; here the one that is farther from the other classes is nearer.
+      samples whose distances are all equal up to rounding; these are zeros.
+      Where the centroid of a pair lies midway, the released code lets rounding
+      decide; here the sample farther from the other classes is the nearer.
 
-    Source: papers/sfa.md section 6, step 8, with the sign turned: the mixture's
-    larger mean of scores is the smaller one of distances; section 6.3.
+    Source: papers/sfa.md section 6, step 8, with the sign reversed (the
+      mixture's larger mean of scores is the smaller mean of distances);
+      section 6.3.
     """
     distances = np.zeros(len(labels))
     equal = np.zeros(num_classes, bool)
@@ -108,150 +344,3 @@ def class_distances(
         if not equal[c]:
             distances[members] = min_max(values)
     return distances, equal
-
-
-def alike(values: Array) -> bool:
-    """Whether values differ by no more than rounding does.
-
-    Equal rows differ in the last bits where a product is computed in blocks,
-    and min-max scaling would make much of that.
-
-    Args:
-      values: [n], n > 0.
-
-    Returns:
-      Whether the range is below 1e-12 of the largest, or of 1.
-    """
-    return bool(np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()))
-
-
-# Rows of which a copy in float64 is made at a time: it then takes no memory to
-# speak of, and stays in the processor's cache.
-_ROWS = 1 << 12
-
-
-# Rows that a sum over samples takes at a time; where there are more, the order
-# of additions is that of the blocks.
-SUMMED = 1 << 16
-
-
-def blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
-    """Consecutive slices of at most so many rows that cover `size` rows."""
-    return (slice(i, i + rows) for i in range(0, size, rows))
-
-
-def class_rows(labels: Array, num_classes: int) -> list[Array]:
-    """The rows of every class, in ascending order, found in one pass.
-
-    Args:
-      labels: int[N] in 0..C-1.
-      num_classes: C.
-
-    Returns:
-      C arrays int64[n].
-    """
-    labels = np.asarray(labels)
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels, minlength=num_classes)
-    return np.split(order, np.cumsum(counts)[:-1])
-
-
-def min_max(values: Array) -> Array:
-    """Scales values to [0, 1] over the whole array; all equal gives zeros.
-
-    Args:
-      values: [N].
-
-    Returns:
-      float64[N].
-    """
-    values = np.asarray(values, np.float64)
-    low, high = values.min(), values.max()
-    if high == low:
-        return np.zeros_like(values)
-    return (values - low) / (high - low)
-
-
-def softmax(logits: Array) -> Array:
-    """Softmax along the last axis, in float64."""
-    logits = np.asarray(logits)
-    probs = np.empty(logits.shape, np.float64)
-    flat = probs.reshape(-1, logits.shape[-1])
-    rows = logits.reshape(flat.shape)
-    for part in blocks(len(rows)):
-        some = rows[part].astype(np.float64)
-        some -= some.max(-1, keepdims=True)
-        np.exp(some, out=some)
-        np.divide(some, some.sum(-1, keepdims=True), out=flat[part])
-    return probs
-
-
-def normalise(rows: Array) -> Array:
-    """Divides each row by its Euclidean norm; a zero row stays zero."""
-    rows = np.asarray(rows)
-    unit = np.empty(rows.shape, np.float64)
-    for part in blocks(len(rows)):
-        some = rows[part].astype(np.float64)
-        norm = np.linalg.norm(some, axis=-1, keepdims=True)
-        np.divide(some, np.maximum(norm, 1e-12), out=unit[part])
-    return unit
-
-
-def lengths(rows: Array) -> Array:
-    """Euclidean norm of each row, float64[N, 1]."""
-    norms = np.empty((len(rows), 1))
-    for part in blocks(len(rows)):
-        some = rows[part].astype(np.float64)
-        norms[part] = np.linalg.norm(some, axis=-1, keepdims=True)
-    return norms
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Cross-entropy with integer labels, float64[N], in nats."""
-    logits, labels = np.asarray(logits), np.asarray(labels)
-    losses = np.empty(len(labels))
-    for part in blocks(len(labels)):
-        shifted = logits[part].astype(np.float64)
-        shifted -= shifted.max(-1, keepdims=True)
-        own = shifted[np.arange(len(shifted)), labels[part]]
-        losses[part] = np.log(np.exp(shifted, out=shifted).sum(-1)) - own
-    return losses
-
-
-def growing_threshold(epoch: int, num_classes: int, growth: float) -> float:
-    r"""Confidence threshold :math:`\phi^{epoch} / C`, epoch counted from 0."""
-    return growth**epoch / num_classes
-
-
-EPSILON = 1e-10
-
-
-def kl(p: Array, q: Array) -> Array:
-    r"""Divergence :math:`\sum_c p_c \log\frac{p_c + \epsilon}{q_c + \epsilon}`.
-
-    Args:
-      p: [n, C] probabilities.
-      q: [n, C] probabilities.
-
-    Returns:
-      float64[n], in nats.
-
-    Source: papers/dasc.md section 8, step 5.
-    """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    return (p * np.log((p + EPSILON) / (q + EPSILON))).sum(-1)
-
-
-def jsd(p: Array, q: Array) -> Array:
-    """Jensen-Shannon divergence, the mean `kl` to the midpoint.
-
-    Args:
-      p: [n, C] probabilities.
-      q: [n, C] probabilities; rows of an identity matrix are labels.
-
-    Returns:
-      float64[n], in nats.
-    """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    middle = (p + q) / 2
-    return (kl(p, middle) + kl(q, middle)) / 2
