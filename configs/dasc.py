@@ -4,76 +4,45 @@
     python -m jaxnlt.main --config=configs/dasc.py:cifar10,noise=sym,rate=0.6
 
 Published, CIFAR-10, imb 0.1: 89.04 % at sym 0.4, 87.12 % at sym 0.6; compare
-with `as_released`.  Facts: papers/dasc.md of the project's notes; numbers
-without a remark are those of the release's section 4 there.
+with ``as_released``.  Numbers: ``papers/dasc.md`` section 4; the meaning of
+every field: ``Options`` of jaxnlt/methods/dasc.py.
 """
 
-from jaxnlt.config import base as config_lib
-from jaxnlt.config import family
+import dataclasses
 
-# Fields of DivideMix's kin that DaSC, whose steps are its own, does not read.
-NOT_OURS = (
-    *("unlabelled_loss", "confidence_penalty", "peer"),
-    *("warmup_samples", "pool_samples"),
-)
+import ml_collections
+
+from jaxnlt.config import base, family, fields
+from jaxnlt.methods.dasc import Options
 
 
-def get_config(arg=None):
-    """The configuration of one benchmark; see `:help` for the keys."""
-    arg = config_lib.parse(arg)
-    config = config_lib.base(arg)
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The configuration of one benchmark; see ``:help`` for the keys."""
+    keys = base.parse(arg)
+    config = base.base(keys)
     config.method = "dasc"
-    small = config.benchmark == "digits"
-    released = arg["as_released"]
-    if not small:
+    released = keys["as_released"]
+    semi = family.semi_fields(config, Options, warmups=(30, 30))
+    # SBCL takes the last two thirds of the warm-up: at least three epochs.
+    warmup = max(3, semi.pop("warmup"))
+    options = Options(
+        **semi,
+        warmup=warmup,
+        contrast_start=warmup // 3,
+        untrained_projector=released,
+        aligned_clean_prob=not released,
+        midl_label="arange" if released else "zero",
+    )
+    if config.benchmark == "digits":
+        options = dataclasses.replace(
+            options, projection_dim=64, memory_size=256, lr_decay_epoch=32.0
+        )
+    else:
         config.optimizer.weight_decay = 1e-4
-    fields = family.semi_fields(small)
-    fields |= family.semi_schedule(config, warmups=(30, 30))
-    for name in NOT_OURS:
-        del fields[name]
-    # Three epochs at least, of which SBCL takes the last two.
-    fields["warmup"] = max(3, fields["warmup"])
-    config.dasc = fields | {
-        # First epoch of SBCL, within the warm-up.
-        "contrast_start": fields["warmup"] // 3,
-        # DaCC.
-        "phi": 1.005,
-        "eval_temperature": 0.1,
-        # 'project' clusters projections, 'default' pooled features.
-        "feature_type": "project",
-        # The release clusters projections even where nothing trained them: a
-        # comparison stands where an assignment was meant (B3).
-        "untrained_projector": released,
-        # SBCL.
-        "contrast": True,
-        "contrast_weight": 0.5,
-        "contrast_temperature": 0.1,
-        "confidence_threshold": 0.9,
-        "projection_dim": 64 if small else 128,
-        # MIDL.
-        "midl": True,
-        "midl_weight": 0.3,
-        "midl_temperature": 0.5,
-        "memory_size": 256 if small else 1024,
-        # InfoNCE wants label 0, the own key; the release numbers the rows (B2).
-        "midl_label": "arange" if released else "zero",
-        # The release reads another image's clean probability (B1).
-        "aligned_clean_prob": not released,
-        # Code: keys of the mixed batch; figure: of one image's two views (D1).
-        "midl_key": "mixed_batch",
-        # Code: all rows enter the memory; figure: 'low_confidence' ones (D2).
-        "memory_rows": "all",
-        # In the code, not among the paper's terms (D3).
-        "prior_penalty": True,
-        # In the code, not in the paper's text (D6).
-        "memory_exchange": True,
-        # /10 from this epoch on; off in the released command.
-        "lr_decay": False,
-        "lr_decay_epoch": 32.0 if small else 80.0,
-    }
-    return config_lib.finish(
+    config.dasc = fields.as_dict(options)
+    return base.finish(
         config,
-        arg,
+        keys,
         boundaries=("dasc.contrast_start", "dasc.warmup"),
         durations=("dasc.ramp", "dasc.lr_decay_epoch"),
     )

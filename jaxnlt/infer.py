@@ -1,48 +1,85 @@
-"""TODO."""
+"""Inference in batches of one shape, and the vote of the networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnlt import infer as inference
-from jaxnlt import method as base
 from jaxnlt import models
 from jaxnlt.augment import table
 from jaxnlt.data import streaming
+from jaxnlt.method import (
+    DeviceOutputs,
+    Memory,
+    Method,
+    Outputs,
+    PyTree,
+    TrainState,
+)
 from jaxnlt.runtime import sharding
+
+#: Outputs of one network on consecutive batches, the last one padded.
+Batches = list[DeviceOutputs]
+
+
+class Moments(Protocol):
+    """Mean and standard deviation of images, as ``records.Dataset`` has them."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, in units of images scaled to [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, in the same units."""
 
 
 class Inference:
-    """Outputs of a network on any rows, in batches of one shape.
+    """Outputs of networks on any rows, in batches of one shape.
 
-    Gathering is a program of its own, so that training and test images, of
-    different number, share the compiled network.
+    Gathering is a program of its own, so that training and test images, whose
+    numbers differ, share the compiled network.
 
     Args:
       network: the model.
       heads: what to compute.
-      config: `eval_batch_size`, the model's dtype, names of augmentations.
-      dataset: mean and standard deviation of its images.
+      config: ``eval_batch_size``, the model's dtype, names of augmentations.
+      dataset: mean and standard deviation of the images.
       mesh: devices.
     """
 
-    def __init__(self, network, heads, config, dataset, mesh: Mesh):
+    def __init__(
+        self,
+        network: models.Network,
+        heads: tuple[str, ...],
+        config: ml_collections.ConfigDict,
+        dataset: Moments,
+        mesh: Mesh,
+    ):
         self._mesh, devices = mesh, mesh.devices.size
         self.batch_size = -(-config.eval_batch_size // devices) * devices
         everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
         dtype = models.DTYPES[config.model.dtype][1]
 
-        def infer(parameters, images):
+        def infer(variables: PyTree, images: jax.Array) -> DeviceOutputs:
             images = table.normalise(images, dataset.mean, dataset.std, dtype)
-            return network.apply(parameters, images, heads, False)[0]
+            return network.apply(variables, images, heads, False)[0]
 
-        def infer_view(parameters, images, key, view, train):
+        def infer_view(
+            variables: PyTree,
+            images: jax.Array,
+            key: jax.Array,
+            view: str,
+            train: bool,
+        ) -> tuple[DeviceOutputs, PyTree]:
             names = config.augment.to_dict()
             images = table.prepare(images, key, view, dataset, dtype, names)
             apply = network.seeded(jax.random.fold_in(key, 1))
-            return apply(parameters, images, heads, train)
+            return apply(variables, images, heads, train)
 
         self._take = jax.jit(
             lambda images, index: images[index],
@@ -61,7 +98,13 @@ class Inference:
             out_shardings=(rowwise, everywhere),
         )
 
-    def _batches(self, images, rows: np.ndarray, view="none", key=None):
+    def _batches(
+        self,
+        images: streaming.Images,
+        rows: np.ndarray,
+        view: str = "none",
+        key: jax.Array | None = None,
+    ) -> Iterable[jax.Array]:
         """Images of every batch; the first rows fill the last one up."""
         batches = -(-len(rows) // self.batch_size)
         padded = np.resize(rows, (batches, self.batch_size)).astype(np.int32)
@@ -74,84 +117,90 @@ class Inference:
             for index in padded
         )
 
-    def __call__(self, state: Mapping, images, rows: np.ndarray) -> list:
-        """Eval-mode outputs on the device, a dict a batch, for `collect`.
+    def __call__(
+        self, variables: PyTree, images: streaming.Images, rows: np.ndarray
+    ) -> Batches:
+        """Eval-mode outputs of one network, on the devices, for ``collect``.
 
         Args:
-          state: the network's `params` and `batch_stats`.
-          images: what `streaming.hold` returned of N images.
-          rows: int[n] which of them.
+          variables: the network's ``params`` and ``batch_stats``.
+          images: what ``streaming.hold`` returned of N images.
+          rows: int [n] which of them.
 
         Returns:
-          List of dicts of [batch_size, ...] arrays.
+          A dict of [batch_size, ...] arrays for each batch.
         """
-        return self.every([state], images, rows)[0]
+        return self.all([variables], images, rows)[0]
 
-    def every(
-        self, states: Sequence[Mapping], images, rows: np.ndarray
-    ) -> list[list]:
+    def all(
+        self,
+        networks: Sequence[PyTree],
+        images: streaming.Images,
+        rows: np.ndarray,
+    ) -> list[Batches]:
         """What a call returns, for each of several networks.
 
-        Images that lie on disk are read once for all of them.
+        Images on disk are read once for all of them.
 
         Args:
-          states: `params` and `batch_stats` of every network.
-          images: as a call takes them.
-          rows: int[n] which of them.
+          networks: variables of every network.
+          images: as for a call.
+          rows: int [n] which of them.
 
         Returns:
-          A list of outputs for every network.
+          The outputs of every network.
         """
-        outputs: list[list] = [[] for _ in states]
-        if not states:
+        outputs: list[Batches] = [[] for _ in networks]
+        if not networks:
             return outputs
         throttle = streaming.Throttle(images)
         for batch in self._batches(images, rows):
-            for state, own in zip(states, outputs, strict=True):
-                own.append(self._infer(base.variables(state), batch))
+            for variables, own in zip(networks, outputs, strict=True):
+                own.append(self._infer(variables, batch))
             throttle(outputs[-1][-1])
         return outputs
 
-    def as_trained(
+    def view(
         self,
-        state: Mapping,
-        images,
+        state: TrainState,
+        images: streaming.Images,
         rows: np.ndarray,
         key: jax.Array,
         view: str,
         train: bool,
-    ) -> tuple[list, Mapping]:
-        """Outputs on a view of the images, in eval or in train mode.
+    ) -> tuple[Batches, TrainState]:
+        """Outputs of one network on an augmented view of the images.
 
         Args:
           state: the network's training state.
-          images: what `streaming.hold` returned of N images.
-          rows: int[n] which of them, in the order in which they are batched.
+          images: what ``streaming.hold`` returned of N images.
+          rows: int [n] which of them, in the order in which they are batched.
           key: JAX key of the view; every batch folds its number in.
           view: 'weak', 'strong' or 'none'.
           train: whether every batch is normalised by its own statistics, which
             move the running ones.
 
         Returns:
-          Outputs as a plain call returns them, and the state after them.
+          The outputs, and the state after them.
         """
         outputs, throttle = [], streaming.Throttle(images)
         for i, batch in enumerate(self._batches(images, rows, view, key)):
             out, batch_stats = self._infer_view(
-                *(base.variables(state), batch, jax.random.fold_in(key, i)),
-                *(view, train),
+                state.variables, batch, jax.random.fold_in(key, i), view, train
             )
             outputs.append(throttle(out))
             if train:
-                state = {**state, "batch_stats": batch_stats}
+                state = replace(state, batch_stats=batch_stats)
         return outputs, state
 
 
-def collect(batches: list, size: int) -> dict[str, np.ndarray]:
-    """Joins fetched outputs of `Inference` and drops the padding.
+def collect(
+    batches: Sequence[Mapping[str, np.ndarray]], size: int
+) -> dict[str, np.ndarray]:
+    """Joins fetched outputs of ``Inference`` and drops the padding.
 
     Args:
-      batches: list of dicts of NumPy arrays.
+      batches: a dict of [batch_size, ...] arrays for each batch.
       size: how many rows were asked for.
 
     Returns:
@@ -163,12 +212,33 @@ def collect(batches: list, size: int) -> dict[str, np.ndarray]:
     }
 
 
+class Votes(NamedTuple):
+    """What the networks say together.
+
+    Attributes:
+      scores: [N, C]; the largest is the prediction.
+      suggested: [N, C] scores behind suggested labels.
+    """
+
+    scores: np.ndarray
+    suggested: np.ndarray
+
+
 def vote(
-    method: base.Method, outputs: Sequence[list], size: int, memory: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the vote and behind suggested labels, from fetched outputs."""
-    collected = [inference.collect(batches, size) for batches in outputs]
-    return (
-        np.asarray(method.predict(collected, memory)),
-        np.asarray(method.suggest(collected, memory)),
+    method: Method,
+    outputs: Sequence[Sequence[Mapping[str, np.ndarray]]],
+    size: int,
+    memory: Memory,
+) -> Votes:
+    """The vote of all networks.
+
+    Args:
+      method: how its networks vote.
+      outputs: fetched batches of every network.
+      size: N.
+      memory: host arrays.
+    """
+    collected: list[Outputs] = [collect(batches, size) for batches in outputs]
+    return Votes(
+        method.predict(collected, memory), method.suggest(collected, memory)
     )

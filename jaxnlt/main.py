@@ -3,12 +3,14 @@
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from jaxnlt import command_line, method, train
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import command_line
+from jaxnlt.config import fields
 from jaxnlt.data import registry
-from jaxnlt.runtime import console
+from jaxnlt.results import summary as summary_lib
+from jaxnlt.runtime import console, preemption, processes
 
 USAGE = """\
 jaxnlt trains an image classifier on data whose labels are partly wrong and
@@ -50,12 +52,11 @@ INTERRUPTED = "interrupted; the same command goes on from the last whole epoch"
 def usage() -> str:
     """What --help prints."""
     names = f"\n{'':19}".join(textwrap.wrap(", ".join(registry.BENCHMARKS), 60))
-    return USAGE.format(
-        methods=", ".join(command_line.methods()), benchmarks=names
-    )
+    methods = ", ".join(command_line.methods())
+    return USAGE.format(methods=methods, benchmarks=names)
 
 
-def method_help(name: str, keys: config_lib.Keys) -> str:
+def method_help(name: str, keys: Mapping[str, config_lib.Key]) -> str:
     """What --config=configs/METHOD.py:help prints."""
     lines = [f"--config={name}:BENCHMARK,KEY=VALUE,...", "", "benchmarks"]
     for entry in registry.BENCHMARKS.values():
@@ -68,9 +69,23 @@ def method_help(name: str, keys: config_lib.Keys) -> str:
     for key, (kind, default, about) in keys.items():
         shown = "auto" if default is None else repr(default)
         lines.append(f"  {key:<12} {kind.__name__:<6} {shown:<7} {about}")
-    lines += ["", "fields (of digits), each --config.FIELD=VALUE"]
-    fields = config_lib.flatten(command_line.load_config(name).to_dict())
-    lines += [f"  config.{key} = {value!r}" for key, value in fields.items()]
+    lines += ["", "fields (values on digits), each --config.FIELD=VALUE"]
+    config = command_line.load_config(name)
+    about_fields = fields.describe(config_lib.RunOptions) | fields.describe(
+        method.find(config.method).options_type, f"{config.method}."
+    )
+    for field, value in config_lib.flatten(config.to_dict()).items():
+        lines.append(f"  config.{field} = {value!r}")
+        if field in about_fields:
+            about = about_fields[field]
+            text = (
+                f"{about.kind}: {about.meaning}"
+                if about.meaning
+                else about.kind
+            )
+            lines += textwrap.wrap(
+                text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8
+            )
     return "\n".join(lines)
 
 
@@ -85,11 +100,6 @@ def _command(argv: list[str]) -> None:
         print(method_help(name, request.keys))
         return
     console.set_environment(config.deterministic)
-    # Only now: it loads JAX, for which a mistyped command need not wait.
-    from jaxnlt import train
-    from jaxnlt.results import summary as summary_lib
-    from jaxnlt.runtime import preemption, processes
-
     processes.join()
     console.check_devices()
     processes.check()

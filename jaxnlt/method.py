@@ -1,14 +1,17 @@
-"""What a method is: phases, a selector, and how its networks vote.
+"""What a method is: phases, a selector, losses, and how its networks vote.
 
-A method file defines a class named `Method`.  It says *when* (phase), *whom to
-trust* (selector), *what to feed* (streams, views), *what to minimise* (loss)
-and *how to vote* (predict); the loop in train.py does everything else.
+A method file in ``jaxnlt/methods/`` defines a class named ``Method``.  It
+decides *when* (phase), *whom to trust* (selector), *what to feed* (streams,
+views), *what to minimise* (loss) and *how to vote* (predict); the loop in
+train.py does everything else.  The dataclasses below are what the loop and a
+method exchange.
 """
 
+import collections
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +19,25 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxnlt.config import fields
 from jaxnlt.data import sampling
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
 PyTree = Any
+#: An array on the devices, or on the host before it is put there.
+Array = Any
+#: Head -> [n, ...] values of one network on the host.
 Outputs = Mapping[str, np.ndarray]
+#: Head -> [B, ...] values of one network on the devices.
+DeviceOutputs = Mapping[str, jax.Array]
+#: (variables, images, heads, train) -> (outputs, batch_stats).
+Apply = Callable[
+    [PyTree, jax.Array, tuple[str, ...], bool], tuple[DeviceOutputs, PyTree]
+]
+
+
+# On the host -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class DataInfo:
     """What a method may know of the training set; true labels are not in it.
 
     Attributes:
-      labels: int32[N] given labels.
+      labels: int32 [N] given labels.
       num_classes: C.
       ids: [N] official indices (int) or relative paths (str) of the images,
         as in labels.csv; None where nothing is trained.
@@ -41,22 +57,23 @@ class DataInfo:
 
     @property
     def counts(self) -> np.ndarray:
-        """int64[C] samples of each given class."""
+        """int64 [C], samples of each given class."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Whom one network trusts, as its selector saw it.
+    """Which samples a selector trusts for one network.
 
     Attributes:
-      labelled: int[n] rows whose given label is trusted.
-      unlabelled: int[m] rows used without their label.
-      weights: float[N] per-sample weight of the given label in training.
-      counts: float[C] class sizes that training takes as prior.
-      clean_probability: float[N] belief that the given label is right.
-      shared: further arrays handed to the loss as they are.
-      per_sample: further [N, ...] arrays, handed to the loss row by row.
+      labelled: int [n] rows whose given label is trusted.
+      unlabelled: int [m] rows that are used without their label.
+      weights: float [N] weight of each given label in training.
+      counts: float [C] class sizes that training takes as prior.
+      clean_probability: float [N] belief that the given label is right.
+      shared: pytree of further arrays for the loss, see ``Division.shared``.
+      per_sample: pytree of further [N, ...] arrays; the loss receives the rows
+        of its batch, see ``Stream.per_sample``.
     """
 
     labelled: np.ndarray
@@ -64,12 +81,12 @@ class Selection:
     weights: np.ndarray
     counts: np.ndarray
     clean_probability: np.ndarray | None = None
-    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
-    per_sample: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shared: PyTree = ()
+    per_sample: PyTree = ()
 
 
 def trust_all(data: DataInfo) -> Selection:
-    """The selection of a phase that has no selector."""
+    """The selection of a phase without a selector."""
     size = len(data.labels)
     return Selection(
         labelled=np.arange(size),
@@ -79,43 +96,66 @@ def trust_all(data: DataInfo) -> Selection:
     )
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Memory:
+    """Host arrays that are kept from epoch to epoch and saved.
+
+    Its structure never changes, its arrays may grow.
+
+    Attributes:
+      selector: phase name -> what its selector keeps for each network.
+      method: what the method keeps.
+      history: float32 [h, N] clean probabilities of the last selecting epochs,
+        means over the networks.
+    """
+
+    selector: dict[str, list[PyTree]]
+    method: PyTree
+    history: np.ndarray
+
+
 class Selector:
-    """Decides on the host whom to trust; any two-network method can take it.
+    """Decides on the host which samples to trust.
+
+    Any two-network method can take another method's selector.
 
     Args:
-      options: its fields, of config.METHOD or of config.SELECTOR.
+      options: the fields that it reads, of its ``options_type``.
       heads: heads of the networks.
 
     Attributes:
+      options_type: the class of its fields.
       outputs: heads whose eval-mode values it reads.
     """
 
+    options_type: ClassVar[type[fields.OptionsClass] | None] = None
     outputs: tuple[str, ...] = ()
 
     def __init__(self, options: Any = None, heads: tuple[str, ...] = ()):
         self.options, self.heads = options, heads
 
-    def init_memory(self) -> dict[str, np.ndarray]:
-        """Host arrays kept from epoch to epoch for one network."""
-        return {}
+    def init_memory(self) -> PyTree:
+        """Host arrays that are kept from selection to selection."""
+        return ()
 
     def select(
         self,
         outputs: Sequence[Outputs],
         k: int,
         data: DataInfo,
-        memory: dict[str, np.ndarray],
+        memory: PyTree,
         epoch: int,
         rng: np.random.Generator,
-    ) -> tuple[Selection, dict[str, np.ndarray]]:
+    ) -> tuple[Selection, PyTree]:
         """Selects for network k.
 
         Args:
           outputs: for every network, the [n, ...] values of the named heads on
             the phase's pool.
-          k: which network's view is wanted.
-          data: labels and class counts.
-          memory: what network k kept from its last selection.
+          k: the network.
+          data: labels and class counts of the pool.
+          memory: what the last selection for network k returned.
           epoch: epoch about to be trained, from 0.
           rng: generator of this (seed, epoch, network).
 
@@ -125,102 +165,314 @@ class Selector:
         raise NotImplementedError
 
 
+# On the devices --------------------------------------------------------------
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Phase:
-    """One kind of epoch.
+class TrainState:
+    """Training state of one network; its tree never changes shape.
 
     Attributes:
-      name: identifies the compiled step; one loss per name.
-      loss: (net, params, batch, draws, selection, carry) -> (loss, carry,
-        terms).  `batch[stream]` holds `views`, `labels`, `weights` and
-        `index`; `batch["epoch"]` and `batch["step"]` say when; `selection`
-        holds `counts`, `num_labelled`, `num_unlabelled` and the selector's
-        shared arrays.
-      streams: (selection, rng) -> {stream: int32[steps, B]} of row numbers.
-      views: augmentations of each stream, 'weak', 'strong' or 'none'.
-      draws: (key, sizes) -> every random number the loss needs; `sizes` maps
-        a stream to its rows a step.
-      selector: None trusts every label.
-      taught_by: 'peer' trains a network on its peer's selection, 'self' on
-        its own.
-      order: 'in_turn' selects for all networks, then trains one after the
-        other; 'select_train_each' selects for a network's teacher just before
-        the network is trained.
-      peer: 'updated' shows a network its peer as it is, 'epoch_start' as it
-        was before this epoch's first step (training both at once is the same),
-        'none' not at all.
-      trainable: whether a parameter, named by its path, is trained; others
-        keep value and momentum.
-      pool: (epoch, k, rng) -> rows that are inferred for selection; None
-        takes all.
-      pool_view: the view in which the pool is inferred, as those of streams.
-      pool_train: whether a network that this epoch has trained infers the
-        pool in train mode: by the statistics of batches in the pool's order,
-        which move the running ones.  Only 'select_train_each' infers then.
-      weight_decay: overrides the optimizer's.
-      evaluated: whether its networks vote on the test images.
+      params: parameters.
+      batch_stats: running statistics of the normalisation layers.
+      opt_state: state of ``optimizer``, the momentum in it.
+      carry: the method's device arrays.
     """
 
-    name: str
-    loss: Callable
-    streams: Callable[[Selection, np.random.Generator], dict[str, np.ndarray]]
-    views: Mapping[str, tuple[str, ...]]
-    draws: Callable[[jax.Array, Mapping[str, int]], Mapping] = (
-        lambda key, sizes: {}
-    )
-    selector: Selector | None = None
-    taught_by: str = "self"
-    order: str = "in_turn"
-    peer: str = "none"
-    trainable: Callable[[tuple[str, ...]], bool] = lambda path: True
-    pool: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
-    pool_view: str = "none"
-    pool_train: bool = False
-    weight_decay: float | None = None
-    evaluated: bool = True
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: optax.OptState
+    carry: PyTree
 
-    def __post_init__(self):
-        for name, known in (
-            ("taught_by", ("self", "peer")),
-            ("order", ("in_turn", "select_train_each")),
-            ("peer", ("none", "updated", "epoch_start")),
-            ("pool_view", ("none", "weak", "strong")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"Phase.{name} must be one of {known}")
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What ``Network.apply`` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def momentum(self) -> PyTree:
+        """Running mean of the gradients, a tree as ``params``."""
+        return optax.tree_utils.tree_get(self.opt_state, "trace")
+
+    def with_momentum(self, momentum: PyTree) -> "TrainState":
+        """The state with another momentum."""
+        changed = optax.tree_utils.tree_set(self.opt_state, trace=momentum)
+        return replace(self, opt_state=changed)
+
+    def at_rest(self) -> "TrainState":
+        """The state with a momentum of zero."""
+        return self.with_momentum(jax.tree.map(jnp.zeros_like, self.momentum))
+
+
+def sgd(
+    learning_rate: Any, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    r"""Stochastic gradient descent as in PyTorch.
+
+    .. math:: g \leftarrow \nabla L + \lambda p,\quad
+       v \leftarrow \mu v + g,\quad p \leftarrow p - \eta v
+
+    Args:
+      learning_rate: eta, a number or a scalar array.
+      momentum: mu.
+      weight_decay: lambda.
+
+    Returns:
+      The transformation; its state depends on no argument.
+
+    Source: ``papers/smr.md`` section 6.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(learning_rate, momentum),
+    )
+
+
+def init_state(variables: PyTree, carry: PyTree) -> TrainState:
+    """The training state of a new network.
+
+    Args:
+      variables: ``params`` and ``batch_stats``, host arrays.
+      carry: the method's device arrays.
+
+    Returns:
+      The state with zero momentum, arrays on the host.
+    """
+    params = variables["params"]
+    opt_state = jax.eval_shape(sgd(0.0, 0.0, 0.0).init, params)
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), opt_state)
+    return TrainState(params, variables["batch_stats"], zeros, carry)
+
+
+class Time(NamedTuple):
+    """When a step is taken.
+
+    Attributes:
+      epoch: scalar, from 0.
+      step: scalar, from 0 in every epoch.
+    """
+
+    epoch: Array
+    step: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stream:
+    """The rows that one step takes from one stream.
+
+    Attributes:
+      index: int32 [B] rows of the training set.
+      labels: int32 [B] given labels.
+      weights: float [B], of ``Selection.weights``.
+      per_sample: pytree of [B, ...] arrays, of ``Selection.per_sample``.
+      views: augmented, standardised images [B, H, W, C], one array for each
+        view of the phase.  Before augmentation: the uint8 images that were
+        read from disk, or () where they are gathered by ``index``.
+    """
+
+    index: Array
+    labels: Array
+    weights: Array
+    per_sample: PyTree
+    views: tuple[jax.Array, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """What one step is fed.
+
+    Attributes:
+      streams: by name, as ``Phase.streams`` names them.
+      time: epoch and step.
+    """
+
+    streams: dict[str, Stream]
+    time: Time
+
+    @property
+    def x(self) -> Stream:
+        """The stream ``x``: labelled samples, or all."""
+        return self.streams["x"]
+
+    @property
+    def u(self) -> Stream:
+        """The stream ``u``: unlabelled samples."""
+        return self.streams["u"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Division:
+    """What a loss receives of a selection, besides the rows of its batch.
+
+    Attributes:
+      counts: float [C] class sizes, of ``Selection.counts``.
+      num_labelled: scalar.
+      num_unlabelled: scalar; 0 where stream ``u`` repeats labelled rows.
+      shared: of ``Selection.shared``.
+    """
+
+    counts: Array
+    num_labelled: Array
+    num_unlabelled: Array
+    shared: PyTree
+
+
+class LossResult(NamedTuple):
+    """What a loss returns.
+
+    Attributes:
+      loss: scalar to minimise.
+      terms: named scalars for metrics.jsonl.
+      carry: the method's device arrays after the step.
+    """
+
+    loss: jax.Array
+    terms: dict[str, jax.Array]
+    carry: PyTree
 
 
 class Net:
     """A network within one step; its train-mode calls move its statistics.
 
     Args:
-      apply: (variables, images, heads, train) -> (outputs, batch_stats).
+      apply: function of the network.
       batch_stats: running statistics before the step.
       peer: the other network's variables, or None.
     """
 
-    def __init__(self, apply: Callable, batch_stats: PyTree, peer: PyTree):
+    def __init__(self, apply: Apply, batch_stats: PyTree, peer: PyTree):
         self._apply, self._peer = apply, peer
         self.batch_stats = batch_stats
 
-    def __call__(self, params: PyTree, images: jax.Array, heads: tuple):
+    def __call__(
+        self, params: PyTree, images: jax.Array, heads: tuple[str, ...]
+    ) -> DeviceOutputs:
         """Train-mode outputs; only the named heads run."""
         variables = {"params": params, "batch_stats": self.batch_stats}
         outputs, self.batch_stats = self._apply(variables, images, heads, True)
         return outputs
 
-    def guess(self, params: PyTree, images: jax.Array, heads: tuple):
+    def guess(
+        self, params: PyTree, images: jax.Array, heads: tuple[str, ...]
+    ) -> DeviceOutputs:
         """Train-mode outputs without gradient; they move the statistics too."""
         return self(jax.lax.stop_gradient(params), images, heads)
 
-    def frozen(self, params: PyTree, images: jax.Array, heads: tuple):
+    def frozen(
+        self, params: PyTree, images: jax.Array, heads: tuple[str, ...]
+    ) -> DeviceOutputs:
         """Eval-mode outputs, with gradient; the statistics stay."""
         variables = {"params": params, "batch_stats": self.batch_stats}
         return self._apply(variables, images, heads, False)[0]
 
-    def peer(self, images: jax.Array, heads: tuple):
+    def peer(self, images: jax.Array, heads: tuple[str, ...]) -> DeviceOutputs:
         """The peer's eval-mode outputs, without gradient."""
         return self._apply(self._peer, images, heads, False)[0]
+
+
+class Loss(Protocol):
+    """The loss of a phase; every random number is in ``draws``."""
+
+    def __call__(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
+        """The loss of one batch.
+
+        Args:
+          net: the network that is trained.
+          params: its parameters.
+          batch: images and labels.
+          draws: what ``Phase.draws`` returned.
+          division: what the selection says of the whole set.
+          carry: the method's device arrays.
+        """
+
+
+# Phases and methods ----------------------------------------------------------
+
+#: (selection, rng) -> stream name -> int32 [steps, B] rows.
+Streams = Callable[[Selection, np.random.Generator], dict[str, np.ndarray]]
+#: (epoch, network, rng) -> int [n] rows.
+Pool = Callable[[int, int, np.random.Generator], np.ndarray]
+#: Path of a parameter -> whether it is trained.
+Trainable = Callable[[tuple[str, ...]], bool]
+#: (key, stream name -> rows a step) -> random numbers of the loss.
+Draws = Callable[[jax.Array, Mapping[str, int]], Any]
+View = Literal["none", "weak", "strong"]
+
+
+def no_draws(key: jax.Array, sizes: Mapping[str, int]) -> tuple[()]:
+    """``Phase.draws`` of a loss without random numbers."""
+    del key, sizes
+    return ()
+
+
+def train_everything(path: tuple[str, ...]) -> bool:
+    """``Phase.trainable`` that trains every parameter."""
+    del path
+    return True
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of epoch.
+
+    Attributes:
+      name: identifies the compiled step; one loss for each name.
+      loss: what a step minimises.
+      streams: which rows every step takes.
+      views: augmentations of each stream.
+      draws: samples the random numbers of the loss.
+      selector: None trusts every label.
+      taught_by: ``peer`` trains a network on its peer's selection, ``self`` on
+        its own.
+      order: ``in_turn`` selects for all networks, then trains one after the
+        other; ``select_train_each`` selects for a network's teacher just
+        before the network is trained.
+      peer: ``updated`` shows a network its peer as it is, ``epoch_start`` as it
+        was before this epoch's first step (as when both are trained at once),
+        ``none`` not at all.
+      trainable: which parameters are trained; others keep value and momentum.
+      pool: rows that are inferred for selection; None takes all.
+      pool_view: the view in which the pool is inferred.
+      pool_train: whether a network that this epoch has trained infers the pool
+        in train mode: normalised by the statistics of batches in the pool's
+        order, which move the running ones.  Only ``select_train_each`` infers
+        after training.
+      weight_decay: overrides the optimizer's.
+      evaluated: whether its networks vote on the test images.
+    """
+
+    name: str
+    loss: Loss
+    streams: Streams
+    views: Mapping[str, tuple[View, ...]]
+    draws: Draws = no_draws
+    selector: Selector | None = None
+    taught_by: Literal["self", "peer"] = "self"
+    order: Literal["in_turn", "select_train_each"] = "in_turn"
+    peer: Literal["none", "updated", "epoch_start"] = "none"
+    trainable: Trainable = train_everything
+    pool: Pool | None = None
+    pool_view: View = "none"
+    pool_train: bool = False
+    weight_decay: float | None = None
+    evaluated: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("taught_by", "order", "peer", "pool_view"):
+            hint = Phase.__annotations__[name]
+            fields.check_value(hint, getattr(self, name), f"Phase.{name}")
 
 
 class Method:
@@ -231,33 +483,44 @@ class Method:
       data: what may be known of the training set.
 
     Attributes:
-      own_selector: its selector's name in jaxnlt.selectors; empty if no
+      options_type: the class of its fields, ``config.METHOD``.
+      options: these fields, checked.
+      own_selector: name in selection/registry.py of its selector; empty if no
         other can take its place.
       num_nets: how many networks are trained.
-      heads: heads the parameters hold.
-      vote: heads that `predict` adds up.
-      network_options: further arguments of models.build.
+      heads: heads that the parameters hold.
+      vote: heads that ``predict`` adds up.
+      network_options: further arguments of ``models.build``.
+
+    Raises:
+      UserError: a field is out of its range, or no other selector can be taken.
     """
 
-    own_selector = ""
-    num_nets = 1
-    heads: tuple[str, ...] = ("logits",)
-    vote: tuple[str, ...] = ("logits",)
-    network_options: Mapping[str, Any] = {}
+    options_type: ClassVar[type[fields.OptionsClass]]
+    options: Any
+    own_selector: ClassVar[str] = ""
+    num_nets: int = 1
+    heads: ClassVar[tuple[str, ...]] = ("logits",)
+    vote: ClassVar[tuple[str, ...]] = ("logits",)
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         self.config, self.data = config, data
+        self.network_options: dict[str, Any] = {}
+        self.options = fields.read(
+            self.options_type, config[config.method], f"config.{config.method}"
+        )
         if config.selector and not self.own_selector:
             raise UserError(
                 f"config.selector: {config.method} takes no other selector"
             )
 
     def selector(self) -> Selector:
-        """Whom to trust: the method's own way, or that of config.selector."""
+        """The method's own selector, or the one that config.selector names."""
         name = self.config.selector or self.own_selector
-        own = name == self.own_selector
-        options = self.config[self.config.method if own else name]
-        return selectors.create(name, options, self.heads)
+        group = self.config.method if name == self.own_selector else name
+        return selectors.create(
+            name, self.config[group], f"config.{group}", self.heads
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -277,72 +540,126 @@ class Method:
         raise NotImplementedError
 
     def learning_rate(self, epoch: int) -> float:
-        """Step size of an epoch: constant, divided at every drop."""
+        """Step size of an epoch: constant, multiplied by a factor at drops."""
         optimizer = self.config.optimizer
-        passed = sum(epoch >= drop for drop in optimizer.drops)
-        return optimizer.learning_rate * optimizer.drop_factor**passed
+        drops = collections.Counter(optimizer.drops)
+        schedule = optax.piecewise_constant_schedule(
+            optimizer.learning_rate,
+            {drop: optimizer.drop_factor**n for drop, n in drops.items()},
+        )
+        return at_epoch(schedule, epoch)
 
     def init_carry(self) -> PyTree:
         """Device arrays of fixed shape that a network carries along."""
-        return {}
+        return ()
 
-    def enter(self, epoch: int, states: list, memory: dict, fresh: Callable):
+    def init_memory(self, states: Sequence[TrainState]) -> PyTree:
+        """Host arrays that the method keeps, in their final structure."""
+        del states
+        return ()
+
+    def enter(
+        self,
+        epoch: int,
+        states: list[TrainState],
+        memory: Memory,
+        fresh: Callable[[], list[TrainState]],
+    ) -> tuple[list[TrainState], Memory]:
         """Called before the first epoch of every phase.
 
-        What the phase's first selection reads was inferred before that: it
-        sees the networks as the last phase left them.
+        The outputs that the phase's first selection reads were inferred before
+        this call, from the networks as the last phase left them.
 
         Args:
           epoch: the phase's first epoch.
           states: the networks' training states.
-          memory: host arrays, {"selector": {phase: [per network]}, "method":
-            {...}}.
-          fresh: () -> states of new networks, drawn for this epoch.
+          memory: host arrays.
+          fresh: returns states of new networks, drawn for this epoch.
 
         Returns:
           The states and memory to go on with.
         """
+        del epoch, fresh
         return states, memory
 
-    def end_epoch(self, phase: Phase, states: list) -> list:
+    def end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
         """Called after the last step of every epoch."""
+        del phase
         return states
 
-    def predict(self, outputs: Sequence[Outputs], memory: Mapping):
-        """Scores [N, C] of the vote: the sum of all voting logits.
+    def predict(self, outputs: Sequence[Outputs], memory: Memory) -> np.ndarray:
+        """Scores of the vote: the sum of all voting logits.
 
         Args:
           outputs: for every network, its eval-mode heads.
-          memory: what `enter` describes.
+          memory: host arrays.
 
         Returns:
           [N, C] scores; the largest is the prediction.
         """
-        return sum(out[head] for out in outputs for head in self.vote)
+        del memory
+        return np.asarray(
+            sum(out[head] for out in outputs for head in self.vote)
+        )
 
-    def suggest(self, outputs: Sequence[Outputs], memory: Mapping):
-        """Scores [N, C] behind suggested labels: balanced heads, if any."""
+    def suggest(self, outputs: Sequence[Outputs], memory: Memory) -> np.ndarray:
+        """[N, C] scores behind suggested labels: balanced heads, if any."""
         if "balanced" in self.vote:
-            return sum(out["balanced"] for out in outputs)
+            return np.asarray(sum(out["balanced"] for out in outputs))
         return self.predict(outputs, memory)
 
 
-def split_streams(labelled_batch: int, unlabelled_batch: int) -> Callable:
-    """Streams of co-divided data: one pass over x, u cycled to its length.
+def at_epoch(schedule: optax.Schedule, epoch: int) -> float:
+    """The value of a schedule, computed in float64 so that logs show no noise.
 
-    Where nothing is left unlabelled, u repeats labelled rows, so that shapes
-    stay; `selection["num_unlabelled"]` is then 0 and the loss must not count
-    them.
+    Args:
+      schedule: of optax, over epochs.
+      epoch: counted as the schedule does.
+    """
+    with jax.enable_x64(True):
+        return float(schedule(epoch))
+
+
+def init_memory(
+    method: Method, states: Sequence[TrainState], size: int
+) -> Memory:
+    """The memory before the first epoch.
+
+    Args:
+      method: what is trained.
+      states: new training states of its networks.
+      size: N, training samples.
+    """
+    return Memory(
+        selector={
+            phase.name: [phase.selector.init_memory() for _ in states]
+            for phase in method.phases()
+            if phase.selector
+        },
+        method=method.init_memory(states),
+        history=np.zeros((0, size), np.float32),
+    )
+
+
+def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
+    """Streams of divided data: one pass over x, u cycled to its length.
+
+    Where nothing is unlabelled, u repeats labelled rows, so that shapes stay;
+    ``Division.num_unlabelled`` is then 0 and the loss must not count them.
 
     Args:
       labelled_batch: rows of x a step.
       unlabelled_batch: rows of u a step.
 
     Returns:
-      A function as `Phase.streams` wants it.
+      Streams ``x`` and ``u``.
     """
 
-    def rows(selection: Selection, rng: np.random.Generator):
+    def rows(
+        selection: Selection, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         x = sampling.one_pass(selection.labelled, labelled_batch, rng)
         pool = selection.unlabelled
         if not len(pool):
@@ -353,62 +670,18 @@ def split_streams(labelled_batch: int, unlabelled_batch: int) -> Callable:
     return rows
 
 
-def single_stream(batch_size: int) -> Callable:
-    """Stream of one pass over all trusted rows, as `Phase.streams` wants it."""
+def single_stream(batch_size: int) -> Streams:
+    """A stream ``x`` of one pass over all trusted rows."""
     return lambda selection, rng: {
         "x": sampling.one_pass(selection.labelled, batch_size, rng)
     }
 
 
-def fifo(carry: Mapping, rows: jax.Array, keep: jax.Array) -> dict:
-    """Appends rows to a first-in-first-out memory of fixed size.
-
-    Args:
-      carry: `memory` [M, D], oldest first, of which the last `fill` are valid.
-      rows: [n, D] in the order they come.
-      keep: bool[n] which of them enter.
-
-    Returns:
-      The new `memory` and `fill`; no gradient flows into it.
-
-    Source: DaSC section 3.4; papers/dasc.md 6.4.
-    """
-    memory, fill = carry["memory"], carry["fill"]
-    size = memory.shape[0]
-    rows = jax.lax.stop_gradient(rows).astype(memory.dtype)
-    valid = jnp.concatenate([jnp.arange(size) >= size - fill, keep])
-    # A stable sort moves the invalid rows to the front and keeps the order.
-    order = jnp.argsort(valid, stable=True)[len(rows) :]
-    memory = jnp.concatenate([memory, rows])[order]
-    fill = jnp.minimum(size, fill + keep.sum(dtype=fill.dtype))
-    return {"memory": memory, "fill": fill}
+def find(name: str) -> type[Method]:
+    """The class of a method, from its file in jaxnlt/methods/."""
+    return importlib.import_module(f"jaxnlt.methods.{name}").Method
 
 
 def create(config: ml_collections.ConfigDict, data: DataInfo) -> Method:
-    """The method that `config.method` names, from its file of that name."""
-    module = importlib.import_module(f"jaxnlt.methods.{config.method}")
-    return module.Method(config, data)
-
-
-def init_state(initial: PyTree, carry: PyTree) -> dict:
-    """Training state of one network; its tree never changes shape.
-
-    Args:
-      initial: `params` and `batch_stats`.
-      carry: the method's device arrays.
-
-    Returns:
-      Dict of `params`, `batch_stats`, `opt_state` (momentum) and `carry`.
-    """
-    momentum = jax.tree.map(np.zeros_like, initial["params"])
-    return {
-        "params": initial["params"],
-        "batch_stats": initial["batch_stats"],
-        "opt_state": optax.TraceState(trace=momentum),
-        "carry": carry,
-    }
-
-
-def variables(state: Mapping) -> dict:
-    """The part of a training state that `Network.apply` takes."""
-    return {name: state[name] for name in ("params", "batch_stats")}
+    """The method that ``config.method`` names."""
+    return find(config.method)(config, data)

@@ -1,23 +1,39 @@
-"""The compiled programs: one training step a phase, and inference."""
+"""The compiled training step of a phase."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import functools
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import ml_collections
 import optax
 from jax.sharding import Mesh
 
 from jaxnlt import models
 from jaxnlt.augment import table
-from jaxnlt.method import Net, Phase
+from jaxnlt.data.records import Dataset
+from jaxnlt.method import (
+    Apply,
+    Batch,
+    Division,
+    Net,
+    Phase,
+    PyTree,
+    Stream,
+    Time,
+    Trainable,
+    TrainState,
+    sgd,
+)
 from jaxnlt.runtime import sharding
 
-PyTree = Any
+#: (state, peer, images, streams, division, time, learning_rate, key) ->
+#: (state, terms); the state is donated.
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
-def trainable_mask(params: PyTree, trainable: Callable) -> PyTree:
+def trainable_mask(params: PyTree, trainable: Trainable) -> PyTree:
     """Tree of Python bools, true where a parameter is trained."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: trainable(tuple(key.key for key in path)), params
@@ -25,78 +41,71 @@ def trainable_mask(params: PyTree, trainable: Callable) -> PyTree:
 
 
 def update(
-    apply: Callable,
+    apply: Apply,
     phase: Phase,
-    optimizer: Mapping[str, float],
-    state: dict,
+    state: TrainState,
     peer: PyTree,
-    batch: Mapping,
-    draws: Mapping,
-    selection: Mapping,
-    learning_rate,
-) -> tuple[dict, dict]:
-    r"""One step of SGD with PyTorch's semantics on a phase's loss.
-
-    .. math:: g \leftarrow \nabla L + \lambda p,\quad
-       v \leftarrow \mu v + g,\quad p \leftarrow p - \eta v
+    batch: Batch,
+    draws: Any,
+    division: Division,
+    learning_rate: jax.Array | float,
+    momentum: float,
+    weight_decay: float,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of gradient descent on a phase's loss; see ``method.sgd``.
 
     Parameters that the phase does not train keep value and momentum.
 
     Args:
-      apply: (variables, images, heads, train) -> (outputs, batch_stats).
+      apply: function of the network.
       phase: its loss, trainable parameters and weight decay.
-      optimizer: `momentum` and `weight_decay`.
-      state: training state as `init_state` makes it.
+      state: training state.
       peer: the other network's variables, or None.
-      batch: views, labels and weights of every stream.
+      batch: images and labels of every stream.
       draws: every random number of the loss.
-      selection: class counts and what else the selector hands on.
+      division: what the loss receives of the selection.
       learning_rate: scalar step size.
+      momentum: of the gradients.
+      weight_decay: where the phase does not set its own.
 
     Returns:
-      The new state and the loss with its terms, all scalars.
-
-    Source: papers/smr.md section 6.
+      The new state, and the loss with its terms, all scalars.
     """
-    params = state["params"]
 
-    def objective(params):
-        net = Net(apply, state["batch_stats"], peer)
-        loss, carry, terms = phase.loss(
-            net, params, batch, draws, selection, state["carry"]
-        )
-        return loss, (net.batch_stats, carry, terms)
+    def objective(params: PyTree) -> tuple[jax.Array, tuple[PyTree, Any]]:
+        net = Net(apply, state.batch_stats, peer)
+        result = phase.loss(net, params, batch, draws, division, state.carry)
+        return result.loss, (net.batch_stats, result)
 
-    (loss, (batch_stats, carry, terms)), grads = jax.value_and_grad(
+    (loss, (batch_stats, result)), grads = jax.value_and_grad(
         objective, has_aux=True
-    )(params)
-    weight_decay = phase.weight_decay
-    if weight_decay is None:
-        weight_decay = optimizer["weight_decay"]
-    decay = optax.add_decayed_weights(weight_decay)
-    grads, _ = decay.update(grads, decay.init(params), params)
-    trace = optax.trace(decay=optimizer["momentum"])
-    updates, opt_state = trace.update(grads, state["opt_state"], params)
-
-    mask = trainable_mask(params, phase.trainable)
-    moved = jax.tree.map(
-        lambda p, u: p - jnp.asarray(learning_rate, p.dtype) * u,
-        params,
-        updates,
+    )(state.params)
+    if phase.weight_decay is not None:
+        weight_decay = phase.weight_decay
+    optimizer = sgd(learning_rate, momentum, weight_decay)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    moved = TrainState(
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        carry=result.carry,
     )
-    keep = partial(jax.tree.map, lambda on, new, old: new if on else old, mask)
-    new_state = {
-        "params": keep(moved, params),
-        "batch_stats": batch_stats,
-        "opt_state": optax.TraceState(
-            trace=keep(opt_state.trace, state["opt_state"].trace)
-        ),
-        "carry": carry,
-    }
-    return new_state, {"loss": loss, **terms}
+    mask = trainable_mask(state.params, phase.trainable)
+    keep = functools.partial(
+        jax.tree.map, lambda on, new, old: new if on else old, mask
+    )
+    kept = replace(moved, params=keep(moved.params, state.params))
+    kept = kept.with_momentum(keep(moved.momentum, state.momentum))
+    return kept, {"loss": loss, **result.terms}
 
 
-def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
+def make_step(
+    network: models.Network,
+    phase: Phase,
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    mesh: Mesh,
+) -> Step:
     """Compiles a phase's training step.
 
     Args:
@@ -107,57 +116,76 @@ def make_step(network, phase: Phase, config, dataset, mesh: Mesh) -> Callable:
       mesh: devices.
 
     Returns:
-      (state, peer, images, rows, selection, moment, key) -> (state, terms).
-      The state is donated.  `rows[stream]` holds `index`, `labels`, `weights`
-      of one batch, `moment` the scalars `epoch`, `step`, `learning_rate`.
-      Where `images` is None they are streamed: `rows[stream]["pixels"]` holds
-      uint8 [B, H, W, C] for every view.
+      ``(state, peer, images, streams, division, time, learning_rate, key) ->
+      (state, terms)``.  The state is donated.  ``streams`` are ``Stream``s
+      before augmentation; ``images`` is the uint8 training set from which they
+      are gathered, None where they were read from disk.
     """
     everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
-    optimizer = config.optimizer.to_dict()
+    optimizer = config.optimizer
     dtype = models.DTYPES[config.model.dtype][1]
     names = config.augment.to_dict()
 
-    def step(state, peer, images, rows, selection, moment, key):
-        key = jax.random.fold_in(key, moment["step"])
-        batch: dict[str, Any] = {
-            "epoch": moment["epoch"].astype(dtype),
-            "step": moment["step"].astype(dtype),
-        }
-        for s, stream in enumerate(sorted(phase.views)):
-            given = dict(rows[stream])
-            streamed = given.pop("pixels", None)
-            count = len(phase.views[stream])
-            raw = streamed or (images[given["index"]],) * count
-            keys = jax.random.split(jax.random.fold_in(key, s + 1), count)
-            views = tuple(
-                jax.lax.with_sharding_constraint(
-                    table.prepare(pixels, k, view, dataset, dtype, names),
-                    rowwise,
-                )
-                for pixels, k, view in zip(
-                    *(raw, keys, phase.views[stream]), strict=True
-                )
+    def augmented(
+        stream: Stream, images: jax.Array, views: tuple[str, ...], key: Any
+    ) -> Stream:
+        raw = stream.views or (images[stream.index],) * len(views)
+        keys = jax.random.split(key, len(views))
+        made = tuple(
+            jax.lax.with_sharding_constraint(
+                table.prepare(pixels, own, view, dataset, dtype, names),
+                rowwise,
             )
-            batch[stream] = {**given, "views": views}
-        sizes = {name: len(batch[name]["labels"]) for name in phase.views}
+            for pixels, own, view in zip(raw, keys, views, strict=True)
+        )
+        return replace(stream, views=made)
+
+    def step(
+        state: TrainState,
+        peer: PyTree,
+        images: jax.Array,
+        streams: dict[str, Stream],
+        division: Division,
+        time: Time,
+        learning_rate: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(key, time.step)
+        now = Time(time.epoch.astype(dtype), time.step.astype(dtype))
+        made = {
+            name: augmented(
+                streams[name],
+                images,
+                phase.views[name],
+                jax.random.fold_in(key, s + 1),
+            )
+            for s, name in enumerate(sorted(phase.views))
+        }
+        sizes = {name: len(stream.labels) for name, stream in made.items()}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)
         return update(
             network.seeded(jax.random.fold_in(key, len(phase.views) + 1)),
             phase,
-            optimizer,
             state,
             peer,
-            batch,
+            Batch(made, now),
             draws,
-            selection,
-            moment["learning_rate"],
+            division,
+            learning_rate,
+            optimizer.momentum,
+            optimizer.weight_decay,
         )
 
+    # The training set may be replicated or divided.
     in_shardings = (
-        *(everywhere, everywhere, None),  # images may be divided, or not
+        everywhere,
+        everywhere,
+        None,
         rowwise,
-        *(everywhere, everywhere, everywhere),
+        everywhere,
+        everywhere,
+        everywhere,
+        everywhere,
     )
     return jax.jit(
         step,

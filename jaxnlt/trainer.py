@@ -1,22 +1,60 @@
 """What one epoch is made of: selecting, training, inferring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 
-from jaxnlt import infer as inference
-from jaxnlt import method as base
+from jaxnlt import method as method_lib
 from jaxnlt import models, step
 from jaxnlt.augment import table
 from jaxnlt.data import disk, streaming
 from jaxnlt.data.records import Dataset
+from jaxnlt.infer import Batches, Inference, collect
+from jaxnlt.method import (
+    DataInfo,
+    Division,
+    Memory,
+    Outputs,
+    Phase,
+    PyTree,
+    Selection,
+    Stream,
+    Time,
+    TrainState,
+    trust_all,
+)
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import logger, one_of
 
-PyTree = Any
+#: (network, step, steps, images) after every dispatched step.
+Progress = Callable[[int, int, int, int], None]
+#: Outputs of every network on every pool: [pool][network].
+Pooled = list[list[Batches]]
+#: The same, fetched.
+FetchedPools = Sequence[Sequence[Sequence[Outputs]]]
+
+
+class EpochResult(NamedTuple):
+    """What an epoch leaves besides states and memory.
+
+    Attributes:
+      terms: for each network the sums of its loss terms over the steps, on
+        the devices.
+      steps: for each network how many steps it took.
+      images: images that all steps took.
+      selections: for each network its own selection.
+      bad_images: files that could not be read; None of images in memory.
+    """
+
+    terms: list[dict[str, jax.Array]]
+    steps: list[int]
+    images: int
+    selections: list[Selection]
+    bad_images: int | None
 
 
 def rng_of(*seeds: int) -> np.random.Generator:
@@ -32,25 +70,26 @@ class Trainer:
       dataset: training and test images.
 
     Attributes:
-      method: built from `config.method`.
+      method: built from ``config.method``.
       network: the model, functions of its variables.
       steps: compiled training step of every phase entered so far.
     """
 
-    def __init__(self, config, dataset: Dataset):
+    def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset):
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
             one_of(f"config.augment.{view}", name, table.AUGMENTATIONS)
             if disk.crops(config) and table.crops(name):
                 logger.warning(
-                    "config.augment.%s: %s crops again what the host has "
-                    "cropped; the names without a crop do not",
-                    *(view, name),
+                    "config.augment.%s: %s crops images that were cropped "
+                    "when they were read; choose a name without a crop",
+                    view,
+                    name,
                 )
-        self.info = base.DataInfo(
+        self.info = DataInfo(
             dataset.train.labels, dataset.num_classes, dataset.train.ids
         )
-        self.method = base.create(config, self.info)
+        self.method = method_lib.create(config, self.info)
         self.network = models.build(
             config.model,
             dataset.num_classes,
@@ -66,10 +105,10 @@ class Trainer:
             name: streaming.hold(split, config, self.mesh)
             for name, split in dataset.tests.items()
         }
-        self.infer = inference.Inference(
+        self.infer = Inference(
             self.network, self.method.outputs, config, dataset, self.mesh
         )
-        self.steps: dict[str, Any] = {}
+        self.steps: dict[str, step.Step] = {}
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
         self.key = jax.random.key(config.seed)
 
@@ -77,11 +116,11 @@ class Trainer:
         """Copies host arrays to every device."""
         return sharding.put(tree, sharding.replicated(self.mesh))
 
-    def init_states(self, *when: int) -> list[dict]:
+    def init_states(self, *when: int) -> list[TrainState]:
         """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
         return [
-            base.init_state(
+            method_lib.init_state(
                 self.network.init(
                     int(rng_of(self.config.seed, k, *when).integers(2**31)),
                     shape,
@@ -91,35 +130,29 @@ class Trainer:
             for k in range(self.method.num_nets)
         ]
 
-    def init_memory(self) -> dict:
-        """Fresh host memory: of every selector, and of past selections."""
-        return {
-            "selector": {
-                phase.name: [
-                    phase.selector.init_memory()
-                    for _ in range(self.method.num_nets)
-                ]
-                for phase in self.method.phases()
-                if phase.selector
-            },
-            "method": {},
-            # Clean probabilities of the last selections, mean over networks.
-            "history": np.zeros((0, len(self.info.labels)), np.float32),
-        }
+    def init_memory(self, states: Sequence[TrainState]) -> Memory:
+        """Fresh host memory."""
+        return method_lib.init_memory(
+            self.method, states, len(self.info.labels)
+        )
 
-    def infer_test(self, states: list, name: str = "test") -> list:
-        """Device outputs of every network on a set of `dataset.tests`."""
+    def infer_test(
+        self, states: Sequence[TrainState], name: str = "test"
+    ) -> list[Batches]:
+        """Device outputs of every network on a set of ``dataset.tests``."""
         rows = np.arange(len(self.dataset.tests[name]))
-        return self.infer.every(states, self.test_images[name], rows)
+        networks = [state.variables for state in states]
+        return self.infer.all(networks, self.test_images[name], rows)
 
-    def infer_train(self, states: list) -> list:
+    def infer_train(self, states: Sequence[TrainState]) -> list[Batches]:
         """Device outputs of every network on all training images."""
         rows = np.arange(len(self.dataset.train))
-        return self.infer.every(states, self.images, rows)
+        networks = [state.variables for state in states]
+        return self.infer.all(networks, self.images, rows)
 
     # Selecting ---------------------------------------------------------------
 
-    def pools(self, epoch: int, phase: base.Phase) -> list[np.ndarray]:
+    def pools(self, epoch: int, phase: Phase) -> list[np.ndarray]:
         """Rows that each network's selection looks at."""
         if phase.pool is None:
             return [np.arange(len(self.info.labels))] * self.method.num_nets
@@ -128,18 +161,20 @@ class Trainer:
             for k in range(self.method.num_nets)
         ]
 
-    def infer_pools(self, epoch: int, phase: base.Phase, states: list) -> list:
+    def infer_pools(
+        self, epoch: int, phase: Phase, states: list[TrainState]
+    ) -> Pooled:
         """Device outputs of every network on every pool: [pool][network]."""
         return self.score_pools(epoch, phase, states, ())[0]
 
     def score_pools(
         self,
         epoch: int,
-        phase: base.Phase,
-        states: list,
+        phase: Phase,
+        states: list[TrainState],
         trained: Sequence[int],
-    ) -> tuple[list, list]:
-        """What `infer_pools` returns, and the states after it.
+    ) -> tuple[Pooled, list[TrainState]]:
+        """What ``infer_pools`` returns, and the states after it.
 
         Args:
           epoch: that selects.
@@ -153,18 +188,22 @@ class Trainer:
         nets = range(len(states))
         train = [phase.pool_train and k in trained for k in nets]
         plain = [k for k in nets if phase.pool_view == "none" and not train[k]]
-        pooled: list[list] = []
+        pooled: Pooled = []
         for rows in pools if phase.pool else pools[:1]:
-            own = [states[k] for k in plain]
-            found = self.infer.every(own, self.images, rows)
+            own = [states[k].variables for k in plain]
+            found = self.infer.all(own, self.images, rows)
             by_net = dict(zip(plain, found, strict=True))
             for k in sorted(set(nets) - set(plain)):
-                # Numbers below that of the networks make training's keys.
+                # Training folds in numbers below that of the networks.
                 key = jax.random.fold_in(self.key, epoch)
                 for number in (self.method.num_nets + k, len(trained)):
                     key = jax.random.fold_in(key, number)
-                by_net[k], states[k] = self.infer.as_trained(
-                    *(states[k], self.images, rows, key, phase.pool_view),
+                by_net[k], states[k] = self.infer.view(
+                    states[k],
+                    self.images,
+                    rows,
+                    key,
+                    phase.pool_view,
                     train[k],
                 )
             pooled.append([by_net[k] for k in nets])
@@ -173,59 +212,76 @@ class Trainer:
     def select(
         self,
         epoch: int,
-        phase: base.Phase,
-        pooled: list,
-        memory: dict,
+        phase: Phase,
+        pooled: FetchedPools,
+        memory: Memory,
         which: Sequence[int],
-    ) -> tuple[dict[int, base.Selection], dict]:
+    ) -> tuple[dict[int, Selection], Memory]:
         """Selections of some networks, in rows of the whole training set.
 
         Args:
           epoch: about to be trained.
           phase: its selector and pool.
-          pooled: fetched outputs, as `infer_pools` orders them.
+          pooled: fetched outputs, as ``infer_pools`` orders them.
           memory: host memory; not changed.
-          which: the networks whose view is wanted.
+          which: the networks that select.
 
         Returns:
           The selection of each, and the new memory.
         """
         if phase.selector is None:
-            return {k: base.trust_all(self.info) for k in which}, memory
-        # Once for all processes: what differs in a last bit would differ.
-        selections, remembered = processes.decided(
-            lambda: self._decide(epoch, phase, pooled, memory, which)
+            return {k: trust_all(self.info) for k in which}, memory
+        # One process selects: last bits may differ between processes.
+        selections, kept = processes.decided(
+            lambda: self._select(epoch, phase, pooled, memory, which)
         )
-        selector = memory["selector"] | {phase.name: remembered}
-        return selections, memory | {"selector": selector}
+        selector = memory.selector | {phase.name: kept}
+        return selections, replace(memory, selector=selector)
 
-    def _decide(self, epoch, phase, pooled, memory, which):
-        remembered = list(memory["selector"][phase.name])
+    def _select(
+        self,
+        epoch: int,
+        phase: Phase,
+        pooled: FetchedPools,
+        memory: Memory,
+        which: Sequence[int],
+    ) -> tuple[dict[int, Selection], list[PyTree]]:
+        assert phase.selector is not None
+        kept = list(memory.selector[phase.name])
         pools, selections = self.pools(epoch, phase), {}
+        outputs: list[Outputs] = []
         for k in which:
             rows = pools[k]
             if phase.pool or k == which[0]:  # one pool serves all networks
                 # A selector that reads no outputs has none.
-                batches = pooled[k if phase.pool else 0] if pooled else []
-                outputs = []  # gone before the next copy is made
-                outputs = [inference.collect(b, len(rows)) for b in batches]
-            info = base.DataInfo(self.info.labels[rows], self.info.num_classes)
+                networks = pooled[k if phase.pool else 0] if pooled else []
+                outputs = []  # freed before the next copy is made
+                outputs = [collect(batches, len(rows)) for batches in networks]
+            info = DataInfo(self.info.labels[rows], self.info.num_classes)
             rng = rng_of(self.config.seed, epoch, k, 2)
-            selection, remembered[k] = phase.selector.select(
-                outputs, k, info, remembered[k], epoch, rng
+            selection, kept[k] = phase.selector.select(
+                outputs, k, info, kept[k], epoch, rng
             )
             selection = self._checked(selection, rows, k, epoch, phase)
             if phase.pool:
                 selection = self._spread(selection, rows)
             selections[k] = selection
-        return selections, remembered
+        return selections, kept
 
-    def _checked(self, selection, rows, k, epoch, phase) -> base.Selection:
-        """Says what is odd about a selection; nobody trusted: all are."""
+    def _checked(
+        self,
+        selection: Selection,
+        rows: np.ndarray,
+        k: int,
+        epoch: int,
+        phase: Phase,
+    ) -> Selection:
+        """Warns of degenerate selections; an empty one trusts all samples."""
         if not len(selection.labelled):
             logger.warning(
                 "network %d trusts no sample in epoch %d; all are trained on",
-                *(k, epoch),
+                k,
+                epoch,
             )
             labels = self.info.labels[rows]
             everyone = np.arange(len(rows))
@@ -239,7 +295,8 @@ class Trainer:
             logger.warning(
                 "network %d leaves nothing unlabelled in epoch %d; the "
                 "unlabelled terms weigh nothing",
-                *(k, epoch),
+                k,
+                epoch,
             )
         emptied = np.flatnonzero(np.asarray(selection.counts) == 0)
         if len(emptied):
@@ -247,15 +304,17 @@ class Trainer:
             logger.warning(
                 "network %d trusts no sample of class %s in epoch %d; it "
                 "counts as one in the class prior",
-                *(k, names, epoch),
+                k,
+                names,
+                epoch,
             )
         return selection
 
-    def _spread(self, selection, rows) -> base.Selection:
+    def _spread(self, selection: Selection, rows: np.ndarray) -> Selection:
         """Moves a pool's selection to rows of the whole training set."""
         size = len(self.info.labels)
 
-        def spread(values):
+        def spread(values: np.ndarray) -> np.ndarray:
             whole = np.zeros((size, *np.shape(values)[1:]), values.dtype)
             whole[rows] = values
             return whole
@@ -267,16 +326,15 @@ class Trainer:
             weights=spread(selection.weights),
             # A subset says nothing of the samples outside it.
             clean_probability=None,
-            per_sample={
-                name: spread(values)
-                for name, values in selection.per_sample.items()
-            },
+            per_sample=jax.tree.map(spread, selection.per_sample),
         )
 
-    def enter(self, epoch: int, states: list, memory: dict):
+    def enter(
+        self, epoch: int, states: list[TrainState], memory: Memory
+    ) -> tuple[list[TrainState], Memory]:
         """What the method does before the first epoch of a phase."""
         states, memory = self.method.enter(
-            *(epoch, states, memory, lambda: self.init_states(epoch))
+            epoch, states, memory, lambda: self.init_states(epoch)
         )
         return self.put(states), memory
 
@@ -285,12 +343,12 @@ class Trainer:
     def train(
         self,
         epoch: int,
-        phase: base.Phase,
-        states: list,
-        pooled: list,
-        memory: dict,
-        progress,
-    ) -> tuple[list, dict, dict]:
+        phase: Phase,
+        states: list[TrainState],
+        pooled: FetchedPools,
+        memory: Memory,
+        progress: Progress,
+    ) -> tuple[list[TrainState], Memory, EpochResult]:
         """Trains every network for one epoch; dispatches, never waits.
 
         Args:
@@ -299,16 +357,14 @@ class Trainer:
           states: device states; donated.
           pooled: fetched outputs for the selection.
           memory: host memory.
-          progress: called as progress(network, step, steps, images).
+          progress: called after every dispatched step.
 
         Returns:
-          The new states, the memory, and facts of the epoch: `terms` (device
-          sums, one dict a network), `steps`, `images`, `selections`,
-          `bad_images` (unreadable files; None of images in memory).
+          The new states, the memory, and the epoch's result.
         """
         nets = range(self.method.num_nets)
         start = states = list(states)
-        streaming.count_bad(self.images)  # what inference met is not counted
+        streaming.count_bad(self.images)  # forgets those of inference
         if phase.peer == "epoch_start":  # the originals will be donated
             start = jax.tree.map(lambda leaf: leaf.copy(), states)
         others = [(k + 1) % len(nets) for k in nets]
@@ -317,91 +373,131 @@ class Trainer:
         selections, memory = self.select(
             epoch, phase, pooled, memory, teachers[:1] if each else nets
         )
-        facts: dict[str, Any] = {"terms": [], "steps": [], "images": 0}
+        terms, steps, images = [], [], 0
         for k in nets:
             if teachers[k] not in selections:
                 fresh, states = self.score_pools(epoch, phase, states, nets[:k])
                 chosen, memory = self.select(
-                    *(epoch, phase, sharding.fetch(fresh), memory),
+                    epoch,
+                    phase,
+                    sharding.fetch(fresh),
+                    memory,
                     [teachers[k]],
                 )
                 selections |= chosen
             shown = states if phase.peer == "updated" else start
             peer = None
             if phase.peer != "none":
-                peer = base.variables(shown[others[k]])
-            states[k], terms, steps, images = self._train_one(
-                *(epoch, k, phase, states[k], peer),
-                *(selections[teachers[k]], progress),
+                peer = shown[others[k]].variables
+            states[k], own_terms, own_steps, own_images = self._train_one(
+                epoch,
+                k,
+                phase,
+                states[k],
+                peer,
+                selections[teachers[k]],
+                progress,
             )
-            facts["terms"].append(terms)
-            facts["steps"].append(steps)
-            facts["images"] += images
-        facts["selections"] = [selections[k] for k in nets]
-        facts["bad_images"] = streaming.count_bad(self.images)
-        memory = _with_history(memory, facts["selections"])
-        return self.method.end_epoch(phase, states), memory, facts
+            terms.append(own_terms)
+            steps.append(own_steps)
+            images += own_images
+        own_selections = [selections[k] for k in nets]
+        result = EpochResult(
+            terms,
+            steps,
+            images,
+            own_selections,
+            streaming.count_bad(self.images),
+        )
+        memory = _with_history(memory, own_selections)
+        return self.method.end_epoch(phase, states), memory, result
 
-    def _train_one(self, epoch, k, phase, state, peer, selection, progress):
+    def _train_one(
+        self,
+        epoch: int,
+        k: int,
+        phase: Phase,
+        state: TrainState,
+        peer: PyTree,
+        selection: Selection,
+        progress: Progress,
+    ) -> tuple[TrainState, dict[str, jax.Array], int, int]:
+        """One network's epoch: its state, sums of terms, steps and images."""
         if phase.name not in self.steps:
             self.steps[phase.name] = step.make_step(
                 self.network, phase, self.config, self.dataset, self.mesh
             )
-        rng = rng_of(self.config.seed, epoch, k, 3)
-        plan = phase.streams(selection, rng)
+        plan = phase.streams(selection, rng_of(self.config.seed, epoch, k, 3))
         steps = len(next(iter(plan.values())))
         if self.config.max_steps:
             steps = min(steps, self.config.max_steps)
-        rows = {
-            name: {
-                "index": index,
-                "labels": self.info.labels[index].astype(np.int32),
-                "weights": selection.weights[index].astype(self.float_dtype),
-                **{
-                    key: values[index]
-                    for key, values in selection.per_sample.items()
-                },
-            }
-            for name, index in plan.items()
-        }
-        shared = {
-            "counts": selection.counts,
-            "num_labelled": len(selection.labelled),
-            "num_unlabelled": len(selection.unlabelled),
-            **selection.shared,
-        }
-        dtype = self.float_dtype
-        shared = {name: np.asarray(v, dtype) for name, v in shared.items()}
-        shared = self.put(shared)
+        division = self.put(self._division(selection))
         key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
         rate = np.asarray(self.method.learning_rate(epoch), self.float_dtype)
-        sums, images = None, 0
+        sums: dict[str, jax.Array] = {}
+        images = 0
         held, throttle = streaming.sides(self.images)
         seeds = (self.config.seed, epoch, k)
-        batches = streaming.feed(self.images, rows, phase.views, steps, seeds)
-        for i, batch in enumerate(batches):
-            moment = {
-                "epoch": np.int32(epoch),
-                "step": np.int32(i),
-                "learning_rate": rate,
+        reads = streaming.feed(self.images, plan, phase.views, steps, seeds)
+        for i, read in enumerate(reads):
+            streams = {
+                name: self._stream(plan[name][i], selection, read[name])
+                for name in plan
             }
             state, terms = self.steps[phase.name](
-                *(state, peer, held, sharding.rows(batch, self.mesh)),
-                *(shared, moment, key),
+                state,
+                peer,
+                held,
+                sharding.rows(streams, self.mesh),
+                division,
+                Time(np.int32(epoch), np.int32(i)),
+                rate,
+                key,
             )
             throttle(terms)
-            sums = terms if sums is None else self.add(sums, terms)
-            images += sum(len(stream["index"]) for stream in batch.values())
+            sums = self.add(sums, terms) if sums else terms
+            images += sum(len(stream.index) for stream in streams.values())
             progress(k, i + 1, steps, images)
         return state, sums, steps, images
 
+    def _division(self, selection: Selection) -> Division:
+        """What a loss receives of a selection, host arrays."""
+        division = Division(
+            counts=selection.counts,
+            num_labelled=len(selection.labelled),
+            num_unlabelled=len(selection.unlabelled),
+            shared=selection.shared,
+        )
+        dtype = self.float_dtype
+        return jax.tree.map(lambda value: np.asarray(value, dtype), division)
 
-def _with_history(memory: dict, selections: list[base.Selection]) -> dict:
+    def _stream(
+        self, index: np.ndarray, selection: Selection, read: streaming.Read
+    ) -> Stream:
+        """The rows of one step, before augmentation.
+
+        Where an image cannot be read, another row of the batch replaces it,
+        the label included.
+        """
+        if read.source is not None:
+            index = index[read.source]
+        return Stream(
+            index=index,
+            labels=self.info.labels[index].astype(np.int32),
+            weights=selection.weights[index].astype(self.float_dtype),
+            per_sample=jax.tree.map(
+                lambda values: values[index], selection.per_sample
+            ),
+            views=read.pixels,
+        )
+
+
+def _with_history(memory: Memory, selections: list[Selection]) -> Memory:
     """Keeps the mean clean probability of the last ten selecting epochs."""
     found = [s.clean_probability for s in selections]
     clean = [values for values in found if values is not None]
     if not clean:
         return memory
     latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)
-    history = np.concatenate([memory["history"], latest])[-10:]
-    return memory | {"history": history}
+    history = np.concatenate([memory.history, latest])[-10:]
+    return replace(memory, history=history)

@@ -1,70 +1,87 @@
 """What every config file shares: the text after the colon, and base fields.
 
-`--config=configs/METHOD.py:BENCHMARK[,key=value...]` hands the part after the
-colon to `get_config(arg)` of the file; `parse` reads it, `base` makes the
-fields that all methods have, `finish` scales epochs and checks.
+``--config=configs/METHOD.py:BENCHMARK[,key=value...]`` passes the part after
+the colon to ``get_config(arg)`` of the file; ``parse`` reads it, ``base`` makes
+the fields that all methods share, ``finish`` scales epochs and locks.
 """
 
+import dataclasses
 import hashlib
 import json
-import math
 import operator
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import ml_collections
 
+from jaxnlt.config import fields
+from jaxnlt.config.fields import (
+    Count,
+    Decay,
+    Natural,
+    NotNegative,
+    Range,
+    Share,
+)
 from jaxnlt.data import registry
-from jaxnlt.runtime.errors import UserError, one_of
+from jaxnlt.runtime.errors import UserError
 
-Keys = Mapping[str, tuple[type, Any, str]]
 
-KEYS: dict[str, tuple[type, Any, str]] = {
-    "imb": (
+class Key(NamedTuple):
+    """A key that may stand after the colon.
+
+    Attributes:
+      kind: type of its value.
+      default: None takes the benchmark's.
+      about: for the help text.
+    """
+
+    kind: type
+    default: Any
+    about: str
+
+
+KEYS: dict[str, Key] = {
+    "imb": Key(
         float,
         None,
         "size of the smallest class over the largest, 1 = balanced",
     ),
-    "noise": (
+    "noise": Key(
         str,
         None,
         "none sym sym_count sym_excl asym asym_block flip joint joint_any "
         "human:NAME",
     ),
-    "rate": (float, None, "noise rate in [0, 1)"),
-    "seed": (int, 0, "initialisation, shuffles, augmentation"),
-    "data_seed": (int, None, "subset and noise; the seed if not given"),
-    "epochs": (int, None, "epochs to run; epoch-valued fields scale along"),
-    "split": (str, "", "dev: a development set in place of the test set"),
-    "as_released": (bool, False, "every switch as in the authors' release"),
-    "smoke": (bool, False, "one epoch of two steps of every phase"),
+    "rate": Key(float, None, "noise rate in [0, 1)"),
+    "seed": Key(int, 0, "initialisation, shuffles, augmentation"),
+    "data_seed": Key(int, None, "subset and noise; the seed if not given"),
+    "epochs": Key(int, None, "epochs to run; epoch-valued fields scale along"),
+    "split": Key(str, "", "dev: a development set in place of the test set"),
+    "as_released": Key(bool, False, "every switch as in the authors' release"),
+    "smoke": Key(bool, False, "one epoch of two steps of every phase"),
 }
 
 
 class HelpRequested(Exception):
-    """`parse` met `help` in place of a benchmark.
+    """``parse`` found ``help`` in place of a benchmark.
 
     Attributes:
-      keys: all keys of the method, {name: (type, default, help)}.
+      keys: all keys of the method.
     """
 
-    def __init__(self, keys: Keys):
+    def __init__(self, keys: Mapping[str, Key]):
         super().__init__("help")
         self.keys = keys
 
 
-def _value(key: str, kind: type, text: str | None):
+def _value(key: str, kind: type, text: str | None) -> Any:
+    """The value of a key; a bool without a value is true."""
     if kind is bool:
-        known = {
-            None: True,
-            "true": True,
-            "1": True,
-            "false": False,
-            "0": False,
-        }
+        known = {"true": True, "1": True, "false": False, "0": False}
         if text is None or text.lower() in known:
-            return known[text and text.lower()]
+            return True if text is None else known[text.lower()]
     elif text is not None:
         try:
             return kind(text)
@@ -73,34 +90,35 @@ def _value(key: str, kind: type, text: str | None):
     raise UserError(f"{key}: expects {kind.__name__}, is {text!r}")
 
 
-def parse(arg: str | None, **extra: tuple[type, Any, str]) -> Mapping[str, Any]:
-    """Reads `BENCHMARK[,key=value...]`.
+def parse(arg: str | None, **extra: Key) -> Mapping[str, Any]:
+    """Reads ``BENCHMARK[,key=value...]``.
 
     Args:
       arg: text after the colon, None or empty for the defaults.
-      **extra: the method's own keys, name=(type, default, help).
+      **extra: the method's own keys.
 
     Returns:
-      Dict of `benchmark` and every key, None where neither given nor known.
+      Dict of ``benchmark`` and every key, None where neither given nor known.
 
     Raises:
       UserError: an unknown key, a value of the wrong type.
-      HelpRequested: the text is `help`.
+      HelpRequested: the text is ``help``.
     """
     keys = KEYS | extra
     if arg == "help":
         raise HelpRequested(keys)
-    values = {key: default for key, (_, default, _) in keys.items()}
+    values = {name: key.default for name, key in keys.items()}
     first, *rest = (arg or "digits").split(",")
     if "=" in first or first in keys:
         first, rest = "digits", [first, *rest]
     for item in rest:
-        key, _, text = item.partition("=")
-        if key not in keys:
+        name, _, text = item.partition("=")
+        if name not in keys:
             raise UserError(
-                f"{key}: unknown key; known are {', '.join(sorted(keys))}"
+                f"{name}: unknown key; known are {', '.join(sorted(keys))}"
             )
-        values[key] = _value(key, keys[key][0], text if "=" in item else None)
+        given = text if "=" in item else None
+        values[name] = _value(name, keys[name].kind, given)
     return {"benchmark": first, **values}
 
 
@@ -112,97 +130,194 @@ def shared_keys(arg: str | None) -> str:
     return ",".join([first, *kept])
 
 
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Which images and labels are read, and what is drawn from them.
+
+    Attributes:
+      path: file or folder of the data.
+      imb: size of the smallest class over that of the largest, 1 = balanced.
+      imb_type: shape of the long tail.
+      n_max: images of the largest class; 0 takes the benchmark's number.
+      noise: kind of label noise.
+      rate: noise rate.
+      noise_file: noise.json of another run, whose labels are taken.
+      labels_file: CSV of labels, or file of human labels.
+      name: set of ``tfds``, such as mnist, mnist:3.0.1 or NAME/CONFIG.
+      image_size: ``folder`` and ``tfds`` resize every image to this square, 0
+        expects equal sizes; streamed images are cut to it, 0 takes the paper's
+        size.
+      transform: how streamed images are cut, a name in jaxnlt/data/files.py.
+      on_bad_image: what happens at a streamed image that cannot be read.
+      workers: threads that decode streamed images; 0 takes all cores.
+      divided: each device holds a part of the images in memory, not a copy;
+        for sets that do not fit, at some cost a step.
+    """
+
+    path: str = ""
+    imb: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    imb_type: str = "exp"
+    n_max: Natural = 0
+    noise: str = "none"
+    rate: Decay = 0.0
+    noise_file: str = ""
+    labels_file: str = ""
+    name: str = ""
+    image_size: Natural = 0
+    transform: str = ""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    workers: Natural = 0
+    divided: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The network.
+
+    Attributes:
+      name: of the backbone.
+      width: channels of its first stage; 0 takes the published number.
+      blocks: residual blocks of each stage; () takes the published numbers.
+      dtype: of the computation; parameters stay in float32 under bfloat16.
+      pretrained: .pth or .safetensors file with torchvision's ResNet weights
+        to start from; the classifier alone is not taken from it.
+    """
+
+    name: str = "preact_resnet18"
+    width: Natural = 0
+    blocks: tuple[Count, ...] = ()
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    pretrained: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentOptions:
+    """Names in jaxnlt/augment/table.py of the two augmented views.
+
+    Attributes:
+      weak: the weakly augmented view.
+      strong: the strongly augmented view.
+    """
+
+    weak: str = "crop_flip"
+    strong: str = "autoaugment"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """Stochastic gradient descent.
+
+    Attributes:
+      learning_rate: step size at the start.
+      momentum: of the gradients.
+      weight_decay: weight of the squared parameters.
+      drops: epochs at which the step size is multiplied by ``drop_factor``.
+      drop_factor: see ``drops``.
+    """
+
+    learning_rate: NotNegative = 0.02
+    momentum: Decay = 0.9
+    weight_decay: NotNegative = 5e-4
+    drops: tuple[Natural, ...] = ()
+    drop_factor: Share = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Fields that all methods share.
+
+    Attributes:
+      method: file in jaxnlt/methods/.
+      benchmark: entry of jaxnlt/data/registry.py.
+      seed: of initialisation, shuffles, augmentation, mixtures.
+      data_seed: of subset and noise; -1 takes the seed.
+      epochs: number of epochs run.
+      batch_size: images a step.
+      warmup_batch_size: images a step of warm-up and of plain training.
+      eval_batch_size: images a step of inference.
+      max_steps: at most so many steps an epoch; 0 takes all.
+      split: dev puts a development set in place of the test set.
+      groups: auto: more than 100, 20-100, fewer than 20 training images, or
+        thirds of the classes by size; paper: classes 0-1, 2-6, 7-9.
+      selector: another method's selector, of jaxnlt/selection/registry.py;
+        '' is the method's own.
+      deterministic: bit-identical reruns on GPU, at some cost; CPU always is.
+      log_outputs: keep what every selection reads in WORKDIR/outputs, for
+        launch/study_selector.py.
+      init_from: WORKDIR[@EPOCH] whose networks to start from.
+      start_phase: phase to start at, with memory and momentum of
+        ``init_from``.
+      data: see ``DataOptions``.
+      model: see ``ModelOptions``.
+      augment: see ``AugmentOptions``.
+      optimizer: see ``OptimizerOptions``.
+    """
+
+    method: str = ""
+    benchmark: str = "digits"
+    seed: Natural = 0
+    data_seed: Annotated[int, Range(-1, 2**32 - 1)] = -1
+    epochs: Count = 1
+    batch_size: Count = 1
+    warmup_batch_size: Count = 1
+    eval_batch_size: Count = 1
+    max_steps: Natural = 0
+    split: Literal["", "dev"] = ""
+    groups: Literal["auto", "paper"] = "auto"
+    selector: str = ""
+    deterministic: bool = False
+    log_outputs: bool = False
+    init_from: str = ""
+    start_phase: str = ""
+    data: DataOptions = DataOptions()
+    model: ModelOptions = ModelOptions()
+    augment: AugmentOptions = AugmentOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+
+
 def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Fields that all methods share, with the benchmark's defaults.
 
     Args:
-      arg: what `parse` returned.
+      arg: what ``parse`` returned.
 
     Returns:
-      An unlocked ConfigDict.
+      An unlocked ConfigDict with the fields of ``RunOptions``.
     """
     table = registry.get(arg["benchmark"])
 
-    def given(key):
+    def given(key: str) -> Any:
         return getattr(table, key) if arg[key] is None else arg[key]
 
-    return ml_collections.ConfigDict(
-        {
-            "method": "",
-            "benchmark": arg["benchmark"],
-            "seed": arg["seed"],
-            # -1 takes the seed.
-            "data_seed": -1 if arg["data_seed"] is None else arg["data_seed"],
-            "epochs": table.epochs,
-            # Images a step; warm-up and plain training take the second.
-            "batch_size": table.batch_size,
-            "warmup_batch_size": table.warmup_batch_size,
-            "eval_batch_size": table.eval_batch_size,
-            # At most so many steps an epoch; 0 takes all.
-            "max_steps": 0,
-            "split": arg["split"],
-            # 'auto': >100 / 20-100 / <20 training images, else thirds of the
-            # classes; 'paper': classes 0-1 / 2-6 / 7-9.
-            "groups": "auto",
-            # Another method's way to select, of jaxnlt/selection/registry.py; empty is
-            # the method's own.
-            "selector": "",
-            # Bit-identical reruns on GPU, at some cost; CPU always is.
-            "deterministic": False,
-            # Keep what every selection reads, in WORKDIR/outputs, for
-            # launch/study_selector.py.
-            "log_outputs": False,
-            # WORKDIR[@EPOCH] whose networks to start from; with a phase name in
-            # start_phase also its memory and momentum.
-            "init_from": "",
-            "start_phase": "",
-            "data": {
-                "path": "",
-                "imb": given("imb"),
-                "imb_type": "exp",
-                "n_max": 0,
-                "noise": given("noise"),
-                "rate": given("rate"),
-                "noise_file": "",
-                "labels_file": "",
-                # `tfds`: the set, as mnist, mnist:3.0.1 or NAME/CONFIG.
-                "name": "",
-                # `folder`, `tfds`: resize every image to this square; 0 wants
-                # equal sizes.  Images that stay on disk are cut to it; 0 is the
-                # paper's size.
-                "image_size": 0,
-                # How images that stay on disk are cut: a name in
-                # jaxnlt/data/files.py; 'stop' or 'skip' at one that cannot be
-                # read; threads that decode, 0 takes all cores.
-                "transform": table.transform,
-                "on_bad_image": "stop",
-                "workers": 0,
-                # Each device holds its part of the images in memory in place
-                # of a copy: for sets that do not fit, at some cost a step.
-                "divided": False,
-            },
-            "model": {
-                "name": table.model,
-                "width": table.width,
-                "blocks": table.blocks,
-                "dtype": "float32",
-                # A .pth or .safetensors with torchvision's ResNet, where to
-                # start from; only the classifier is left out.
-                "pretrained": "",
-            },
-            "augment": {"weak": table.weak, "strong": table.strong},
-            "optimizer": {
-                "learning_rate": table.learning_rate,
-                "momentum": table.momentum,
-                "weight_decay": table.weight_decay,
-                "drops": (),
-                "drop_factor": 0.1,
-            },
-        }
+    options = RunOptions(
+        benchmark=arg["benchmark"],
+        seed=arg["seed"],
+        data_seed=-1 if arg["data_seed"] is None else arg["data_seed"],
+        epochs=table.epochs,
+        batch_size=table.batch_size,
+        warmup_batch_size=table.warmup_batch_size,
+        eval_batch_size=table.eval_batch_size,
+        split=arg["split"],
+        data=DataOptions(
+            imb=given("imb"),
+            noise=given("noise"),
+            rate=given("rate"),
+            transform=table.transform,
+        ),
+        model=ModelOptions(
+            name=table.model, width=table.width, blocks=table.blocks
+        ),
+        augment=AugmentOptions(weak=table.weak, strong=table.strong),
+        optimizer=OptimizerOptions(
+            learning_rate=table.learning_rate,
+            momentum=table.momentum,
+            weight_decay=table.weight_decay,
+        ),
     )
+    return ml_collections.ConfigDict(fields.as_dict(options))
 
 
-def _get(config, path: str):
+def _get(config: ml_collections.ConfigDict, path: str) -> Any:
     return reduce(operator.getitem, path.split("."), config)
 
 
@@ -216,7 +331,7 @@ def finish(
 
     Args:
       config: with the fields of its default number of epochs.
-      arg: what `parse` returned.
+      arg: what ``parse`` returned.
       boundaries: fields that hold the first epoch of a phase, in order; every
         phase keeps at least one epoch.
       durations: fields that hold a number of epochs or an epoch that starts no
@@ -254,37 +369,13 @@ def finish(
     return config.lock()
 
 
-# The least that makes sense, where nothing further down says so.
-LEAST = {
-    "seed": 0,
-    "epochs": 1,
-    "batch_size": 1,
-    "warmup_batch_size": 1,
-    "eval_batch_size": 1,
-    "max_steps": 0,
-    "optimizer.learning_rate": 0,
-    "optimizer.momentum": 0,
-    "optimizer.weight_decay": 0,
-}
-
-
 def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses numbers that no run can use.
+    """Checks the fields that all methods share.
 
     Raises:
-      UserError: a field below its least value, or not finite.
+      UserError: a field of another type, out of its range, or not finite.
     """
-    for name, value in flatten(config.to_dict()).items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"config.{name}: must be finite, is {number}")
-    for name, least in LEAST.items():
-        if not _get(config, name) >= least:
-            raise UserError(
-                f"config.{name}: must be at least {least}, "
-                f"is {_get(config, name)}"
-            )
-    one_of("config.groups", config.groups, ("auto", "paper"))
+    fields.read(RunOptions, config, "config")
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

@@ -1,12 +1,89 @@
-"""Schedules by benchmark that the configs of DivideMix's kin share."""
+"""What the methods of the DivideMix family share: options and schedules."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ml_collections
 
+from jaxnlt.config import fields
+from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiOptions:
+    """The semi-supervised stage of every method of the family.
+
+    Attributes:
+      warmup: first semi-supervised epoch.
+      lambda_u: weight of the squared error of unlabelled samples after the
+        ramp.
+      ramp: epochs over which ``lambda_u`` rises from 0.
+      alpha: parameter of the Beta distribution of mixup.
+      sharpen_temperature: of the sharpening of targets.
+
+    Source: ``papers/dividemix_rolt.md`` section 1.
+    """
+
+    warmup: Natural = 30
+    lambda_u: NotNegative = 25.0
+    ramp: Positive = 16.0
+    alpha: Positive = 4.0
+    sharpen_temperature: Positive = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyOptions(SemiOptions):
+    """What the methods that train with DivideMix's step share.
+
+    Attributes:
+      unlabelled_loss: whether unlabelled samples have a squared error;
+        WebVision and Clothing1M leave it out.
+      confidence_penalty: mean of sum p log p in the warm-up, against
+        asymmetric noise.
+      warmup_samples: images of a class-balanced subset that every network
+        draws anew each epoch to warm up on; 0 takes all.
+      pool_samples: images of such a subset to select from; 0 takes all.
+      peer: epoch_start shows a network its peer as it was before the epoch, as
+        when both are trained at once; updated shows it as it is.
+    """
+
+    unlabelled_loss: bool = True
+    confidence_penalty: bool = False
+    warmup_samples: Natural = 0
+    pool_samples: Natural = 0
+    peer: Literal["updated", "epoch_start"] = "updated"
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdOptions:
+    """A split by the clean probability.
+
+    Attributes:
+      p_threshold: samples of a larger clean probability are trusted.
+    """
+
+    p_threshold: Share = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureOptions:
+    """A mixture of two Gaussians, fitted by scikit-learn.
+
+    Attributes:
+      gmm_max_iter: most iterations.
+      gmm_tol: gain of the log-likelihood at which the fit stops.
+      gmm_reg_covar: added to the variances.
+    """
+
+    gmm_max_iter: fields.Count = 10
+    gmm_tol: NotNegative = 1e-2
+    gmm_reg_covar: NotNegative = 5e-4
+
+
 #: Benchmark -> warm-up epochs and drops of the step size.
-#: papers/dividemix_rolt.md §1 (both), papers/smr.md §2 and B1.
+#: ``papers/dividemix_rolt.md`` section 1 (both), ``papers/smr.md`` section 2
+#: and B1.
 WEB_SCHEDULES = {
     "webvision": (1, (40,)),
     "clothing1m": (1, (40,)),
@@ -15,79 +92,21 @@ WEB_SCHEDULES = {
 TEN_CLASSES = ("cifar10", "cifar10n")
 
 
-def is_web(config: ml_collections.ConfigDict) -> bool:
-    """Whether DivideMix's conventions for large images from the web hold.
+def is_asymmetric(config: ml_collections.ConfigDict) -> bool:
+    """Whether the drawn noise moves labels between certain classes only."""
+    return config.data.noise in ("asym", "asym_block", "flip")
 
-    Red mini-ImageNet, whose papers shrink it to 32 pixels, is trained on as
-    CIFAR is.
+
+def is_web(config: ml_collections.ConfigDict) -> bool:
+    """Whether DivideMix's settings for large images from the web apply.
+
+    Red mini-ImageNet, whose images are shrunk to 32 pixels, has those of CIFAR.
 
     Args:
-      config: what `config.base` made.
+      config: what ``base.base`` made.
     """
     small = config.benchmark == "red_mini_imagenet"
     return bool(config.data.transform) and not small
-
-
-def semi_schedule(
-    config: ml_collections.ConfigDict,
-    epochs: int = 0,
-    drops: tuple[int, ...] = (),
-    warmups: tuple[int, int] = (10, 30),
-) -> dict[str, Any]:
-    """Sets epochs and drops of a method, but on `digits`.
-
-    Large images from the web have those of WEB_SCHEDULES; where no paper has
-    any, ours are a warm-up of a tenth of the epochs and a drop half-way.
-
-    Args:
-      config: what `config.base` made; changed.
-      epochs: of CIFAR and what is trained on alike; 0 keeps the benchmark's.
-      drops: of the same.
-      warmups: of the same: of CIFAR-10, and of all others.
-
-    Returns:
-      Fields that differ from those of `config.semi_fields`.
-
-    Source: papers/dividemix_rolt.md §1 and §2.2, papers/smr.md §2 and §14.
-    """
-    if config.benchmark == "digits":
-        return {}
-    if not is_web(config):
-        config.epochs = epochs or config.epochs
-        config.optimizer.drops = drops
-        return {"warmup": warmups[config.benchmark not in TEN_CLASSES]}
-    warmup, config.optimizer.drops = WEB_SCHEDULES.get(
-        config.benchmark,
-        (max(1, config.epochs // 10), (config.epochs // 2,)),
-    )
-    fields = {"warmup": warmup, "lambda_u": 0.0, "unlabelled_loss": False}
-    if config.benchmark != "animal10n":  # SMR's alone; it keeps CIFAR's 4
-        fields["alpha"] = 0.5
-    if config.benchmark == "clothing1m":
-        fields |= {"warmup_samples": 64_000, "pool_samples": 32_000}
-    return fields
-
-
-def with_recurring(
-    config: ml_collections.ConfigDict, arg: Mapping[str, Any], period: str
-) -> ml_collections.ConfigDict:
-    """Makes room in a smoke run for an epoch that recurs within a phase.
-
-    It then has a warm-up, a division, the recurring epoch and a division.
-
-    Args:
-      config: finished.
-      arg: what `config.parse` returned.
-      period: the field, in epochs.
-
-    Returns:
-      The same config, locked.
-    """
-    if arg["smoke"]:
-        with config.unlocked():
-            config.epochs = 4
-            config.update_from_flattened_dict({period: 3.0})
-    return config
 
 
 # (benchmark, noise, rate) -> lambda_u: appendix, table 7 of DivideMix as its
@@ -108,56 +127,82 @@ def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     """DivideMix's weight of the squared error in a published setting, else 25.
 
     Args:
-      data: `noise` and `rate`; `sym` has the probabilities of `sym_count`.
+      data: ``noise`` and ``rate``; ``sym`` has the probabilities of ``sym_count``.
       benchmark: its name.
 
     Returns:
       lambda_u after the ramp.
 
-    Source: papers/dividemix_rolt.md section 1.
+    Source: ``papers/dividemix_rolt.md`` section 1.
     """
     noise = "sym_count" if data["noise"] == "sym" else data["noise"]
     return LAMBDA_U.get((benchmark, noise, data["rate"]), 25.0)
 
 
-def semi_fields(small: bool) -> dict[str, Any]:
-    """Fields of the semi-supervised stage that DivideMix's kin share.
+def semi_fields(
+    config: ml_collections.ConfigDict,
+    options: type[SemiOptions],
+    epochs: int = 0,
+    drops: tuple[int, ...] = (),
+    warmups: tuple[int, int] = (10, 30),
+) -> dict[str, Any]:
+    """Fields of the semi-supervised stage on a benchmark; sets epochs and drops.
+
+    ``digits`` has a short schedule.  Large images from the web have those of
+    ``WEB_SCHEDULES``; where no paper has any, ours are a warm-up of a tenth of
+    the epochs and a drop half-way.
 
     Args:
-      small: whether the benchmark is `digits`, whose schedule is shorter.
+      config: what ``base.base`` made; its epochs and drops are set.
+      options: the method's options; fields that it lacks are left out.
+      epochs: epochs of CIFAR and similar sets; 0 keeps the benchmark's.
+      drops: drops of the same.
+      warmups: warm-up epochs of CIFAR-10, and of all other such sets.
 
     Returns:
-      Field names and values.
+      Fields that differ from the defaults of ``options``.
 
-    Source: papers/dividemix_rolt.md section 1.
+    Source: ``papers/dividemix_rolt.md`` sections 1 and 2.2, ``papers/smr.md``
+    sections 2 and 14.
     """
-    return {
-        # First semi-supervised epoch.
-        "warmup": 15 if small else 30,
-        "lambda_u": 25.0,
-        "ramp": 8.0 if small else 16.0,
-        "alpha": 4.0,
-        "sharpen_temperature": 0.5,
-        "p_threshold": 0.5,
-        # WebVision and Clothing1M leave the squared error out.
-        "unlabelled_loss": True,
-        # Mean sum p log p in warm-up, against asymmetric noise.
-        "confidence_penalty": False,
-        # Images of a class-balanced subset that every network draws anew each
-        # epoch, to warm up on and to select from; 0 takes all.
-        "warmup_samples": 0,
-        "pool_samples": 0,
-        # 'epoch_start' shows a network its peer as it was before the epoch,
-        # as where both are trained at once; 'updated' as it is.
-        "peer": "updated",
-    }
+    found: dict[str, Any] = {}
+    if config.benchmark == "digits":
+        found = {"warmup": 15, "ramp": 8.0}
+    elif not is_web(config):
+        config.epochs = epochs or config.epochs
+        config.optimizer.drops = drops
+        found["warmup"] = warmups[config.benchmark not in TEN_CLASSES]
+    else:
+        found["warmup"], config.optimizer.drops = WEB_SCHEDULES.get(
+            config.benchmark,
+            (max(1, config.epochs // 10), (config.epochs // 2,)),
+        )
+        found |= {"lambda_u": 0.0, "unlabelled_loss": False}
+        if config.benchmark != "animal10n":  # only SMR runs it, with CIFAR's 4
+            found["alpha"] = 0.5
+        if config.benchmark == "clothing1m":
+            found |= {"warmup_samples": 64_000, "pool_samples": 32_000}
+    known = fields.names(options)
+    return {name: value for name, value in found.items() if name in known}
 
 
-def gmm_fields() -> dict[str, Any]:
-    """Fields of `dividemix.LossGMM`, DivideMix's loss mixture."""
-    return {
-        "average_losses": 1,
-        "gmm_max_iter": 10,
-        "gmm_tol": 1e-2,
-        "gmm_reg_covar": 5e-4,
-    }
+def with_recurring(
+    config: ml_collections.ConfigDict, arg: Mapping[str, Any], period: str
+) -> ml_collections.ConfigDict:
+    """Makes room in a smoke run for an epoch that recurs within a phase.
+
+    The run then has a warm-up, a division, the recurring epoch and a division.
+
+    Args:
+      config: finished.
+      arg: what ``base.parse`` returned.
+      period: the field, in epochs.
+
+    Returns:
+      The same config, locked.
+    """
+    if arg["smoke"]:
+        with config.unlocked():
+            config.epochs = 4
+            config.update_from_flattened_dict({period: 3.0})
+    return config

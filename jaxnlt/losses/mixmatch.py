@@ -1,21 +1,22 @@
-"""The semi-supervised half of DivideMix and its kin, piece by piece.
+"""The semi-supervised step of the DivideMix family, piece by piece.
 
-Co-guess, refine, sharpen, mixup, the two loss terms and the ramp are separate
-pure functions, free in batch size and rank, with every random number an
-argument.
+Guessing, refinement, sharpening, mixup, the two loss terms and the ramp are
+separate pure functions of any batch size, with every random number an argument.
+
+Shapes: B rows, Bx labelled and Bu unlabelled rows, C classes.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from jaxnlt.losses import classification
 
-Array = jax.Array
 
-
-def mean_probs(logits: Sequence[Array]) -> Array:
+def mean_probs(logits: Sequence[Float[Array, "B C"]]) -> Float[Array, "B C"]:
     """Mean softmax over several predictions of the same rows.
 
     Args:
@@ -30,7 +31,11 @@ def mean_probs(logits: Sequence[Array]) -> Array:
     return jax.lax.stop_gradient(probs.mean(0))
 
 
-def refine(labels: Array, probs: Array, weights: Array) -> Array:
+def refine(
+    labels: Int[Array, "B"],
+    probs: Float[Array, "B C"],
+    weights: Float[Array, "B"],
+) -> Float[Array, "B C"]:
     r"""Label refinement :math:`w\,e_y + (1 - w)\,p`.
 
     Args:
@@ -48,7 +53,9 @@ def refine(labels: Array, probs: Array, weights: Array) -> Array:
     return weights * one_hot + (1 - weights) * probs
 
 
-def sharpen(probs: Array, temperature: float) -> Array:
+def sharpen(
+    probs: Float[Array, "B C"], temperature: float
+) -> Float[Array, "B C"]:
     r"""Sharpening :math:`p_c^{1/T} / \sum_k p_k^{1/T}`.
 
     Args:
@@ -64,7 +71,11 @@ def sharpen(probs: Array, temperature: float) -> Array:
     return powered / powered.sum(-1, keepdims=True)
 
 
-def mixup(values: Array, coefficient: Array, permutation: Array) -> Array:
+def mixup(
+    values: Float[Array, "n ..."],
+    coefficient: Float[Array, "..."] | float,
+    permutation: Int[Array, "n"],
+) -> Float[Array, "n ..."]:
     r"""Mixup :math:`l\,v + (1 - l)\,v_\pi` along the first axis.
 
     Args:
@@ -73,7 +84,7 @@ def mixup(values: Array, coefficient: Array, permutation: Array) -> Array:
       permutation: [n] partner of every row.
 
     Returns:
-      [n, ...] in the dtype of `values`.
+      [n, ...] in the dtype of ``values``.
 
     Source: Zhang et al. 2018, eq. 1; one coefficient for the whole batch.
     """
@@ -81,7 +92,21 @@ def mixup(values: Array, coefficient: Array, permutation: Array) -> Array:
     return own * values + (1 - own) * values[permutation]
 
 
-def mixup_draws(key: Array, alpha: float, rows: int, folded: bool = True):
+class MixupDraws(NamedTuple):
+    """The random numbers of one mixup.
+
+    Attributes:
+      coefficient: scalar share of a row itself.
+      permutation: int [n] partner of every row.
+    """
+
+    coefficient: Float[Array, ""]
+    permutation: Int[Array, "n"]
+
+
+def mixup_draws(
+    key: Array, alpha: float, rows: int, folded: bool = True
+) -> MixupDraws:
     """Draws the coefficient and the partners of one mixup.
 
     Args:
@@ -90,20 +115,16 @@ def mixup_draws(key: Array, alpha: float, rows: int, folded: bool = True):
       rows: rows to be mixed.
       folded: whether the coefficient is max(l, 1 - l), so that a row stays
         nearer to itself than to its partner.
-
-    Returns:
-      Dict of `coefficient` (scalar) and `permutation` int[rows].
     """
     key_l, key_p = jax.random.split(key)
     coefficient = jax.random.beta(key_l, alpha, alpha)
     if folded:
         coefficient = jnp.maximum(coefficient, 1 - coefficient)
-    permutation = jax.random.permutation(key_p, rows)
-    return {"coefficient": coefficient, "permutation": permutation}
+    return MixupDraws(coefficient, jax.random.permutation(key_p, rows))
 
 
 def ramp(epoch: Array, start: float, length: float) -> Array:
-    """Linear ramp from 0 at epoch `start` to 1 at `start + length`.
+    """Linear ramp from 0 at epoch ``start`` to 1 at ``start + length``.
 
     Args:
       epoch: scalar time in epochs, fractional within an epoch.
@@ -118,8 +139,25 @@ def ramp(epoch: Array, start: float, length: float) -> Array:
     return jnp.clip((epoch - start) / length, 0, 1)
 
 
-def terms(logits: Array, targets: Array, num_labelled: int, prior=0.0):
-    """The two loss terms of a mixed batch.
+class Terms(NamedTuple):
+    """The two terms of a mixed batch, for one head.
+
+    Attributes:
+      ce: mean cross-entropy of the labelled rows.
+      mse: mean squared error, over rows and classes, of the unlabelled rows.
+    """
+
+    ce: Float[Array, ""]
+    mse: Float[Array, ""]
+
+
+def terms(
+    logits: Float[Array, "n C"],
+    targets: Float[Array, "n C"],
+    num_labelled: int,
+    prior: Float[Array, "C"] | float = 0.0,
+) -> Terms:
+    """The loss terms of a mixed batch.
 
     Args:
       logits: [n, C], the labelled rows first.
@@ -128,8 +166,7 @@ def terms(logits: Array, targets: Array, num_labelled: int, prior=0.0):
       prior: [C] log prior added to the logits, 0 for a plain head.
 
     Returns:
-      Mean cross-entropy of the labelled rows and mean squared error, over
-      rows and classes, of the others.
+      Both terms, scalars.
 
     Source: DivideMix eq. 9 and 10; SFA and DaSC add the prior.
     """
@@ -140,71 +177,85 @@ def terms(logits: Array, targets: Array, num_labelled: int, prior=0.0):
     unlabelled = classification.brier(
         logits[num_labelled:], targets[num_labelled:]
     )
-    return jnp.mean(labelled), jnp.mean(unlabelled)
+    return Terms(jnp.mean(labelled), jnp.mean(unlabelled))
 
 
-def two_view_targets(net, params, x, u, temperature: float):
-    """Sharpened targets of both sides, each from its first two views.
+class Targets(NamedTuple):
+    """Sharpened targets of both sides, without gradient.
 
-    Unlabelled rows are guessed by both networks on both views, labelled rows
-    refined by the trained network alone.  Train-mode passes run in the order
-    u1, u2, x1, x2.
-
-    Args:
-      net: `methods.base.Net`.
-      params: of the trained network.
-      x: `views`, `labels`, `weights` of the labelled batch.
-      u: `views` of the unlabelled batch.
-      temperature: of the sharpening.
-
-    Returns:
-      [Bx, C] and [Bu, C] probabilities, without gradient.
-
-    Source: DivideMix eq. 3-5.
+    Attributes:
+      labelled: [Bx, C] refined from the given labels.
+      unlabelled: [Bu, C] guessed.
     """
-    head = ("logits",)
-    own_u = [net.guess(params, view, head)["logits"] for view in u["views"][:2]]
-    own_x = [net.guess(params, view, head)["logits"] for view in x["views"][:2]]
-    peer_u = [net.peer(view, head)["logits"] for view in u["views"][:2]]
-    guessed = mean_probs(own_u + peer_u)
-    refined = refine(x["labels"], mean_probs(own_x), x["weights"])
-    return sharpen(refined, temperature), sharpen(guessed, temperature)
+
+    labelled: Float[Array, "Bx C"]
+    unlabelled: Float[Array, "Bu C"]
 
 
-def mixed_batch(x_views, u_views, targets_x, targets_u, draws):
+class Mixed(NamedTuple):
+    """A mixed batch, rows in the order x1, x2, u1, u2.
+
+    Attributes:
+      images: [2 Bx + 2 Bu, H, W, C].
+      targets: [2 Bx + 2 Bu, classes].
+      num_labelled: 2 Bx.
+    """
+
+    images: Float[Array, "n H W C"]
+    targets: Float[Array, "n K"]
+    num_labelled: int
+
+
+def mixed_batch(
+    x_views: Sequence[Array],
+    u_views: Sequence[Array],
+    targets: Targets,
+    draws: MixupDraws,
+) -> Mixed:
     """Mixes two views of both sides across the whole batch.
 
     Args:
-      x_views: two [Bx, ...] labelled views.
-      u_views: two [Bu, ...] unlabelled views.
-      targets_x: [Bx, C].
-      targets_u: [Bu, C].
-      draws: `coefficient` and `permutation` of 2 Bx + 2 Bu rows.
+      x_views: two [Bx, H, W, C] labelled views.
+      u_views: two [Bu, H, W, C] unlabelled views.
+      targets: of both sides.
+      draws: coefficient and partners of 2 Bx + 2 Bu rows.
 
     Returns:
-      Mixed images and targets, rows in the order x1, x2, u1, u2.
+      The mixed batch.
 
     Source: DivideMix, algorithm 1, MixMatch.
     """
     images = jnp.concatenate([*x_views, *u_views])
-    targets = jnp.concatenate([targets_x, targets_x, targets_u, targets_u])
-    mix = (draws["coefficient"], draws["permutation"])
-    return mixup(images, *mix), mixup(targets, *mix)
+    both = jnp.concatenate(
+        [
+            targets.labelled,
+            targets.labelled,
+            targets.unlabelled,
+            targets.unlabelled,
+        ]
+    )
+    return Mixed(
+        mixup(images, draws.coefficient, draws.permutation),
+        mixup(both, draws.coefficient, draws.permutation),
+        2 * len(targets.labelled),
+    )
 
 
-def ramp_time(batch, selection, batch_size: int):
-    """Time in epochs as the ramp of DivideMix's kin counts it.
+def ramp_time(
+    epoch: Array, step: Array, num_labelled: Array, batch_size: int
+) -> Array:
+    """Time in epochs as the ramp of the DivideMix family counts it.
 
-    An epoch has `num_labelled // batch_size + 1` parts, one too many where the
-    batch size divides.
+    An epoch has ``num_labelled // batch_size + 1`` parts, one too many where
+    the batch size divides.
 
     Args:
-      batch: `epoch` and `step`.
-      selection: `num_labelled`.
+      epoch: scalar, whole epochs.
+      step: scalar, steps of this epoch.
+      num_labelled: scalar, labelled samples of the epoch.
       batch_size: labelled rows a step.
 
     Returns:
       Scalar.
     """
-    parts = selection["num_labelled"] // batch_size + 1
-    return batch["epoch"] + batch["step"] / parts
+    return epoch + step / (num_labelled // batch_size + 1)

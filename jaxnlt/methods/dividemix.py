@@ -5,77 +5,132 @@ Learning", ICLR 2020, arXiv 2002.07394.
 
 Warm-up on all given labels, then every epoch a two-component mixture of each
 network's losses divides the data for its peer; MixMatch with co-guessing and
-co-refinement trains on the division.  SMR, RoLT+, TABASCO and SFA start here.
+co-refinement trains on the division.  SMR, RoLT+, TABASCO, UNICON and SFA
+extend this file.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
+from jaxnlt.config.family import (
+    FamilyOptions,
+    MixtureOptions,
+    ThresholdOptions,
+)
+from jaxnlt.config.fields import Count
 from jaxnlt.data import sampling
 from jaxnlt.losses import mixmatch
-from jaxnlt.runtime.errors import UserError, logger, one_of
+from jaxnlt.losses.mixmatch import MixupDraws, Targets
+from jaxnlt.method import (
+    Batch,
+    DataInfo,
+    DeviceOutputs,
+    Division,
+    Loss,
+    LossResult,
+    Net,
+    Outputs,
+    Phase,
+    Pool,
+    PyTree,
+    Selection,
+    Selector,
+    Stream,
+)
+from jaxnlt.runtime.errors import UserError, logger
+
+# Selection -------------------------------------------------------------------
 
 
-class LossGMM(base.Selector):
+@dataclass(frozen=True)
+class LossMixtureOptions(ThresholdOptions, MixtureOptions):
+    """Fields of ``LossMixture``.
+
+    Attributes:
+      average_losses: over how many selections, this one included, the loss of
+        a sample is averaged.
+    """
+
+    average_losses: Count = 1
+
+
+class LossHistory(NamedTuple):
+    """What ``LossMixture`` keeps.
+
+    Attributes:
+      losses: float64 [h, N] normalised losses of the last selections, oldest
+        first; [0, 0] before the first one.
+    """
+
+    losses: np.ndarray
+
+
+class LossMixture(Selector):
     """One mixture of the min-max normalised losses of all samples.
-
-    Args:
-      options: `p_threshold`, `average_losses` (over how many selections, this
-        one included, a sample's loss is averaged), `gmm_max_iter`, `gmm_tol`,
-        `gmm_reg_covar`.
-
-    Raises:
-      UserError: `average_losses` is not positive.
 
     Source: DivideMix section 3.2 and appendix A (averaging at 90 % noise).
     """
 
+    options_type = LossMixtureOptions
+    options: LossMixtureOptions
     outputs = ("logits",)
 
-    def __init__(self, options, heads=()):
-        super().__init__(options, heads)
-        if options.average_losses < 1:
-            raise UserError(
-                "average_losses: must be at least 1, is "
-                f"{options.average_losses}"
-            )
+    def init_memory(self) -> LossHistory:
+        return LossHistory(np.zeros((0, 0)))
 
-    def init_memory(self):
-        """Normalised losses [h, N] of the selections to average, oldest first.
-
-        Before the first selection there are none, and N is not known.
-        """
-        return {"losses": np.zeros((0, 0))}
-
-    def select(self, outputs, k, data, memory, epoch, rng):
-        options = self.options
+    def select(
+        self,
+        outputs: Sequence[Outputs],
+        k: int,
+        data: DataInfo,
+        memory: LossHistory,
+        epoch: int,
+        rng: np.random.Generator,
+    ) -> tuple[Selection, LossHistory]:
+        latest = self.options.average_losses
         losses_now = selection.min_max(
             selection.cross_entropy(outputs[k]["logits"], data.labels)
         )
-        latest = options.average_losses
-        history = np.stack([*memory["losses"], losses_now])[-latest:]
+        history = np.stack([*memory.losses, losses_now])[-latest:]
         # The oldest of a full history leaves before the next one comes.
         kept = history[max(0, len(history) + 1 - latest) :]
-        clean = selection.gmm_probability(
-            history.mean(0),
-            int(rng.integers(2**31)),
-            max_iter=options.gmm_max_iter,
-            tol=options.gmm_tol,
-            reg_covar=options.gmm_reg_covar,
-        )
-        divided = divide(clean, options.p_threshold, data)
-        return divided, {"losses": kept}
+        clean = fitted(history.mean(0), self.options, rng)
+        divided = divide(clean, self.options.p_threshold, data)
+        return divided, LossHistory(kept)
 
 
-def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
+def fitted(
+    values: np.ndarray, options: MixtureOptions, rng: np.random.Generator
+) -> np.ndarray:
+    """Posterior [N] of the smaller half of a mixture, see ``gmm_probability``.
+
+    Args:
+      values: float [N].
+      options: settings of the mixture.
+      rng: draws the seed of its start.
+    """
+    return selection.gmm_probability(
+        values,
+        int(rng.integers(2**31)),
+        max_iter=options.gmm_max_iter,
+        tol=options.gmm_tol,
+        reg_covar=options.gmm_reg_covar,
+    )
+
+
+def divide(clean: np.ndarray, threshold: float, data: DataInfo) -> Selection:
     """Trusts samples whose clean probability is above the threshold.
 
     Args:
-      clean: float[N] clean probability, also the weight of the given label.
+      clean: float [N] clean probability, also the weight of the given label.
       threshold: strict lower bound.
       data: labels and number of classes.
 
@@ -83,7 +138,7 @@ def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
       The selection, with counts of the trusted samples.
     """
     labelled = np.flatnonzero(clean > threshold)
-    return base.Selection(
+    return Selection(
         labelled=labelled,
         unlabelled=np.flatnonzero(~(clean > threshold)),
         weights=clean,
@@ -92,99 +147,158 @@ def divide(clean, threshold: float, data: base.DataInfo) -> base.Selection:
     )
 
 
-def recurs(epoch: int, period: float) -> bool:
-    """Whether an epoch, counted from 0, is the last of a period.
+# The step --------------------------------------------------------------------
+
+
+def given_label_loss(
+    net: Net, params: PyTree, x: Stream
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy of a batch's only view, and the logits [B, C]."""
+    (images,) = x.views
+    logits = net(params, images, ("logits",))["logits"]
+    return jnp.mean(losses.cross_entropy(logits, x.labels)), logits
+
+
+def two_view_targets(
+    net: Net, params: PyTree, x: Stream, u: Stream, temperature: float
+) -> Targets:
+    """Sharpened targets of both sides, each from its first two views.
+
+    Unlabelled rows are guessed by both networks on both views, labelled rows
+    refined by the trained network alone.  Train-mode passes run in the order
+    u1, u2, x1, x2.
 
     Args:
-      epoch: which.
-      period: in epochs; rounded, and 2 at least: a short schedule must leave
-        epochs to the semi-supervised stage.
+      net: the trained network and its peer.
+      params: of the trained network.
+      x: the labelled batch.
+      u: the unlabelled batch.
+      temperature: of the sharpening.
+
+    Returns:
+      The targets.
+
+    Source: DivideMix eq. 3-5.
     """
-    return (epoch + 1) % max(2, round(period)) == 0
+    head = ("logits",)
+    own_u = [net.guess(params, view, head)["logits"] for view in u.views[:2]]
+    own_x = [net.guess(params, view, head)["logits"] for view in x.views[:2]]
+    peer_u = [net.peer(view, head)["logits"] for view in u.views[:2]]
+    guessed = mixmatch.mean_probs(own_u + peer_u)
+    refined = mixmatch.refine(x.labels, mixmatch.mean_probs(own_x), x.weights)
+    return Targets(
+        mixmatch.sharpen(refined, temperature),
+        mixmatch.sharpen(guessed, temperature),
+    )
 
 
-def given_label_loss(net, params, x):
-    """Mean cross-entropy of a batch's only view, and the logits [B, C]."""
-    (images,) = x["views"]
-    logits = net(params, images, ("logits",))["logits"]
-    return jnp.mean(losses.cross_entropy(logits, x["labels"])), logits
+class MixedLoss(NamedTuple):
+    """The loss of a mixed batch, its sides apart.
+
+    Attributes:
+      labelled: scalar loss of the labelled rows.
+      unlabelled: scalar squared error of the unlabelled rows, before the ramp.
+      terms: what both consist of, by name.
+    """
+
+    labelled: jax.Array
+    unlabelled: jax.Array
+    terms: dict[str, jax.Array]
+
+
+class ExtraLoss(NamedTuple):
+    """A further loss of the unlabelled rows.
+
+    Attributes:
+      weighted: scalar to be added to the loss.
+      terms: what it consists of, by name.
+    """
+
+    weighted: jax.Array | float
+    terms: dict[str, jax.Array]
+
+
+# The method ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options(FamilyOptions, LossMixtureOptions):
+    """Fields of ``config.dividemix``."""
 
 
 class Method(base.Method):
     """DivideMix; subclasses replace the selector, a phase or the loss.
 
     Raises:
-      UserError: a field out of range.
+      UserError: a field out of its range.
     """
 
+    options_type: ClassVar[type] = Options
+    options: FamilyOptions
     own_selector = "dividemix"
     num_nets = 2
-    # What the paper calls its first epoch; the ramp counts from there.
+    # The paper's number of the first epoch; the ramp counts from there.
     first_epoch = 0
 
-    def __init__(self, config, data):
+    def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         super().__init__(config, data)
-        self.options = options = config[config.method]
-        name = f"config.{config.method}"
-        one_of(f"{name}.peer", options.peer, ("updated", "epoch_start"))
-        for field in ("warmup_samples", "pool_samples"):
-            if options[field] < 0:
-                raise UserError(
-                    f"{name}.{field}: must be at least 0, is {options[field]}"
-                )
-        # Class sizes of what the warm-up sees.
+        # Class sizes of the warm-up's images.
         self.warmup_counts = sampling.capped(
-            data.counts, options.warmup_samples
+            data.counts, self.options.warmup_samples
         )
         self.warmup = self.supervised_phase("warmup", self.warmup_loss)
         self.semi = self.semi_phase()
-        selector = self.semi.selector
-        assert selector is not None, "the division is a selector's"
-        averaged = selector.options.get("average_losses", 1)
-        if options.pool_samples and averaged > 1:
+        assert self.semi.selector is not None
+        averaged = getattr(self.semi.selector.options, "average_losses", 1)
+        if self.options.pool_samples and averaged > 1:
             raise UserError(
-                f"{name}.pool_samples: every epoch draws other samples, so "
-                "average_losses must be 1"
+                f"config.{config.method}.pool_samples: every epoch draws other "
+                "samples, so average_losses must be 1"
             )
         self.warn_of_scratch()
 
     def warn_of_scratch(self) -> None:
-        """Says where published figures cannot be expected.
+        """Warns where published figures need pretrained weights.
 
-        Source: papers/dividemix_rolt.md section 1, papers/smr.md section 2.
+        Source: ``papers/dividemix_rolt.md`` section 1, ``papers/smr.md``
+        section 2.
         """
         config = self.config
-        begun = config.model.pretrained or config.init_from
-        # Without ids nothing is trained.
-        if (
-            config.benchmark == "clothing1m"
-            and not begun
-            and self.data.ids is not None
-        ):
+        pretrained = config.model.pretrained or config.init_from
+        trains = self.data.ids is not None
+        if config.benchmark == "clothing1m" and trains and not pretrained:
             logger.warning(
                 "%s: the published settings start from ImageNet weights, this "
                 "run from random ones; see config.model.pretrained",
                 config.benchmark,
             )
 
-    def supervised_phase(self, name: str, loss, **fields) -> base.Phase:
-        """One pass over the given labels, a weak view each."""
+    def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
+        """One pass over the given labels, a weak view each.
+
+        Args:
+          name: of the phase.
+          loss: of the phase.
+          **other: fields of ``Phase`` that differ.
+        """
         data, batch = self.data, self.config.warmup_batch_size
         streams = base.single_stream(batch)
         if self.options.warmup_samples:
             streams = sampling.stream(
-                *(data.labels, data.num_classes),
-                *(self.options.warmup_samples, batch),
+                data.labels,
+                data.num_classes,
+                self.options.warmup_samples,
+                batch,
             )
-        phase = base.Phase(
+        phase = Phase(
             name=name, loss=loss, streams=streams, views={"x": ("weak",)}
         )
-        return replace(phase, **fields)
+        return replace(phase, **other)
 
-    def semi_phase(self) -> base.Phase:
+    def semi_phase(self) -> Phase:
         """The semi-supervised phase, trained on the peer's division."""
         batch = self.config.batch_size
-        return base.Phase(
+        return Phase(
             name="semi",
             loss=self.semi_loss,
             streams=base.split_streams(batch, batch),
@@ -198,77 +312,121 @@ class Method(base.Method):
             pool=self.pool(),
         )
 
-    def pool(self):
-        """What a selection looks at, as `Phase.pool` wants it."""
+    def pool(self) -> Pool | None:
+        """The rows that a selection looks at."""
         return sampling.pool(
-            *(self.data.labels, self.data.num_classes),
-            self.options.pool_samples,
+            self.data.labels, self.data.num_classes, self.options.pool_samples
         )
 
-    def phases(self):
+    def phases(self) -> Sequence[Phase]:
         return (self.warmup, self.semi)
 
-    def phase(self, epoch):
+    def phase(self, epoch: int) -> Phase:
         return self.warmup if epoch < self.options.warmup else self.semi
 
-    def ce_loss(self, net, params, batch, draws, selection, carry):
+    def ce_loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Mean cross-entropy with the given labels."""
-        ce, _ = given_label_loss(net, params, batch["x"])
-        return ce, carry, {"loss_ce": ce}
+        ce, _ = given_label_loss(net, params, batch.x)
+        return LossResult(ce, {"loss_ce": ce}, carry)
 
-    def warmup_loss(self, net, params, batch, draws, selection, carry):
+    def warmup_loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Cross-entropy, with the confidence penalty if asked for.
 
         Source: DivideMix section 3.1.
         """
-        ce, logits = given_label_loss(net, params, batch["x"])
+        ce, logits = given_label_loss(net, params, batch.x)
         terms = {"loss_ce": ce}
         if self.options.confidence_penalty:
             penalty = jnp.mean(losses.negative_entropy(logits))
             terms["loss_negative_entropy"] = penalty
             ce = ce + penalty
-        return ce, carry, terms
+        return LossResult(ce, terms, carry)
 
-    def semi_loss(self, net, params, batch, draws, selection, carry):
+    def semi_loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: MixupDraws,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Cross-entropy, ramped squared error and prior penalty, all mixed.
 
         Source: DivideMix eq. 9-12.
         """
-        options, x, u = self.options, batch["x"], batch["u"]
-        targets_x, targets_u = mixmatch.two_view_targets(
+        options, x, u = self.options, batch.x, batch.u
+        targets = two_view_targets(
             net, params, x, u, options.sharpen_temperature
         )
-        terms_u, loss_u = self.unlabelled_terms(net, params, u)
+        extra = self.unlabelled_loss(net, params, u)
         # The first two views make targets, the last two are trained on.
-        images, targets = mixmatch.mixed_batch(
-            x["views"][-2:], u["views"][-2:], targets_x, targets_u, draws
-        )
-        num_x = 2 * len(targets_x)
+        mixed = mixmatch.mixed_batch(x.views[-2:], u.views[-2:], targets, draws)
         if not options.unlabelled_loss:  # partners still come from all rows
-            images, targets = images[:num_x], targets[:num_x]
-        out = net(params, images, self.vote)
-        terms, total = self.mixed_terms(out, targets, num_x, selection)
-        terms["loss_penalty"] = losses.prior_penalty(out["logits"])
+            mixed = mixed._replace(
+                images=mixed.images[: mixed.num_labelled],
+                targets=mixed.targets[: mixed.num_labelled],
+            )
+        out = net(params, mixed.images, self.vote)
+        loss = self.mixed_loss(out, mixed, batch, division)
+        penalty = losses.prior_penalty(out["logits"])
+        terms = loss.terms | {"loss_penalty": penalty}
+        unlabelled = extra.weighted
         if options.unlabelled_loss:
-            now = batch | {"epoch": batch["epoch"] + self.first_epoch}
-            time = mixmatch.ramp_time(now, selection, self.config.batch_size)
-            ramp = mixmatch.ramp(time, options.warmup, options.ramp)
+            ramp = mixmatch.ramp(
+                mixmatch.ramp_time(
+                    batch.time.epoch + self.first_epoch,
+                    batch.time.step,
+                    division.num_labelled,
+                    self.config.batch_size,
+                ),
+                options.warmup,
+                options.ramp,
+            )
             terms["lambda_u"] = options.lambda_u * ramp
-            squares = sum(v for k, v in terms.items() if k.endswith("mse"))
-            loss_u += terms["lambda_u"] * squares
+            unlabelled = unlabelled + terms["lambda_u"] * loss.unlabelled
         # Copies of labelled rows, where nothing is unlabelled, weigh 0.
-        some = selection["num_unlabelled"] > 0
-        total += terms["loss_penalty"] + jnp.where(some, loss_u, 0)
-        return total, carry, terms | terms_u
+        some = division.num_unlabelled > 0
+        total = loss.labelled + (penalty + jnp.where(some, unlabelled, 0))
+        return LossResult(total, terms | extra.terms, carry)
 
-    def unlabelled_terms(self, net, params, u):
-        """Further terms of the unlabelled rows, and their weighted sum."""
-        return {}, 0.0
+    def unlabelled_loss(self, net: Net, params: PyTree, u: Stream) -> ExtraLoss:
+        """A further loss of the unlabelled rows; DivideMix has none."""
+        return ExtraLoss(0.0, {})
 
-    def mixed_terms(self, out, targets, num_x, selection):
-        """Terms of the mixed batch, and the sum of those without a ramp."""
-        ce, mse = mixmatch.terms(out["logits"], targets, num_x)
-        terms = {"loss_ce": ce}
+    def mixed_loss(
+        self,
+        out: DeviceOutputs,
+        mixed: mixmatch.Mixed,
+        batch: Batch,
+        division: Division,
+    ) -> MixedLoss:
+        """Cross-entropy and squared error of the mixed batch.
+
+        Args:
+          out: train-mode outputs of the mixed images.
+          mixed: the mixed batch.
+          batch: the batch before mixing.
+          division: what the loss receives of the selection.
+        """
+        found = mixmatch.terms(out["logits"], mixed.targets, mixed.num_labelled)
+        terms = {"loss_ce": found.ce}
         if self.options.unlabelled_loss:
-            terms["loss_mse"] = mse
-        return terms, ce
+            terms["loss_mse"] = found.mse
+        return MixedLoss(found.ce, found.mse, terms)

@@ -15,9 +15,11 @@ from jaxnlt.data.records import Dataset
 from jaxnlt.results import files as result_files
 from jaxnlt.results import outputs as outputs_log
 from jaxnlt.results import summary as summary_lib
+from jaxnlt.runtime import checkpoint
 
 # What an unfinished run may not be resumed without.
 CONFIG_FILE = "config.json"
+DATASET_FILE = "dataset.json"
 
 
 class Silent:
@@ -62,7 +64,7 @@ class Journal(Silent):
         self._config, self._dataset = config, dataset
         self._directory = directory
         result_files.write_json(directory / CONFIG_FILE, resolved)
-        result_files.write_json(directory / "dataset.json", _describe(dataset))
+        result_files.write_json(directory / DATASET_FILE, _describe(dataset))
         noise.save_noise(directory / "noise.json", dataset.train)
         self._log = MetricsLog(directory)
         self._records = self._log.truncate(start - 1)
@@ -106,6 +108,7 @@ class Journal(Silent):
 def _describe(dataset: Dataset) -> dict[str, Any]:
     """What prediction needs to know of the training set, and what it was."""
     return {
+        "layout": checkpoint.LAYOUT,
         "class_names": dataset.class_names,
         "mean": dataset.mean,
         "std": dataset.std,

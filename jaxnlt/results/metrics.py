@@ -1,16 +1,25 @@
-"""Figures of a run: accuracies, quality of the selection, files of results."""
+"""Figures of an epoch: accuracies, loss terms, quality of the selection."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import (
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
 
 from jaxnlt.data import files, streaming
 from jaxnlt.infer import vote
-from jaxnlt.method import Phase
+from jaxnlt.method import Memory, Outputs, Phase, Selection
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 
 GROUPS = ("many", "medium", "few")
+
+#: The entry of metrics.jsonl for one epoch, or a part of it: JSON values.
+Record = dict[str, Any]
 
 
 def accuracy_groups(
@@ -21,11 +30,11 @@ def accuracy_groups(
     ``auto``: more than 100, 20-100, fewer than 20 training samples where each
     of the three holds a class, else thirds of the classes by size (few and
     many hold the rounded-down third, at least one class).  ``paper``: ids
-    0-1 / 2-6 / 7-9 for ten classes, else 100 and 20 whatever is empty.
+    0-1 / 2-6 / 7-9 for ten classes, else 100 and 20 even if a group is empty.
 
     Args:
-      counts: int [C] training samples a class, true ones where known.
-      groups: 'auto' or 'paper'.
+      counts: int [C] training samples of each class, true ones where known.
+      groups: ``auto`` or ``paper``.
 
     Returns:
       Class ids (int64, ascending) by group name; None for ``auto`` where all
@@ -34,7 +43,7 @@ def accuracy_groups(
     Raises:
       UserError: another value of ``groups``.
 
-    Source: DaSC (papers/dasc.md §7), SFA (papers/sfa.md), DESIGN §6.
+    Source: ``papers/dasc.md`` section 7, ``papers/sfa.md`` section 8.
     """
     counts = np.asarray(counts)
     ids = np.arange(len(counts))
@@ -67,13 +76,13 @@ def test_metrics(
     labels: np.ndarray,
     counts: np.ndarray,
     groups: str = "auto",
-) -> dict[str, Any]:
+) -> Record:
     """Accuracies (fractions) of the classes with the highest scores.
 
     Args:
-      scores: float [N, C], the vote's result; the first of equals wins.
+      scores: float [N, C] of the vote; the first of equals wins.
       labels: int [N] true test labels.
-      counts: int [C] training samples a class, for the groups.
+      counts: int [C] training samples of each class, for the groups.
       groups: see ``accuracy_groups``.
 
     Returns:
@@ -82,26 +91,76 @@ def test_metrics(
       ``accuracy_few``: means over the classes of a group, None for a group
       without tested classes; absent where there are no groups.
 
-    Source: DaSC (papers/dasc.md §7).
+    Source: ``papers/dasc.md`` section 7.
     """
-    labels = np.asarray(labels)
-    hits = np.argmax(scores, axis=1) == labels
-    total = np.bincount(labels, minlength=len(counts))
-    right = np.bincount(labels[hits], minlength=len(counts))
-    tested = total > 0
-    per_class = right / np.maximum(total, 1)
-    result: dict[str, Any] = {
-        "test_accuracy": float(hits.mean()),
-        "accuracy_per_class": [
-            float(a) if t else None
-            for a, t in zip(per_class, tested, strict=True)
-        ],
+    predicted = np.argmax(scores, axis=1)
+    per_class = recall_score(
+        labels,
+        predicted,
+        labels=np.arange(len(counts)),
+        average=None,
+        zero_division=np.nan,
+    )
+    result: Record = {
+        "test_accuracy": float((predicted == labels).mean()),
+        "accuracy_per_class": [_defined(value) for value in per_class],
     }
     for name, ids in (accuracy_groups(counts, groups) or {}).items():
-        ids = ids[tested[ids]]
-        mean = float(per_class[ids].mean()) if len(ids) else None
-        result[f"accuracy_{name}"] = mean
+        tested = ids[np.isfinite(per_class[ids])]
+        result[f"accuracy_{name}"] = (
+            float(per_class[tested].mean()) if len(tested) else None
+        )
     return result
+
+
+def _defined(value: float) -> float | None:
+    """A figure as JSON has it: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def macro_scores(predicted: np.ndarray, labels: np.ndarray) -> Record:
+    """Means over the classes of precision, recall and F1, as fractions.
+
+    A class that is never predicted has precision 0; one that is neither
+    predicted nor there is left out.
+
+    Args:
+      predicted: int [N].
+      labels: int [N] true labels.
+
+    Returns:
+      ``macro_precision``, ``macro_recall``, ``macro_f1``.
+
+    Source: ``papers/smr.md`` section 12.
+    """
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0
+    )
+    return {
+        "macro_precision": float(precision),
+        "macro_recall": float(recall),
+        "macro_f1": float(f1),
+    }
+
+
+def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of images whose label is among the ``k`` highest scores.
+
+    Of equal scores the smaller class comes first, as in an argmax, so that
+    equal scores never make more than ``k`` hits; NaN comes last.
+
+    Args:
+      scores: float [N, C] of the vote.
+      labels: int [N] true labels.
+      k: how many classes count; all of them where C is smaller.
+
+    Returns:
+      A fraction in [0, 1].
+
+    Source: ``papers/smr.md`` section 12, ``papers/sfa.md`` section 8.
+    """
+    order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
+    return float((order == np.asarray(labels)[:, None]).any(1).mean())
 
 
 def selection_metrics(
@@ -120,9 +179,8 @@ def selection_metrics(
       clean_probability: float [N].
       selected: bool [N], trusted samples.
       given: int [N] given labels.
-      true: int [N] true labels; ``nlt.WRONG`` is no given label, and images
-        of which nothing is known (``files.UNKNOWN``) are for the caller to
-        leave out.
+      true: int [N] true labels; images whose label has not been verified are
+        left out by the caller.
 
     Returns:
       ``selection_auc``, ``clean_precision``, ``clean_recall``,
@@ -130,92 +188,39 @@ def selection_metrics(
       selected, no noise at all ...).
     """
     clean = np.asarray(given) == np.asarray(true)
-    selected = np.asarray(selected, bool)
-
-    def share(of: np.ndarray, among: np.ndarray) -> float | None:
-        return float(of[among].mean()) if among.any() else None
-
-    auc = None
-    if clean.any() and not clean.all():
-        from sklearn.metrics import roc_auc_score
-
-        auc = float(roc_auc_score(clean, clean_probability))
+    precision = recall = np.full(2, np.nan)
+    if len(clean):
+        precision, recall, _, _ = precision_recall_fscore_support(
+            clean,
+            np.asarray(selected, bool),
+            labels=[True, False],
+            zero_division=np.nan,
+        )
+    both = clean.any() and not clean.all()
     return {
-        "selection_auc": auc,
-        "clean_precision": share(clean, selected),
-        "clean_recall": share(selected, clean),
-        "noise_precision": share(~clean, ~selected),
-        "noise_recall": share(~selected, ~clean),
+        "selection_auc": (
+            float(roc_auc_score(clean, clean_probability)) if both else None
+        ),
+        "clean_precision": _defined(precision[0]),
+        "clean_recall": _defined(recall[0]),
+        "noise_precision": _defined(precision[1]),
+        "noise_recall": _defined(recall[1]),
     }
 
 
-def confusion(
-    predicted: np.ndarray, labels: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """How often each class is taken for which.
+def mean_terms(
+    sums: Sequence[Mapping[str, np.ndarray]], steps: Sequence[int], epoch: int
+) -> Record:
+    """Mean of every loss term over steps and networks.
 
     Args:
-      predicted: int [N].
-      labels: int [N] true labels.
-      num_classes: C.
+      sums: for each network the sums of its terms over its steps.
+      steps: for each network how many steps it took.
+      epoch: for the message.
 
-    Returns:
-      int64 [C, C], a row a true class.
+    Raises:
+      UserError: a mean is not finite.
     """
-    pairs = np.asarray(labels) * num_classes + np.asarray(predicted)
-    return np.bincount(pairs, minlength=num_classes**2).reshape(
-        num_classes, num_classes
-    )
-
-
-def macro_scores(matrix: np.ndarray) -> dict[str, float]:
-    """Means over the classes of precision, recall and F1, as fractions.
-
-    A class that is never predicted has precision 0; one that is neither
-    predicted nor there is left out, as by scikit-learn.
-
-    Args:
-      matrix: what `confusion` returns.
-
-    Returns:
-      `macro_precision`, `macro_recall`, `macro_f1`.
-
-    Source: papers/smr.md section 12.
-    """
-    right = np.diag(matrix).astype(np.float64)
-    there, predicted = matrix.sum(1), matrix.sum(0)
-    met = there + predicted > 0
-    shares = {
-        "macro_precision": right / np.maximum(predicted, 1),
-        "macro_recall": right / np.maximum(there, 1),
-        "macro_f1": 2 * right / np.maximum(there + predicted, 1),
-    }
-    return {name: float(share[met].mean()) for name, share in shares.items()}
-
-
-def top_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of images whose label is among the ``k`` highest scores.
-
-    Of equal scores the smaller class goes first, as in an argmax, so that
-    classes told apart by nothing never make more than ``k`` hits; NaN goes
-    last.
-
-    Args:
-      scores: float [N, C], the vote's result.
-      labels: int [N] true labels.
-      k: how many classes are looked at; all of them where C is smaller.
-
-    Returns:
-      A fraction in [0, 1].
-
-    Source: papers/smr.md section 12, papers/sfa.md section 8.
-    """
-    order = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :k]
-    return float((order == np.asarray(labels)[:, None]).any(1).mean())
-
-
-def mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
-    """Mean of every loss term over steps and networks; stops on non-finite."""
     names = sorted({name for terms in sums for name in terms})
     means = {
         name: float(
@@ -233,57 +238,66 @@ def mean_terms(sums: list, steps: list, epoch: int) -> dict[str, float]:
     return means
 
 
-def test_record(trainer: Trainer, outputs: list, memory: dict) -> dict:
-    """What the vote reaches on the test images; nothing without outputs."""
-    if not outputs:
-        return {}
+def test_record(
+    trainer: Trainer,
+    outputs: Mapping[str, Sequence[Sequence[Outputs]]],
+    memory: Memory,
+) -> Record:
+    """Accuracies of the vote on every test set that has outputs.
+
+    Args:
+      trainer: its method votes; its dataset has the labels.
+      outputs: name of the test set -> fetched batches of every network.
+      memory: host arrays.
+
+    Returns:
+      The figures of ``macro_scores`` and ``test_metrics`` for the set ``test``,
+      ``NAME_accuracy`` for every other set, and top-5 accuracies where the data
+      set's papers report them.
+    """
     dataset = trainer.dataset
-    scores, _ = vote(trainer.method, outputs, len(dataset.test), memory)
-    counts, labels = dataset.true_counts, dataset.test.labels
-    matrix = confusion(scores.argmax(1), labels, dataset.num_classes)
-    record = macro_scores(matrix) | test_metrics(
-        scores,
-        labels,
-        dataset.given_counts if counts is None else counts,
-        trainer.config.groups,
-    )
-    if dataset.top5:
-        record["test_top5_accuracy"] = top_accuracy(scores, labels, 5)
-    return record
-
-
-def more_record(trainer: Trainer, outputs: dict, memory: dict) -> dict:
-    """What the same vote reaches on every further test set."""
-    dataset, record = trainer.dataset, {}
+    record: Record = {}
     for name, of_set in outputs.items():
         labels = dataset.tests[name].labels
-        scores, _ = vote(trainer.method, of_set, len(labels), memory)
-        record[f"{name}_accuracy"] = top_accuracy(scores, labels, 1)
+        scores = vote(trainer.method, of_set, len(labels), memory).scores
+        if name == "test":
+            counts = dataset.true_counts
+            record |= macro_scores(scores.argmax(1), labels)
+            record |= test_metrics(
+                scores,
+                labels,
+                dataset.given_counts if counts is None else counts,
+                trainer.config.groups,
+            )
+        else:
+            record[f"{name}_accuracy"] = top_accuracy(scores, labels, 1)
         if dataset.top5:
             top5 = top_accuracy(scores, labels, 5)
             record[f"{name}_top5_accuracy"] = top5
     return record
 
 
-def reading_record(trainer: Trainer, bad: int | None) -> dict[str, int]:
-    """Files that training and the tests met and could not read."""
-    found = [bad, *map(streaming.count_bad, trainer.test_images.values())]
-    known = [count for count in found if count is not None]
-    return {"bad_images": sum(known)} if known else {}
-
-
 def selection_record(
-    trainer: Trainer, phase: Phase, selections: list
-) -> dict[str, Any]:
-    """Sizes of the split and, where truth is known, how right it is."""
+    trainer: Trainer, phase: Phase, selections: Sequence[Selection]
+) -> Record:
+    """Sizes of the split and, where truth is known, how right it is.
+
+    Args:
+      trainer: its dataset has the labels.
+      phase: the epoch's; without a selector there are no figures.
+      selections: of each network.
+
+    Returns:
+      Means over the networks of ``labelled``, ``unlabelled`` and of the figures
+      of ``selection_metrics``; ``collapsed_splits``, networks that leave
+      nothing unlabelled; ``classes_without_selected``, the largest number.
+    """
     train = trainer.dataset.train
     if phase.selector is None:
         return {}
-    clean = [s.clean_probability for s in selections]
-    record: dict[str, Any] = {
+    record: Record = {
         "labelled": np.mean([len(s.labelled) for s in selections]),
         "unlabelled": np.mean([len(s.unlabelled) for s in selections]),
-        # Networks all of whose samples fell on one side.
         "collapsed_splits": sum(
             "u" in phase.views and not len(s.unlabelled) for s in selections
         ),
@@ -291,19 +305,42 @@ def selection_record(
             max(np.sum(np.asarray(s.counts) == 0) for s in selections)
         ),
     }
-    if train.true_labels is None or any(c is None for c in clean):
+    if train.true_labels is None:
         return record
-    rows, (judged, _) = [], files.verdicts(train)
+    verified, _ = files.verdicts(train)
+    rows = []
     for selection in selections:
-        chosen = np.zeros(len(train), bool)
-        chosen[selection.labelled] = True
-        given = selection.clean_probability, chosen, train.labels
+        if selection.clean_probability is None:
+            return record
+        selected = np.zeros(len(train), bool)
+        selected[selection.labelled] = True
         rows.append(
             selection_metrics(
-                *(values[judged] for values in (*given, train.true_labels))
+                selection.clean_probability[verified],
+                selected[verified],
+                train.labels[verified],
+                train.true_labels[verified],
             )
         )
     for name in rows[0]:
         values = [value for row in rows if (value := row[name]) is not None]
         record[name] = float(np.mean(values)) if values else None
     return record
+
+
+def reading_record(trainer: Trainer, bad_images: int | None) -> Record:
+    """How many files could not be read.
+
+    Args:
+      trainer: its test images count their own.
+      bad_images: of training; None of images in memory.
+
+    Returns:
+      ``bad_images``; nothing where all images are in memory.
+    """
+    found = [
+        bad_images,
+        *map(streaming.count_bad, trainer.test_images.values()),
+    ]
+    known = [count for count in found if count is not None]
+    return {"bad_images": sum(known)} if known else {}

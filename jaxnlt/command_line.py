@@ -12,8 +12,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import fields
 from jaxnlt.runtime import console
-from jaxnlt.runtime.errors import UserError, one_of
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
 # The configuration ----------------------------------------------------------
@@ -21,7 +22,7 @@ from jaxnlt.selection import registry as selectors
 
 def _config_folder() -> pathlib.Path:
     """configs/ as shipped: inside an installed package, else beside it."""
-    package = pathlib.Path(__file__).parents[1]
+    package = pathlib.Path(__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
@@ -112,15 +113,15 @@ def with_selector(
     Raises:
       UserError: an unknown name.
     """
-    one_of("config.selector", name, selectors.SELECTORS)
-    entry = selectors.SELECTORS[name]
+    kind, entry = selectors.find(name), selectors.SELECTORS[name]
     if entry.method != config.method:
-        file, *keys = entry.config
         shared = config_lib.shared_keys(arg)
-        source = load_config(file, ",".join([shared, *keys]))
-        fields = source[source.method]
+        source = load_config(entry.config, ",".join([shared, *entry.keys]))
+        found = source[source.method]
         with config.unlocked():
-            config[name] = {field: fields[field] for field in entry.fields}
+            config[name] = {
+                field: found[field] for field in fields.names(kind.options_type)
+            }
     with config.unlocked():
         config.selector = name
     return config
