@@ -4,48 +4,36 @@
     python -m jaxnlt.main --config=configs/sfa.py:cifar10,noise=sym,rate=0.6
 
 CIFAR-10, imb 0.1, as TABASCO and DaSC report it: 86.81 % at sym 0.4, 82.89 %
-at sym 0.6.  Numbers: papers/sfa.md section 4 of the project's notes.
+at sym 0.6.  Numbers: ``papers/sfa.md`` section 4; the meaning of every field:
+``Options`` of jaxnlt/methods/sfa.py.
 """
 
-from jaxnlt.config import base as config_lib
-from jaxnlt.config import family
+from typing import Any
+
+import ml_collections
+
+from jaxnlt.config import base, family, fields
+from jaxnlt.methods.sfa import Options
 
 
-def get_config(arg=None):
-    """The configuration of one benchmark; see `:help` for the keys."""
-    arg = config_lib.parse(arg)
-    config = config_lib.base(arg)
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The configuration of one benchmark; see ``:help`` for the keys."""
+    keys = base.parse(arg)
+    config = base.base(keys)
     config.method = "sfa"
-    small = config.benchmark == "digits"
-    released = arg["as_released"]
-    fields = family.semi_fields(small)
-    del fields["confidence_penalty"]  # SFA never has it
-    fields |= family.semi_schedule(config, 200, (150,), (30, 30))
-    web = config.benchmark == "webvision"
-    if web:
+    released = keys["as_released"]
+    values: dict[str, Any] = {"persist_moments": not released}
+    values |= family.semi_fields(config, Options, 200, (150,), (30, 30))
+    if config.benchmark == "webvision":
         config.epochs, config.optimizer.drops = 100, (49,)  # from 1: 50
-        fields["peer"] = "epoch_start"  # its script trains both at once
-    config.sfa = fields | {
-        # Confidence above which a sample makes centroids, and its growth an
-        # epoch; 0 takes 1 / C.
-        "base_confidence": 0.02 if web else 0.0,
-        "phi": 1.005,
-        # Weight of the past in the moments; undecided until logged outputs
-        # of a CIFAR run are replayed.
-        "beta": 0.9 if web else 0.99,
-        # The release throws the moments away after every epoch (6.1).
-        "persist_moments": not released,
-        # 'over_300' draws only where more samples are confident: head classes
-        # alone, while the aim is the uncertainty of the tail (6.2).  The
-        # release's WebVision script draws everywhere.
-        "sampled_classes": "over_300" if released and not web else "all",
-        # Draws of all centroids a selection, their scores summed: 5 in the
-        # first release, 1 in the last (6.2).
-        "draws": 1,
-    }
-    return config_lib.finish(
+        # Its script trains both networks at once.
+        values |= {"peer": "epoch_start", "base_confidence": 0.02, "beta": 0.9}
+    elif released:
+        values["sampled_classes"] = "over_300"
+    config.sfa = fields.as_dict(Options(**values))
+    return base.finish(
         config,
-        arg,
+        keys,
         boundaries=("sfa.warmup",),
         durations=("sfa.ramp",),
     )

@@ -221,6 +221,17 @@ class ExtraLoss(NamedTuple):
 # The method ------------------------------------------------------------------
 
 
+def recurs(epoch: int, period: float) -> bool:
+    """Whether an epoch is the last of a period.
+
+    Args:
+      epoch: counted from 0.
+      period: in epochs; rounded, and at least 2, so that semi-supervised
+        epochs remain in a short schedule.
+    """
+    return (epoch + 1) % max(2, round(period)) == 0
+
+
 @dataclass(frozen=True)
 class Options(FamilyOptions, LossMixtureOptions):
     """Fields of ``config.dividemix``."""

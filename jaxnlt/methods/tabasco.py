@@ -3,101 +3,33 @@
 Lu, Zhang, Han, Cheung, Wang, "Label-Noise Learning with Intrinsically
 Long-Tailed Data", ICCV 2023, arXiv 2208.09833.
 
-Every given class is divided either by a weighted divergence of prediction and
-label or by the similarity to a centroid of its confident samples, whichever
-tells its samples apart.
+Every given class is divided by one of two scores: a weighted divergence of
+prediction and label, or the similarity to a centroid of its confident samples.
+Rules choose the score that separates the samples of the class.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from jaxnlt import method as base
 from jaxnlt import selection
+from jaxnlt.config.family import (
+    FamilyOptions,
+    MixtureOptions,
+    ThresholdOptions,
+)
+from jaxnlt.config.fields import Count, Natural, NotNegative
+from jaxnlt.method import DataInfo, Outputs, PyTree, Selection, Selector
 from jaxnlt.methods import dividemix
-from jaxnlt.runtime.errors import logger, one_of
+from jaxnlt.runtime.errors import logger
 
-Array = np.ndarray
-CHOICES = {
-    "confusable_cluster": ("code", "paper_eq10"),
-    "centre": ("training_set", "separate_draw"),
-}
+# Two scores of every sample --------------------------------------------------
 
 
-class TwoScores(base.Selector):
-    """Weighted divergence or centroid similarity, chosen class by class.
-
-    Args:
-      options: `confusable_cluster`, `centre`, `mean_batch`, `spread_ratio`,
-        `gmm_max_iter`, `gmm_tol`, `gmm_reg_covar`, `p_threshold` of
-        config.tabasco.
-
-    Raises:
-      UserError: an unknown choice.
-    """
-
-    outputs = ("features", "logits")
-
-    def __init__(self, options, heads=()):
-        super().__init__(options, heads)
-        for name, known in CHOICES.items():
-            one_of(f"config.tabasco.{name}", options[name], known)
-
-    def select(self, outputs, k, data, memory, epoch, rng):
-        scores = self.scores(outputs[k], data.labels, rng)
-        # One generator for all mixtures, as the release's global one.
-        random = np.random.RandomState(int(rng.integers(2**31)))
-        clean = np.ones(len(data.labels))
-        for c in range(data.num_classes):
-            members = np.flatnonzero(data.labels == c)
-            if not len(members):
-                logger.warning(
-                    "TABASCO: class %d has no sample; it is left out", c
-                )
-                continue
-            division = self.divide_class(scores, members, c, random)
-            clean[members] = division.clean
-            if division.guarded:
-                logger.warning("TABASCO: class %d " + division.guarded, c)
-        return dividemix.divide(clean, self.options.p_threshold, data), memory
-
-    def scores(self, outputs, labels, rng):
-        """Both scores of every sample."""
-        features, centre = outputs["features"], None
-        if self.options.centre == "separate_draw":
-            # The release averages over another draw of a long-tailed set;
-            # resampling the training set comes as near as its images allow.
-            rows = rng.integers(len(features), size=len(features))
-            centre = np.asarray(features, np.float64)[rows].mean(0)
-        probs = selection.softmax(outputs["logits"])
-        return tabasco_scores(
-            features, probs, labels, self.options.mean_batch, centre
-        )
-
-    def divide_class(self, scores, members, label, random):
-        """Division of the members of one class."""
-        options = self.options
-        return divide_class(
-            scores.wjsd[members],
-            scores.acd[members],
-            confusable(scores.similarity, scores.confident, label),
-            random,
-            ratio=options.spread_ratio,
-            confusable_near=options.confusable_cluster == "paper_eq10",
-            max_iter=options.gmm_max_iter,
-            tol=options.gmm_tol,
-            reg_covar=options.gmm_reg_covar,
-        )
-
-
-class Method(dividemix.Method):
-    """DivideMix with TABASCO's selector."""
-
-    own_selector = "tabasco"
-
-
-def batched_mean(rows: Array, batch: int) -> Array:
+def batched_mean(rows: np.ndarray, batch: int) -> np.ndarray:
     """Mean of the means of batches of rows; the plain mean where batch is 0.
 
     The two differ where the last batch is short: its rows then weigh more.
@@ -107,9 +39,9 @@ def batched_mean(rows: Array, batch: int) -> Array:
       batch: rows of a batch.
 
     Returns:
-      float64[C].
+      float64 [C].
 
-    Source: papers/dasc.md section 8, step 1.
+    Source: ``papers/dasc.md`` section 8, step 1.
     """
     starts = range(0, len(rows), batch or len(rows))
     return np.mean(
@@ -118,21 +50,21 @@ def batched_mean(rows: Array, batch: int) -> Array:
 
 
 class Confident(NamedTuple):
-    """What the predictions for one given class say.
+    """Mean predictions for one given class, and its confident members.
 
     Attributes:
       average: [C] mean prediction.
       weighted: [C] mean prediction, the dominant class of each sample that
         exceeds its mean weighted up.
-      mask: bool[n] members that are surest of the dominant class.
+      mask: bool [n] members that are surest of the dominant class.
     """
 
-    average: Array
-    weighted: Array
-    mask: Array
+    average: np.ndarray
+    weighted: np.ndarray
+    mask: np.ndarray
 
 
-def confident_members(probs: Array, batch: int = 0) -> Confident:
+def confident_members(probs: np.ndarray, batch: int = 0) -> Confident:
     r"""Members whose prediction of the class's dominant class is high.
 
     With :math:`\bar p` the mean and j its largest entry, :math:`p_{ij}` is
@@ -141,12 +73,12 @@ def confident_members(probs: Array, batch: int = 0) -> Confident:
 
     Args:
       probs: [n, C] predictions of the members of one given class.
-      batch: see `batched_mean`.
+      batch: see ``batched_mean``.
 
     Returns:
-      Confident; where nobody is sure, the mask holds everyone.
+      Confident; where no member is sure, the mask holds all.
 
-    Source: TABASCO section 3.3; papers/dasc.md section 8, steps 1-3.
+    Source: TABASCO section 3.3; ``papers/dasc.md`` section 8, steps 1-3.
     """
     average = batched_mean(probs, batch)
     top = average.argmax()
@@ -158,7 +90,9 @@ def confident_members(probs: Array, batch: int = 0) -> Confident:
     return Confident(average, weighted, mask if mask.any() else ~mask)
 
 
-def weighted_jsd(probs: Array, label: int, average: Array) -> Array:
+def weighted_jsd(
+    probs: np.ndarray, label: int, average: np.ndarray
+) -> np.ndarray:
     r"""Divergence from the given label, weighted by the doubt about it.
 
     .. math:: \mathrm{clip}\Big(\frac{\max_k p_{ik}}{p_{ic}}, 1,
@@ -170,9 +104,9 @@ def weighted_jsd(probs: Array, label: int, average: Array) -> Array:
       average: [C] mean prediction of the class.
 
     Returns:
-      float64[n].
+      float64 [n].
 
-    Source: TABASCO section 3.2; papers/dasc.md section 8, step 5.
+    Source: TABASCO section 3.2; ``papers/dasc.md`` section 8, step 5.
     """
     least = np.finfo(np.float64).tiny  # a probability may underflow
     bound = average.max() / max(average[label], least)
@@ -182,12 +116,12 @@ def weighted_jsd(probs: Array, label: int, average: Array) -> Array:
 
 
 class Scores(NamedTuple):
-    """TABASCO's two scores of every sample and what its rules need.
+    """TABASCO's two scores of every sample, and the arrays of its rules.
 
     Attributes:
       average: [C, C] mean prediction of each given class, row by row.
       weighted: [C, C] mean weighted prediction.
-      confident: int64[C] how many members make each centroid.
+      confident: int64 [C] how many members make each centroid.
       centroids: [C, D].
       similarity: [C, C] softmax of the products of centroids, 0 for a class
         without members.
@@ -195,21 +129,21 @@ class Scores(NamedTuple):
       acd: [N] similarity to the centroid of the given label.
     """
 
-    average: Array
-    weighted: Array
-    confident: Array
-    centroids: Array
-    similarity: Array
-    wjsd: Array
-    acd: Array
+    average: np.ndarray
+    weighted: np.ndarray
+    confident: np.ndarray
+    centroids: np.ndarray
+    similarity: np.ndarray
+    wjsd: np.ndarray
+    acd: np.ndarray
 
 
 def tabasco_scores(
-    features: Array,
-    probs: Array,
-    labels: Array,
+    features: np.ndarray,
+    probs: np.ndarray,
+    labels: np.ndarray,
     batch: int = 0,
-    centre: Array | None = None,
+    centre: np.ndarray | None = None,
 ) -> Scores:
     r"""Weighted divergence and adaptive centroid similarity of all samples.
 
@@ -220,13 +154,13 @@ def tabasco_scores(
       features: [N, D].
       probs: [N, C] predictions.
       labels: [N] given labels.
-      batch: see `batched_mean`.
+      batch: see ``batched_mean``.
       centre: [D] subtracted from the features; None takes their mean.
 
     Returns:
       Scores; a class without members has zeros.
 
-    Source: TABASCO section 3; papers/dasc.md section 8, steps 1-6.
+    Source: TABASCO section 3; ``papers/dasc.md`` section 8, steps 1-6.
     """
     rows = selection.centred_unit(features, centre)
     classes = probs.shape[1]
@@ -249,7 +183,33 @@ def tabasco_scores(
     return Scores(average, weighted, counts, means, similarity, wjsd, acd)
 
 
-class Division(NamedTuple):
+# Rules that divide a class ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BiDimensionalOptions(ThresholdOptions, MixtureOptions):
+    """Fields of ``BiDimensional``.
+
+    Attributes:
+      confusable_cluster: where the centroid of a class may be another's: code
+        takes the far cluster as clean, paper_eq10 the near one, as the
+        repository's issue 3 reads the paper.
+      centre: training_set is its mean feature; separate_draw that of another
+        draw of a long-tailed set, as in the release's other script.
+      mean_batch: samples of a batch, whose means are averaged, as the release
+        averages predictions in batches of 64; 0 averages samples.
+      spread_ratio: spread of the divergence on its large side over that on its
+        small side, below which it decides.
+    """
+
+    confusable_cluster: Literal["code", "paper_eq10"] = "code"
+    centre: Literal["training_set", "separate_draw"] = "training_set"
+    mean_batch: Natural = 0
+    spread_ratio: NotNegative = 0.65
+    gmm_max_iter: Count = 30
+
+
+class ClassDivision(NamedTuple):
     """How one class was divided.
 
     Attributes:
@@ -260,10 +220,10 @@ class Division(NamedTuple):
       guarded: why no rule could be applied; empty where one was.
     """
 
-    clean: Array
+    clean: np.ndarray
     used_wjsd: bool
     cluster: int
-    posterior: Array
+    posterior: np.ndarray
     guarded: str = ""
 
 
@@ -272,7 +232,9 @@ EQUAL = "has equal scores for all its samples; they count as clean"
 EMPTY = "does not fall in two by its centroid; the divergence divides it"
 
 
-def confusable(similarity: Array, confident: Array, label: int) -> bool:
+def confusable(
+    similarity: np.ndarray, confident: np.ndarray, label: int
+) -> bool:
     """Whether a class's centroid could be another, surer class's.
 
     Args:
@@ -284,7 +246,7 @@ def confusable(similarity: Array, confident: Array, label: int) -> bool:
       Whether the most similar other class is within a tenth of the class's
       similarity to itself and has more confident members.
 
-    Source: papers/dasc.md section 8, step 9.
+    Source: ``papers/dasc.md`` section 8, step 9.
     """
     row = similarity[label]
     others = np.where(np.arange(len(row)) == label, -np.inf, row)
@@ -293,66 +255,78 @@ def confusable(similarity: Array, confident: Array, label: int) -> bool:
     return bool(near and confident[label] < confident[nearest])
 
 
-def _halve(values: Array, random: np.random.RandomState, settings: dict):
-    """A mixture of two, its smaller-mean component and that one's posterior."""
+class _Halves(NamedTuple):
+    """A mixture of two, its component of smaller mean and the posterior [n]."""
+
+    mixture: GaussianMixture
+    small: int
+    posterior: np.ndarray
+
+
+def _halve(
+    values: np.ndarray, random: np.random.RandomState, options: MixtureOptions
+) -> _Halves:
     column = values[:, None]
-    mixture = GaussianMixture(2, random_state=random, **settings)
+    mixture = GaussianMixture(
+        2,
+        random_state=random,
+        max_iter=options.gmm_max_iter,
+        tol=options.gmm_tol,
+        reg_covar=options.gmm_reg_covar,
+    )
     with selection.one_thread():
         mixture.fit(column)
         small = int(mixture.means_.argmin())
-        return mixture, small, mixture.predict_proba(column)[:, small]
+        posterior = mixture.predict_proba(column)[:, small]
+    return _Halves(mixture, small, posterior)
 
 
 def divide_class(
-    wjsd: Array,
-    acd: Array,
+    wjsd: np.ndarray,
+    acd: np.ndarray,
     is_confusable: bool,
     random: np.random.RandomState,
-    ratio: float = 0.65,
-    confusable_near: bool = False,
-    **settings,
-) -> Division:
-    """Divides one class by that of two scores which tells its samples apart.
+    options: BiDimensionalOptions,
+) -> ClassDivision:
+    """Divides one class by the score that separates its samples.
 
     Each score is cut in two by a mixture.  The divergence decides if both
     clusters of the centroid score lie on its large side, or if it spreads
     clearly less within the cluster on its large side than within the other;
     then its smaller half is clean.  Else the half near the centroid is, or the
-    far one where the centroid seems to be another class's.
+    far one where the centroid may be another class's.
 
     Args:
       wjsd: [n] weighted divergences of the members.
       acd: [n] centroid similarities.
-      is_confusable: see `confusable`.
+      is_confusable: see ``confusable``.
       random: starts both mixtures, one after the other.
-      ratio: largest ratio of spreads at which the divergence decides.
-      confusable_near: take the near half even then (the paper's eq. 10).
-      **settings: passed to scikit-learn's GaussianMixture.
+      options: ratio of spreads, confusable clusters and mixtures.
 
     Returns:
-      Division.  One sample, or equal divergences, are clean; where the
+      The division.  One sample, or equal divergences, are clean; where the
       centroid score leaves a cluster empty the divergence decides.
 
-    Source: TABASCO section 3.4; papers/dasc.md section 8, steps 7-9.
+    Source: TABASCO section 3.4; ``papers/dasc.md`` section 8, steps 7-9.
     """
     ones = np.ones(len(wjsd))
     if len(wjsd) < 2:
-        return Division(ones, True, 1, ones, ONE_SAMPLE)
+        return ClassDivision(ones, True, 1, ones, ONE_SAMPLE)
     if selection.alike(wjsd):
-        return Division(ones, True, 1, ones, EQUAL)
+        return ClassDivision(ones, True, 1, ones, EQUAL)
     wjsd, acd = (
         np.zeros(len(values))
         if selection.alike(values)
         else selection.min_max(values)
         for values in (wjsd, acd)
     )
-    mixture, small, by_wjsd = _halve(wjsd, random, settings)
+    mixture, small, by_wjsd = _halve(wjsd, random, options)
     clusters = [wjsd, wjsd[:0]]
     if acd.any():
-        _, _, by_acd = _halve(acd, random, settings)
+        by_acd = _halve(acd, random, options).posterior
         clusters = [wjsd[by_acd > 0.5], wjsd[~(by_acd > 0.5)]]
     if not (len(clusters[0]) and len(clusters[1])):
-        return Division(by_wjsd, True, 1, by_wjsd, EMPTY)
+        return ClassDivision(by_wjsd, True, 1, by_wjsd, EMPTY)
 
     sides = [
         int(mixture.predict([[cluster.mean()]])[0]) for cluster in clusters
@@ -361,8 +335,79 @@ def divide_class(
     for side, cluster in zip(sides, clusters, strict=True):
         spread[side] = float(cluster.std()) or 0.1
     both_large = sides[0] == sides[1] != small
-    if both_large or spread[1 - small] / spread[small] < ratio:
-        return Division(by_wjsd, True, 1, by_wjsd)
-    if is_confusable and not confusable_near:
-        return Division(by_acd, False, 1, by_acd)
-    return Division(1 - by_acd, False, 2, by_acd)
+    if both_large or spread[1 - small] / spread[small] < options.spread_ratio:
+        return ClassDivision(by_wjsd, True, 1, by_wjsd)
+    if is_confusable and options.confusable_cluster == "code":
+        return ClassDivision(by_acd, False, 1, by_acd)
+    return ClassDivision(1 - by_acd, False, 2, by_acd)
+
+
+# The selector and the method -------------------------------------------------
+
+
+class BiDimensional(Selector):
+    """Weighted divergence or centroid similarity, chosen class by class."""
+
+    options_type = BiDimensionalOptions
+    options: BiDimensionalOptions
+    outputs = ("features", "logits")
+
+    def select(
+        self,
+        outputs: Sequence[Outputs],
+        k: int,
+        data: DataInfo,
+        memory: PyTree,
+        epoch: int,
+        rng: np.random.Generator,
+    ) -> tuple[Selection, PyTree]:
+        scores = self.scores(outputs[k], data.labels, rng)
+        # One generator for all mixtures, as the release's global one.
+        random = np.random.RandomState(int(rng.integers(2**31)))
+        clean = np.ones(len(data.labels))
+        for c in range(data.num_classes):
+            members = np.flatnonzero(data.labels == c)
+            if not len(members):
+                logger.warning(
+                    "TABASCO: class %d has no sample; it is left out", c
+                )
+                continue
+            divided = divide_class(
+                scores.wjsd[members],
+                scores.acd[members],
+                confusable(scores.similarity, scores.confident, c),
+                random,
+                self.options,
+            )
+            clean[members] = divided.clean
+            if divided.guarded:
+                logger.warning("TABASCO: class %d " + divided.guarded, c)
+        return dividemix.divide(clean, self.options.p_threshold, data), memory
+
+    def scores(
+        self, outputs: Outputs, labels: np.ndarray, rng: np.random.Generator
+    ) -> Scores:
+        """Both scores of every sample."""
+        features, centre = outputs["features"], None
+        if self.options.centre == "separate_draw":
+            # Resampling the training set comes as near to another draw as its
+            # images allow.
+            rows = rng.integers(len(features), size=len(features))
+            centre = np.asarray(features, np.float64)[rows].mean(0)
+        probs = selection.softmax(outputs["logits"])
+        return tabasco_scores(
+            features, probs, labels, self.options.mean_batch, centre
+        )
+
+
+@dataclass(frozen=True)
+class Options(FamilyOptions, BiDimensionalOptions):
+    """Fields of ``config.tabasco``."""
+
+
+class Method(dividemix.Method):
+    """DivideMix with TABASCO's selector."""
+
+    options_type = Options
+    options: Options
+    own_selector = "tabasco"
