@@ -11,64 +11,53 @@ python -m jaxnlt.main --config=configs/erm.py:digits,num_nets=2
 Papers of the losses: jaxnlt/losses/robust.py.
 """
 
-from jaxnlt.config import base as config_lib
+import ml_collections
+
+from jaxnlt.config import base, fields
+from jaxnlt.config.base import Key
+from jaxnlt.methods.erm import Options
 
 
-def get_config(arg=None):
-    """The configuration of one benchmark; see `:help` for the keys."""
-    arg = config_lib.parse(
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The configuration of one benchmark; see ``:help`` for the keys."""
+    keys = base.parse(
         arg,
-        loss=(
+        loss=Key(
             str,
             "ce",
             "ce mixup focal balanced_softmax logit_adjustment ldam gce sce "
-            "nce_rce elr; ldam_drw is ldam with second=drw",
+            "elr nce_rce ... (config.erm.loss lists all); ldam_drw is ldam "
+            "with second=drw",
         ),
-        view=(str, "weak", "weak or strong augmentation"),
-        num_nets=(int, 1, "networks that vote"),
-        sampling=(str, "instance", "instance, square_root, class_balanced"),
-        second=(str, "none", "second phase: none, drw, crt or tau_norm"),
+        view=Key(str, "weak", "weak or strong augmentation"),
+        num_nets=Key(int, 1, "networks that vote"),
+        sampling=Key(str, "instance", "instance, square_root, class_balanced"),
+        second=Key(str, "none", "second phase: none, drw, crt or tau_norm"),
     )
-    config = config_lib.base(arg)
+    config = base.base(keys)
     config.method = "erm"
-    loss, second = arg["loss"], arg["second"]
+    loss, second = keys["loss"], keys["second"]
     if loss == "ldam_drw":
         loss, second = "ldam", "drw"
     many = config.benchmark == "cifar100"
-    start = round(0.8 * config.epochs)
+    start = round(0.8 * config.epochs)  # LDAM-DRW's 160 of 200
     if second == "tau_norm":
         start = config.epochs - 1  # a batch that is not trained on
-    config.erm = {
-        "loss": loss,
-        "view": arg["view"],
-        "num_nets": arg["num_nets"],
-        "sampling": arg["sampling"],
-        # Deferred re-weighting, classifier re-training, tau-normalisation; the
-        # first epoch of it, by LDAM-DRW's 160 of 200.
-        "second": second,
-        "second_start": start if second != "none" else 0,
-        # Beta(alpha, alpha) of mixup; 1 is its paper's choice for CIFAR.
-        "mixup_alpha": 1.0,
-        "focal_gamma": 2.0,
-        # tau of logit adjustment; 1 is its paper's choice without tuning.
-        "adjustment": 1.0,
-        # LDAM-DRW's settings, which RoLT takes over.
-        "ldam_margin": 0.5,
-        "ldam_scale": 30.0,
-        "drw_beta": 0.9999,
-        "gce_q": 0.7,
-        # Symmetric CE: its paper's settings for CIFAR-10 and CIFAR-100.
-        "sce_forward": 6.0 if many else 0.1,
-        "sce_backward": 0.1 if many else 1.0,
-        "sce_log_zero": -4.0,
-        # NCE+RCE: its paper's weights of the active and the passive loss.
-        "apl_active": 10.0 if many else 1.0,
-        "apl_passive": 0.1 if many else 1.0,
-        # ELR: its paper's settings for CIFAR-10 and CIFAR-100.
-        "elr_weight": 7.0 if many else 3.0,
-        "elr_momentum": 0.9 if many else 0.7,
-        # tau-normalisation; 0 leaves the classifier but for its bias.
-        "tau": 1.0,
-    }
+    options = Options(
+        loss=loss,
+        view=keys["view"],
+        num_nets=keys["num_nets"],
+        sampling=keys["sampling"],
+        second=second,
+        second_start=start if second != "none" else 0,
+        # The papers' settings for CIFAR-10 and CIFAR-100.
+        sce_forward=6.0 if many else 0.1,
+        sce_backward=0.1 if many else 1.0,
+        apl_active=10.0 if many else 1.0,
+        apl_passive=0.1 if many else 1.0,
+        elr_weight=7.0 if many else 3.0,
+        elr_momentum=0.9 if many else 0.7,
+    )
+    config.erm = fields.as_dict(options)
     boundaries = ("erm.second_start",) if second != "none" else ()
-    return config_lib.finish(config, arg, boundaries)
+    return base.finish(config, keys, boundaries=boundaries)

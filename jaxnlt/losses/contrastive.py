@@ -1,19 +1,18 @@
-"""Contrast of several views of every image, with or without labels."""
+"""Contrastive losses of unit feature rows, with or without labels."""
 
 import jax
 import jax.numpy as jnp
 import optax
-
-Array = jax.Array
+from jaxtyping import Array, Float, Int
 
 
 def view_contrast(
-    features: Array,
+    features: Float[Array, "n V D"],
     temperature: float,
     base_temperature: float | None = None,
-    labels: Array | None = None,
-) -> Array:
-    r"""Every view against all others; views of one image attract.
+    labels: Int[Array, "n"] | None = None,
+) -> Float[Array, "V*n"]:
+    r"""Contrast of every view with all others; views of one image attract.
 
     With :math:`s_{ij} = f_i \cdot f_j / \tau` over all n V rows,
 
@@ -32,8 +31,8 @@ def view_contrast(
     Returns:
       [V n] losses, all first views first.
 
-    Source: SimCLR (Chen et al. 2020) eq. 1; SupCon (Khosla et al. 2020) eq. 2;
-    papers/unicon.md section 6.
+    Source: SimCLR (Chen et al. 2020), eq. 1; SupCon (Khosla et al. 2020),
+      eq. 2; ``papers/unicon.md`` section 6.
     """
     images, views, _ = features.shape
     rows = jnp.concatenate(jnp.unstack(features, axis=1))
@@ -50,8 +49,11 @@ def view_contrast(
 
 
 def class_balanced_contrastive(
-    features: Array, targets: Array, prototypes: Array, temperature: float
-) -> Array:
+    features: Float[Array, "n D"],
+    targets: Float[Array, "n C"],
+    prototypes: Float[Array, "C D"],
+    temperature: float,
+) -> Float[Array, "n"]:
     r"""Balanced supervised contrast of each row with all rows and prototypes.
 
     With :math:`s_{ij} = z_i \cdot z_j/\tau`, affinity
@@ -61,20 +63,20 @@ def class_balanced_contrastive(
     .. math:: L_i = -\frac{\sum_j A_{ij}(s_{ij} - \log d_i)}{\sum_j A_{ij}},
        \quad d_i = \sum_{j \ne i} \frac{e^{s_{ij}}}{n_{c(j)} - A_{ij}} .
 
-    Dividing by the class size makes every class weigh the same in the
-    denominator.  A class without rows is still there through its prototype.
+    Dividing by the class size gives every class the same weight in the
+    denominator.  A class without rows is represented by its prototype.
 
     Args:
       features: [n, D] unit rows.
-      targets: [n, C] probabilities (one-hot rows give the supervised form).
+      targets: [n, C] probabilities (one-hot rows give the supervised form); no
+        gradient flows into them.
       prototypes: [C, D] unit rows, one a class.
-      temperature: softmax temperature of the cosines.
+      temperature: tau.
 
     Returns:
-      [n] losses of the rows as anchors; prototypes are no anchors.  No
-      gradient flows into the targets.
+      [n] losses of the rows as anchors; prototypes are no anchors.
 
-    Source: DaSC section 3.3 (SBCL), both stages.
+    Source: DaSC section 3.3 (SBCL); ``papers/dasc.md`` section 6.3.
     """
     num_rows, num_classes = targets.shape
     dtype = features.dtype
@@ -97,13 +99,13 @@ def class_balanced_contrastive(
 
 
 def info_nce(
-    queries: Array,
-    keys: Array,
-    memory: Array,
-    fill: Array,
+    queries: Float[Array, "B D"],
+    keys: Float[Array, "B D"],
+    memory: Float[Array, "M D"],
+    fill: int | Int[Array, ""],
     temperature: float,
-    target: Array | None = None,
-) -> Array:
+    target: Int[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
     r"""Instance discrimination of a query's own key against a memory.
 
     .. math:: -\log \frac{e^{q_i k_i/\tau}}
@@ -111,18 +113,20 @@ def info_nce(
 
     Args:
       queries: [B, D] unit rows, with gradient.
-      keys: [B, D] unit rows, the other view; no gradient flows into them.
-      memory: [M, D] unit rows, oldest first, the last `fill` of them valid.
-      fill: scalar integer, how many memory rows are valid.
-      temperature: softmax temperature.
+      keys: [B, D] unit rows of the other view; no gradient flows into them.
+      memory: [M, D] unit rows, oldest first, of which the last ``fill`` are
+        valid; no gradient flows into them.
+      fill: scalar, how many memory rows are valid.
+      temperature: tau.
       target: [B] column to pick, 0 the own key, i the i-th oldest valid memory
-        row.  None means 0 for every row, which is InfoNCE; DaSC's release
-        trains row i to pick column i.  A column past the valid rows gives 0.
+        row.  None means 0 for every row, which is InfoNCE; the released code
+        of DaSC trains row i to pick column i.  A column past the valid rows
+        gives 0.
 
     Returns:
       [B] losses in nats; zeros while the memory is empty.
 
-    Source: DaSC section 3.4 (MIDL).
+    Source: DaSC section 3.4 (MIDL); ``papers/dasc.md`` section 6.4.
     """
     keys, memory = jax.lax.stop_gradient((keys, memory))
     positive = jnp.sum(queries * keys, axis=-1, keepdims=True)

@@ -1,33 +1,178 @@
-"""Empirical risk minimisation, the yardstick: one loss on all given labels.
+"""Empirical risk minimisation, the baseline: one loss on all given labels.
 
 Losses against noise and long tails, resampling, and a second phase: deferred
 re-weighting (Cao et al. 2019), classifier re-training or tau-normalisation
 (Kang et al. 2020).  mixup: Zhang et al., ICLR 2018.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from jaxnlt import losses, models
 from jaxnlt import method as base
+from jaxnlt.config.fields import (
+    Count,
+    Decay,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+)
 from jaxnlt.data import sampling
-from jaxnlt.losses import active_passive, mixmatch
-from jaxnlt.runtime.errors import UserError, one_of
+from jaxnlt.losses import mixmatch
+from jaxnlt.losses.mixmatch import MixupDraws
+from jaxnlt.method import (
+    Batch,
+    DataInfo,
+    Division,
+    LossResult,
+    Memory,
+    Net,
+    Phase,
+    PyTree,
+    Selection,
+    Streams,
+    TrainState,
+)
+from jaxnlt.runtime.errors import UserError
 
-SECOND = ("none", "drw", "crt", "tau_norm")
+# Losses of losses.active_passive that H2E's table compares.
+ACTIVE_PASSIVE = (
+    "mae",
+    "nce",
+    "rce",
+    "nce_mae",
+    "nce_rce",
+    "nfl_mae",
+    "nfl_rce",
+    "ngce_mae",
+    "ngce_rce",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fields of ``config.erm``.
+
+    Attributes:
+      loss: of the given labels; names with a prefix n are normalised losses,
+        two names joined by an underscore are an active and a passive loss.
+      view: augmentation of the images.
+      num_nets: networks that vote.
+      sampling: how often the classes are drawn.
+      second: second phase: deferred re-weighting, classifier re-training or
+        tau-normalisation.
+      second_start: its first epoch; 0 without a second phase.
+      mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
+        CIFAR.
+      focal_gamma: exponent of the focal losses.
+      adjustment: strength of logit adjustment; 1 is its choice without tuning.
+      ldam_margin: largest margin of LDAM.
+      ldam_scale: of the cosines in LDAM.
+      drw_beta: of the effective numbers in deferred re-weighting.
+      gce_q: exponent of the generalised cross-entropies.
+      sce_forward: weight of the cross-entropy in symmetric cross-entropy.
+      sce_backward: weight of its reverse cross-entropy.
+      sce_log_zero: stands for log 0 there.
+      apl_active: weight of the active loss.
+      apl_passive: weight of the passive loss.
+      elr_weight: of the early-learning regulariser.
+      elr_momentum: of its running targets.
+      tau: exponent of tau-normalisation; 0 only drops the bias.
+    """
+
+    loss: Literal[
+        "ce",
+        "mixup",
+        "focal",
+        "balanced_softmax",
+        "ldam",
+        "logit_adjustment",
+        "gce",
+        "sce",
+        "elr",
+        "mae",
+        "nce",
+        "rce",
+        "nce_mae",
+        "nce_rce",
+        "nfl_mae",
+        "nfl_rce",
+        "ngce_mae",
+        "ngce_rce",
+        "dmi",
+    ] = "ce"
+    view: Literal["weak", "strong", "none"] = "weak"
+    num_nets: Count = 1
+    sampling: Literal[
+        "instance", "square_root", "class_balanced", "reversed"
+    ] = "instance"
+    second: Literal["none", "drw", "crt", "tau_norm"] = "none"
+    second_start: Natural = 0
+    mixup_alpha: Positive = 1.0
+    focal_gamma: NotNegative = 2.0
+    adjustment: float = 1.0
+    ldam_margin: NotNegative = 0.5
+    ldam_scale: Positive = 30.0
+    drw_beta: Decay = 0.9999
+    gce_q: Annotated[float, Range(0, 1, open_low=True)] = 0.7
+    sce_forward: NotNegative = 0.1
+    sce_backward: NotNegative = 1.0
+    sce_log_zero: Annotated[float, Range(high=0)] = -4.0
+    apl_active: NotNegative = 1.0
+    apl_passive: NotNegative = 1.0
+    elr_weight: NotNegative = 3.0
+    elr_momentum: Share = 0.7
+    tau: NotNegative = 1.0
+
+
+class Part(NamedTuple):
+    """A part of the loss, before it is averaged.
+
+    Attributes:
+      share: weight of the part, a number or a scalar array.
+      values: [B] losses.
+      labels: int [B] labels that they are of.
+    """
+
+    share: jax.Array | float
+    values: jax.Array
+    labels: jax.Array
+
+
+class RunningTargets(NamedTuple):
+    """What ELR carries along.
+
+    Attributes:
+      targets: [N, C] running targets; zero until a sample is first seen.
+    """
+
+    targets: Any
+
+
+#: A loss's parts, and what the network carries along.
+Parts = tuple[list[Part], PyTree]
 
 
 class Method(base.Method):
     """One or more networks, each trained by itself on every given label."""
 
-    def __init__(self, config, data):
+    options_type = Options
+    options: Options
+
+    def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         super().__init__(config, data)
-        self.options = options = config.erm
+        options = self.options
         self.num_nets = options.num_nets
-        self.losses = {
+        own: dict[str, Callable[..., Parts]] = {
             "ce": self.ce,
             "mixup": self.mixup,
             "focal": self.focal,
@@ -36,55 +181,52 @@ class Method(base.Method):
             "logit_adjustment": self.logit_adjustment,
             "gce": self.gce,
             "sce": self.sce,
-            "nce_rce": self.nce_rce,
             "elr": self.elr,
         }
-        one_of("config.erm.loss", options.loss, self.losses)
-        one_of("config.erm.view", options.view, ("weak", "strong", "none"))
-        one_of("config.erm.sampling", options.sampling, sampling.EXPONENTS)
-        one_of("config.erm.second", options.second, SECOND)
-        if options.num_nets < 1:
-            raise UserError(
-                f"config.erm.num_nets: must be at least 1, is {self.num_nets}"
-            )
+        self.losses = own | dict.fromkeys(ACTIVE_PASSIVE, self.active_passive)
         if options.second != "none" and options.second_start < 1:
             raise UserError(
                 "config.erm.second_start: must be at least 1, is "
                 f"{options.second_start}; second={options.second} after the "
                 "benchmark sets it"
             )
+        if options.second == "drw" and options.loss == "dmi":
+            raise UserError(
+                "config.erm.second: drw weighs rows, but dmi is a loss of the "
+                "batch"
+            )
         self.class_weights = losses.effective_weights(
             data.counts, options.drw_beta
         )
         self.train = self._phase("train", partial(self.loss, None))
-        self.second = {
+        second: dict[str, Callable[[], Phase]] = {
             "none": lambda: self.train,
             "drw": lambda: self._phase(
                 "drw", partial(self.loss, self.class_weights)
             ),
             "crt": self._crt_phase,
             "tau_norm": self._tau_phase,
-        }[options.second]()
+        }
+        self.second = second[options.second]()
 
-    def _phase(self, name, loss) -> base.Phase:
+    def _phase(self, name: str, loss: base.Loss) -> Phase:
         """All data through the loss of config.erm.loss."""
         options = self.options
         cosine = options.loss == "ldam"
-        return base.Phase(
+        mixes = options.loss == "mixup"
+        return Phase(
             name=name,
             loss=loss,
-            draws=self.mixup_draws
-            if options.loss == "mixup"
-            else lambda key, sizes: {},
+            draws=self.mixup_draws if mixes else base.no_draws,
             streams=self._streams(options.sampling),
             views={"x": (options.view,)},
             # A cosine classifier has no bias.
             trainable=lambda path: not cosine or path != ("logits", "bias"),
         )
 
-    def _crt_phase(self) -> base.Phase:
+    def _crt_phase(self) -> Phase:
         """A new classifier on the frozen network, classes sampled evenly."""
-        return base.Phase(
+        return Phase(
             name="crt",
             loss=self.crt_loss,
             streams=self._streams("class_balanced"),
@@ -92,10 +234,10 @@ class Method(base.Method):
             trainable=lambda path: path[0] == "logits",
         )
 
-    def _tau_phase(self) -> base.Phase:
-        """One batch without training; `enter` has rescaled the classifier."""
+    def _tau_phase(self) -> Phase:
+        """One batch without training; ``enter`` has rescaled the classifier."""
         whole = self._streams("instance")
-        return base.Phase(
+        return Phase(
             name="tau_norm",
             loss=self.idle_loss,
             streams=lambda selection, rng: {
@@ -105,40 +247,51 @@ class Method(base.Method):
             trainable=lambda path: False,
         )
 
-    def _streams(self, sampling):
+    def _streams(self, name: str) -> Streams:
         batch, labels = self.config.warmup_batch_size, self.data.labels
-        if sampling == "instance":
+        if name == "instance":
             return base.single_stream(batch)
-        exponent = sampling.EXPONENTS[sampling]
-        return lambda selection, rng: {
-            "x": sampling.resampled(
+        exponent = sampling.EXPONENTS[name]
+
+        def rows(
+            selection: Selection, rng: np.random.Generator
+        ) -> dict[str, np.ndarray]:
+            drawn = sampling.resampled(
                 selection.labelled, labels, exponent, batch, rng
             )
-        }
+            return {"x": drawn}
 
-    def phases(self):
+        return rows
+
+    def phases(self) -> Sequence[Phase]:
         same = self.second is self.train
         return (self.train,) if same else (self.train, self.second)
 
-    def phase(self, epoch):
+    def phase(self, epoch: int) -> Phase:
         later = epoch >= self.options.second_start
         return self.second if later else self.train
 
-    def init_carry(self):
-        """Running targets of ELR, zero until a sample is first seen."""
+    def init_carry(self) -> PyTree:
+        """Running targets of ELR."""
         if self.options.loss != "elr":
-            return {}
+            return ()
         shape = (len(self.data.labels), self.data.num_classes)
         dtype = models.DTYPES[self.config.model.dtype][1]
-        return {"targets": np.zeros(shape, dtype)}
+        return RunningTargets(np.zeros(shape, dtype))
 
-    def enter(self, epoch, states, memory, fresh):
+    def enter(
+        self,
+        epoch: int,
+        states: list[TrainState],
+        memory: Memory,
+        fresh: Callable[[], list[TrainState]],
+    ) -> tuple[list[TrainState], Memory]:
         """A second phase begins with a new or a rescaled classifier."""
         if epoch < self.options.second_start:
             return states, memory
         if self.options.second == "crt":
             states = [
-                _with_classifier(state, **new["params"]["logits"])
+                _with_classifier(state, **new.params["logits"])
                 for state, new in zip(states, fresh(), strict=True)
             ]
         if self.options.second == "tau_norm":
@@ -146,98 +299,131 @@ class Method(base.Method):
                 _with_classifier(
                     state,
                     losses.tau_normalised(
-                        state["params"]["logits"]["kernel"], self.options.tau
+                        state.params["logits"]["kernel"], self.options.tau
                     ),
-                    jnp.zeros_like(state["params"]["logits"]["bias"]),
+                    jnp.zeros_like(state.params["logits"]["bias"]),
                 )
                 for state in states
             ]
         return states, memory
 
-    def end_epoch(self, phase, states):
+    def end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
         """After LDAM the classifier's weights are unit vectors, no bias.
 
-        Its loss does not see their length, and the plain linear head then
-        votes as the cosine classifier does.
+        Its loss does not depend on their length, and the plain linear head
+        then votes as the cosine classifier does.
         """
         if self.options.loss != "ldam" or phase.name not in ("train", "drw"):
             return states
         return [as_cosine(state) for state in states]
 
     # Losses ------------------------------------------------------------------
-    # Each gives [(share, [B] values, [B] labels)] and the carry.
 
-    def loss(self, weights, net, params, batch, draws, selection, carry):
+    def loss(
+        self,
+        weights: np.ndarray | None,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Mean loss, its rows weighed by their class if there are weights."""
+        if self.options.loss == "dmi":
+            total = losses.dmi(*self._given(net, params, batch))
+            return LossResult(total, {"loss_dmi": total}, carry)
         parts, carry = self.losses[self.options.loss](
             net, params, batch, draws, carry
         )
-        shares, values, rows = [], [], []
-        for share, value, labels in parts:
-            shares.append(jnp.broadcast_to(share, value.shape))
-            values.append(value)
-            row = jnp.ones_like(value)
+        shares, rows = [], []
+        for part in parts:
+            shares.append(jnp.broadcast_to(part.share, part.values.shape))
+            row = jnp.ones_like(part.values)
             if weights is not None:
-                row = jnp.asarray(weights, value.dtype)[labels]
+                row = jnp.asarray(weights, part.values.dtype)[part.labels]
             rows.append(row)
-        share, value, row = map(jnp.concatenate, (shares, values, rows))
-        total = losses.weighted_mean(value, share * row)
-        name = {"mixup": "ce"}.get(self.options.loss, self.options.loss)
-        return total, carry, {f"loss_{name}": total}
+        values = jnp.concatenate([part.values for part in parts])
+        share, row = jnp.concatenate(shares), jnp.concatenate(rows)
+        total = losses.weighted_mean(values, share * row)
+        name = "ce" if self.options.loss == "mixup" else self.options.loss
+        return LossResult(total, {f"loss_{name}": total}, carry)
 
-    def _given(self, net, params, batch):
+    def _given(
+        self, net: Net, params: PyTree, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
         """Logits and given labels of the batch."""
-        (images,) = batch["x"]["views"]
+        (images,) = batch.x.views
         logits = net(params, images, ("logits",))["logits"]
-        return logits, batch["x"]["labels"]
+        return logits, batch.x.labels
 
-    def ce(self, net, params, batch, draws, carry):
+    def ce(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Cross-entropy."""
         logits, labels = self._given(net, params, batch)
-        return [(1.0, losses.cross_entropy(logits, labels), labels)], carry
+        return [Part(1.0, losses.cross_entropy(logits, labels), labels)], carry
 
-    def mixup_draws(self, key, sizes):
+    def mixup_draws(
+        self, key: jax.Array, sizes: Mapping[str, int]
+    ) -> MixupDraws:
         """Coefficient and partners; Beta(alpha, alpha), not folded."""
         alpha = self.options.mixup_alpha
         return mixmatch.mixup_draws(key, alpha, sizes["x"], folded=False)
 
-    def mixup(self, net, params, batch, draws, carry):
+    def mixup(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: MixupDraws,
+        carry: PyTree,
+    ) -> Parts:
         """Cross-entropy of mixed images with both labels, mixed alike."""
-        (images,) = batch["x"]["views"]
-        labels = batch["x"]["labels"]
-        coefficient, partner = draws["coefficient"], draws["permutation"]
-        mixed = mixmatch.mixup(images, coefficient, partner)
+        (images,) = batch.x.views
+        labels, share = batch.x.labels, draws.coefficient
+        mixed = mixmatch.mixup(images, share, draws.permutation)
         logits = net(params, mixed, ("logits",))["logits"]
-        other = labels[partner]
+        other = labels[draws.permutation]
         return [
-            (coefficient, losses.cross_entropy(logits, labels), labels),
-            (1 - coefficient, losses.cross_entropy(logits, other), other),
+            Part(share, losses.cross_entropy(logits, labels), labels),
+            Part(1 - share, losses.cross_entropy(logits, other), other),
         ], carry
 
-    def focal(self, net, params, batch, draws, carry):
+    def focal(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Focal loss."""
         logits, labels = self._given(net, params, batch)
-        gamma = self.options.focal_gamma
-        return [(1.0, losses.focal(logits, labels, gamma), labels)], carry
+        values = losses.focal(logits, labels, self.options.focal_gamma)
+        return [Part(1.0, values, labels)], carry
 
-    def balanced_softmax(self, net, params, batch, draws, carry):
+    def balanced_softmax(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Balanced softmax with the given labels' counts."""
         logits, labels = self._given(net, params, batch)
         values = losses.balanced_softmax(logits, labels, self.data.counts)
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def logit_adjustment(self, net, params, batch, draws, carry):
+    def logit_adjustment(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Logit-adjusted cross-entropy; its strength 1 is balanced softmax."""
         logits, labels = self._given(net, params, batch)
         values = losses.logit_adjusted(
             logits, labels, self.data.counts, self.options.adjustment
         )
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def ldam(self, net, params, batch, draws, carry):
+    def ldam(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """LDAM on the cosines of features and class weights."""
-        (images,) = batch["x"]["views"]
-        labels = batch["x"]["labels"]
+        (images,) = batch.x.views
+        labels = batch.x.labels
         features = net(params, images, ("features",))["features"]
         values = losses.ldam(
             losses.cosines(features, params["logits"]["kernel"]),
@@ -245,78 +431,114 @@ class Method(base.Method):
             losses.ldam_margins(self.data.counts, self.options.ldam_margin),
             self.options.ldam_scale,
         )
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def gce(self, net, params, batch, draws, carry):
+    def gce(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Generalised cross-entropy."""
         logits, labels = self._given(net, params, batch)
         values = losses.generalised_cross_entropy(
             logits, labels, self.options.gce_q
         )
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def sce(self, net, params, batch, draws, carry):
+    def sce(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
         """Symmetric cross-entropy."""
         logits, labels = self._given(net, params, batch)
         options = self.options
         values = losses.symmetric_cross_entropy(
-            *(logits, labels, options.sce_forward, options.sce_backward),
+            logits,
+            labels,
+            options.sce_forward,
+            options.sce_backward,
             options.sce_log_zero,
         )
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def nce_rce(self, net, params, batch, draws, carry):
-        """Normalised cross-entropy and reverse cross-entropy."""
+    def active_passive(
+        self, net: Net, params: PyTree, batch: Batch, draws: Any, carry: PyTree
+    ) -> Parts:
+        """A loss of ``losses.active_passive``, or two of them.
+
+        Source: Ma et al. 2020; ``papers/h2e.md`` section 11.
+        """
         logits, labels = self._given(net, params, batch)
         options = self.options
-        values = active_passive.combined(
-            *(logits, labels, "nce", "rce"),
-            *(options.apl_active, options.apl_passive),
+        values = losses.active_passive(
+            options.loss,
+            logits,
+            labels,
+            (options.apl_active, options.apl_passive),
+            options.gce_q,
+            options.focal_gamma,
         )
-        return [(1.0, values, labels)], carry
+        return [Part(1.0, values, labels)], carry
 
-    def elr(self, net, params, batch, draws, carry):
+    def elr(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        carry: RunningTargets,
+    ) -> Parts:
         """Cross-entropy with the early-learning regulariser."""
         logits, labels = self._given(net, params, batch)
-        options, index = self.options, batch["x"]["index"]
+        options, index = self.options, batch.x.index
         targets = losses.elr_update(
-            carry["targets"], index, logits, options.elr_momentum
+            carry.targets, index, logits, options.elr_momentum
         )
         values = losses.cross_entropy(logits, labels)
         values += options.elr_weight * losses.early_learning(
             logits, targets[index]
         )
-        return [(1.0, values, labels)], {"targets": targets}
+        return [Part(1.0, values, labels)], RunningTargets(targets)
 
-    def crt_loss(self, net, params, batch, draws, selection, carry):
+    def crt_loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Cross-entropy of the new classifier on frozen features."""
-        (images,) = batch["x"]["views"]
+        (images,) = batch.x.views
         logits = net.frozen(params, images, ("logits",))["logits"]
-        labels = batch["x"]["labels"]
-        total = jnp.mean(losses.cross_entropy(logits, labels))
-        return total, carry, {"loss_ce": total}
+        total = jnp.mean(losses.cross_entropy(logits, batch.x.labels))
+        return LossResult(total, {"loss_ce": total}, carry)
 
-    def idle_loss(self, net, params, batch, draws, selection, carry):
+    def idle_loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Nothing: the phase only evaluates."""
-        return jnp.zeros((), batch["x"]["weights"].dtype), carry, {}
+        return LossResult(jnp.zeros((), batch.x.weights.dtype), {}, carry)
 
 
-def _with_classifier(state, kernel, bias):
+def _with_classifier(
+    state: TrainState, kernel: jax.Array, bias: jax.Array
+) -> TrainState:
     """The state with another classifier, whose momentum starts from rest."""
     classifier = {"kernel": kernel, "bias": bias}
     rest = jax.tree.map(jnp.zeros_like, classifier)
-    trace = state["opt_state"].trace | {"logits": rest}
-    return state | {
-        "params": state["params"] | {"logits": classifier},
-        "opt_state": state["opt_state"]._replace(trace=trace),
-    }
+    changed = state.with_momentum(state.momentum | {"logits": rest})
+    return replace(changed, params=state.params | {"logits": classifier})
 
 
-def as_cosine(state):
+def as_cosine(state: TrainState) -> TrainState:
     """The state with unit class weights and no bias; momentum is kept."""
-    kernel = state["params"]["logits"]["kernel"]
     classifier = {
-        "kernel": losses.unit(kernel, 0),
-        "bias": jnp.zeros_like(state["params"]["logits"]["bias"]),
+        "kernel": losses.unit(state.params["logits"]["kernel"], 0),
+        "bias": jnp.zeros_like(state.params["logits"]["bias"]),
     }
-    return state | {"params": state["params"] | {"logits": classifier}}
+    return replace(state, params=state.params | {"logits": classifier})

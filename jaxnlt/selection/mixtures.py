@@ -35,8 +35,8 @@ def one_thread() -> AbstractContextManager:
 
 
 def gmm_probability(
-    values: Num[np.ndarray, " n"], seed: int = 0, **settings: Any
-) -> Float[np.ndarray, " n"]:
+    values: Num[np.ndarray, "n"], seed: int = 0, **settings: Any
+) -> Float[np.ndarray, "n"]:
     """Posterior of the smaller mean in a two-component Gaussian mixture.
 
     Args:
@@ -48,7 +48,7 @@ def gmm_probability(
       float64[n] in [0, 1]; ones if there are fewer than two samples or all
       values are equal.
 
-    Source: papers/dividemix_rolt.md section 3.2.
+    Source: ``papers/dividemix_rolt.md`` section 3.2.
     """
     values = np.asarray(values, np.float64).reshape(-1, 1)
     if len(values) < 2 or np.ptp(values) == 0:
@@ -60,11 +60,11 @@ def gmm_probability(
 
 
 def per_class_gmm(
-    values: Num[np.ndarray, " N"],
-    labels: Int[np.ndarray, " N"],
+    values: Num[np.ndarray, "N"],
+    labels: Int[np.ndarray, "N"],
     num_classes: int,
     seed: int = 0,
-) -> Float[np.ndarray, " N"]:
+) -> Float[np.ndarray, "N"]:
     """``gmm_probability`` fitted to the samples of every given class.
 
     Args:
@@ -76,7 +76,7 @@ def per_class_gmm(
     Returns:
       float64[N] clean probability.
 
-    Source: papers/dasc.md section 6.1; papers/sfa.md section 6.
+    Source: ``papers/dasc.md`` section 6.1; ``papers/sfa.md`` section 6.
     """
     probability = np.ones(len(values))
     for members in scores.class_rows(labels, num_classes):

@@ -50,8 +50,8 @@ def sum_blocks(size: int) -> Iterator[slice]:
 
 
 def class_rows(
-    labels: Int[np.ndarray, " N"], num_classes: int
-) -> list[Int[np.ndarray, " n"]]:
+    labels: Int[np.ndarray, "N"], num_classes: int
+) -> list[Int[np.ndarray, "n"]]:
     """The rows of every class, in ascending order.
 
     Args:
@@ -67,7 +67,7 @@ def class_rows(
     return np.split(order, np.cumsum(counts)[:-1])
 
 
-def min_max(values: Num[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+def min_max(values: Num[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
     """Scales values to [0, 1] over the whole array.
 
     Args:
@@ -83,7 +83,7 @@ def min_max(values: Num[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     return (values - low) / (high - low)
 
 
-def alike(values: Float[np.ndarray, " n"]) -> bool:
+def alike(values: Float[np.ndarray, "n"]) -> bool:
     """Whether values differ by no more than rounding errors.
 
     The scores of equal rows can differ in their last bits, because a matrix
@@ -123,8 +123,8 @@ def softmax(logits: Num[np.ndarray, "*N C"]) -> Float[np.ndarray, "*N C"]:
 
 
 def cross_entropy(
-    logits: Num[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]
-) -> Float[np.ndarray, " N"]:
+    logits: Num[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]
+) -> Float[np.ndarray, "N"]:
     r"""Cross-entropy :math:`-\log \mathrm{softmax}(z)_y`.
 
     Args:
@@ -155,14 +155,14 @@ def growing_threshold(epoch: int, num_classes: int, growth: float) -> float:
     Returns:
       The threshold; it starts at the probability of a uniform guess.
 
-    Source: papers/sfa.md section 6; papers/dasc.md section 6.1.
+    Source: ``papers/sfa.md`` section 6; ``papers/dasc.md`` section 6.1.
     """
     return growth**epoch / num_classes
 
 
 def kl(
     p: Float[np.ndarray, "n C"], q: Float[np.ndarray, "n C"]
-) -> Float[np.ndarray, " n"]:
+) -> Float[np.ndarray, "n"]:
     r"""Divergence :math:`\sum_c p_c \log\frac{p_c + \epsilon}{q_c + \epsilon}`.
 
     Args:
@@ -172,7 +172,7 @@ def kl(
     Returns:
       float64[n], in nats.
 
-    Source: papers/dasc.md section 8, step 5; epsilon is 1e-10.
+    Source: ``papers/dasc.md`` section 8, step 5; epsilon is 1e-10.
     """
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     return (p * np.log((p + _EPSILON) / (q + _EPSILON))).sum(-1)
@@ -180,7 +180,7 @@ def kl(
 
 def jsd(
     p: Float[np.ndarray, "n C"], q: Float[np.ndarray, "n C"]
-) -> Float[np.ndarray, " n"]:
+) -> Float[np.ndarray, "n"]:
     r"""Jensen-Shannon divergence, the mean ``kl`` to the midpoint.
 
     .. math:: \tfrac12 KL(p, m) + \tfrac12 KL(q, m), \quad m = (p + q) / 2
@@ -192,7 +192,8 @@ def jsd(
     Returns:
       float64[n], in nats.
 
-    Source: papers/dasc.md section 8, step 5; papers/unicon.md section 3.
+    Source: ``papers/dasc.md`` section 8, step 5; ``papers/unicon.md``
+      section 3.
     """
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     middle = (p + q) / 2
@@ -238,7 +239,7 @@ def normalise(rows: Num[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
 
 def centred_unit(
     features: Num[np.ndarray, "N D"],
-    centre: Float[np.ndarray, " D"] | None = None,
+    centre: Float[np.ndarray, "D"] | None = None,
 ) -> Float[np.ndarray, "N D"]:
     r"""The CL2N transform :math:`(f_i - \mu) / \lVert f_i - \mu \rVert`.
 
@@ -249,7 +250,8 @@ def centred_unit(
     Returns:
       float64[N, D] unit rows; a row on the centre itself stays zero.
 
-    Source: SimpleShot (Wang et al. 2019), section 2; papers/sfa.md section 6.
+    Source: SimpleShot (Wang et al. 2019), section 2; ``papers/sfa.md``
+      section 6.
     """
     features = np.asarray(features)
     if centre is None:
@@ -262,10 +264,10 @@ def centred_unit(
 
 def class_means(
     rows: Float[np.ndarray, "N D"],
-    labels: Int[np.ndarray, " N"],
+    labels: Int[np.ndarray, "N"],
     num_classes: int,
-    mask: Bool[np.ndarray, " N"],
-) -> tuple[Float[np.ndarray, "C D"], Int[np.ndarray, " C"]]:
+    mask: Bool[np.ndarray, "N"],
+) -> tuple[Float[np.ndarray, "C D"], Int[np.ndarray, "C"]]:
     """Mean of the masked rows of every class, not normalised again.
 
     Args:
@@ -278,7 +280,7 @@ def class_means(
       float64[C, D] means, zeros for a class without rows, and int64[C] how
       many rows each class has.
 
-    Source: papers/sfa.md section 6, step 3.
+    Source: ``papers/sfa.md`` section 6, step 3.
     """
     counted = np.flatnonzero(mask)
     members = class_rows(np.asarray(labels)[counted], num_classes)
@@ -301,7 +303,7 @@ def nearest_scores(
     Returns:
       float64[N, C].
 
-    Source: papers/sfa.md section 6, step 7.
+    Source: ``papers/sfa.md`` section 6, step 7.
     """
     scores, squares = rows @ centroids.T, (centroids**2).sum(-1)
     for part in blocks(len(rows)):
@@ -312,9 +314,9 @@ def nearest_scores(
 
 def class_distances(
     scores: Float[np.ndarray, "N C"],
-    labels: Int[np.ndarray, " N"],
+    labels: Int[np.ndarray, "N"],
     num_classes: int,
-) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " C"]]:
+) -> tuple[Float[np.ndarray, "N"], Bool[np.ndarray, "C"]]:
     """Min-max distances to the own centroid, within every class by itself.
 
     Args:
@@ -328,7 +330,7 @@ def class_distances(
       Where the centroid of a pair lies midway, the released code lets rounding
       decide; here the sample farther from the other classes is the nearer.
 
-    Source: papers/sfa.md section 6, step 8, with the sign reversed (the
+    Source: ``papers/sfa.md`` section 6, step 8, with the sign reversed (the
       mixture's larger mean of scores is the smaller mean of distances);
       section 6.3.
     """
