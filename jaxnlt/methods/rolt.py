@@ -10,28 +10,40 @@ selects alike, is rolt_plus.py.  Classifier re-training and tau-normalisation of
 a finished run: configs/erm.py with `init_from`.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
+from jaxnlt.config.fields import Decay, Natural, NotNegative, Positive
+from jaxnlt.method import (
+    Batch,
+    DataInfo,
+    Division,
+    LossResult,
+    Memory,
+    Net,
+    Outputs,
+    Phase,
+    PyTree,
+    Selection,
+    Selector,
+    Stream,
+    TrainState,
+)
 from jaxnlt.methods import erm
-from jaxnlt.runtime.errors import UserError, logger, one_of
+from jaxnlt.runtime.errors import logger
 
 # The paper counts epochs from 1.
 FIRST_EPOCH = 1
 # Scores of a class without samples: farther than unit rows can be.
 FARTHEST = -4.0
-
-CHOICES = {
-    "loss": ("ce", "ldam"),
-    "ensembling": ("standard", "compounding"),
-    "clean_on": ("eval", "augmented"),
-    "vote_by": ("logits", "ncm"),
-}
 
 
 class Nearest(NamedTuple):
@@ -39,7 +51,7 @@ class Nearest(NamedTuple):
 
     Attributes:
       first: [N, C] scores with centroids of all samples of a class.
-      mask: bool[N] samples that the mixtures on `first` keep.
+      mask: bool[N] samples that the mixtures on ``first`` keep.
       refined: [N, C] scores with centroids of the kept ones.
       centre: [D] mean feature.
       centroids: [C, D] the refined ones.
@@ -52,7 +64,9 @@ class Nearest(NamedTuple):
     centroids: np.ndarray
 
 
-def nearest(features, labels, num_classes: int) -> Nearest:
+def nearest(
+    features: np.ndarray, labels: np.ndarray, num_classes: int
+) -> Nearest:
     """Scores of every class, before and after one refinement.
 
     Args:
@@ -63,7 +77,7 @@ def nearest(features, labels, num_classes: int) -> Nearest:
     Returns:
       Nearest.
 
-    Source: papers/dividemix_rolt.md 4.2, steps 2 and 3.
+    Source: ``papers/dividemix_rolt.md`` section 4.2, steps 2 and 3.
     """
     centre = features.mean(0, dtype=np.float64)
     rows = selection.centred_unit(features, centre)
@@ -84,14 +98,18 @@ def nearest(features, labels, num_classes: int) -> Nearest:
     return Nearest(first, mask, scores(rows, means, absent), centre, means)
 
 
-def scores(rows, means, absent):
-    """Nearest-centroid scores [N, C]; nobody is near an absent class."""
+def scores(
+    rows: np.ndarray, means: np.ndarray, absent: np.ndarray
+) -> np.ndarray:
+    """Nearest-centroid scores [N, C]; an absent class is far from all."""
     found = selection.nearest_scores(rows, means)
     found[:, absent] = FARTHEST
     return found
 
 
-def own_class_probability(ncm, labels, num_classes: int) -> np.ndarray:
+def own_class_probability(
+    ncm: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
     """Posterior of the nearer half, of a mixture within every given class.
 
     Args:
@@ -103,7 +121,7 @@ def own_class_probability(ncm, labels, num_classes: int) -> np.ndarray:
       float64[N]; ones in a class of one sample or of equal ones, with a
       warning.
 
-    Source: papers/dividemix_rolt.md 4.2, step 3.
+    Source: ``papers/dividemix_rolt.md`` section 4.2, step 3.
     """
     for c in np.flatnonzero(np.bincount(labels) == 1):
         logger.warning(
@@ -119,7 +137,13 @@ def own_class_probability(ncm, labels, num_classes: int) -> np.ndarray:
     return selection.per_class_gmm(distances, labels, num_classes)
 
 
-def ensemble(past, now, epoch: int, decay: float, compounding: bool):
+def ensemble(
+    past: np.ndarray | None,
+    now: np.ndarray,
+    epoch: int,
+    decay: float,
+    compounding: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Running mean of scores, and the mean corrected for its zero start.
 
     :math:`E \leftarrow a E + (1-a) Z,\ \hat E = E / (1 - a^t)`.
@@ -135,7 +159,7 @@ def ensemble(past, now, epoch: int, decay: float, compounding: bool):
     Returns:
       What to keep and the corrected mean, [N, C] each.
 
-    Source: papers/dividemix_rolt.md 4.2, step 4.
+    Source: ``papers/dividemix_rolt.md`` section 4.2, step 4.
     """
     if past is None:
         running = now if compounding else (1 - decay) * now
@@ -145,25 +169,117 @@ def ensemble(past, now, epoch: int, decay: float, compounding: bool):
     return (corrected if compounding else running), corrected
 
 
-class Cleaning(base.Selector):
-    """Tells clean samples from others and guesses the labels of the others.
+@dataclass(frozen=True)
+class Options:
+    """Fields of ``config.rolt``.
 
-    Args:
-      options: of config.rolt.
+    Attributes:
+      loss: cross-entropy or LDAM on a cosine classifier.
+      soft_start: first epoch with soft labels.
+      drw: whether classes are re-weighted from ``drw_start`` on.
+      drw_start: first epoch with deferred re-weighting.
+      drw_beta: of its effective numbers.
+      ldam_margin: largest margin of LDAM.
+      ldam_scale: of the cosines in LDAM.
+      lr_rise: epochs over which the learning rate rises.
+      ensemble_decay: of the running means of scores.
+      ensembling: the release divides the running mean by its correction again
+        at every epoch (compounding).
+      clean_on: images that the selection looks at; the release's loader
+        augments them.
+      vote_by: ncm votes by the centroids of the epoch's start.
     """
 
+    loss: Literal["ce", "ldam"] = "ce"
+    soft_start: Natural = 80
+    drw: bool = True
+    drw_start: Natural = 160
+    drw_beta: Decay = 0.9999
+    ldam_margin: NotNegative = 0.5
+    ldam_scale: Positive = 30.0
+    lr_rise: Positive = 5.0
+    ensemble_decay: Decay = 0.6
+    ensembling: Literal["standard", "compounding"] = "standard"
+    clean_on: Literal["eval", "augmented"] = "eval"
+    vote_by: Literal["logits", "ncm"] = "logits"
+
+
+class Ensembles(NamedTuple):
+    """What ``NearestCentroids`` keeps.
+
+    Attributes:
+      erm: float64 [N, C] running mean of logits; [0, 0] before the first
+        selection, as all arrays here.
+      ncm: float64 [N, C] running mean of nearest-centroid scores.
+      centroids: float64 [C, D] of the last selection.
+      centre: float64 [D] mean feature of the last selection.
+      frozen: int64 [N] labels at the start of deferred re-weighting.
+      times: int64 scalar, how many selections the running means hold.
+    """
+
+    erm: np.ndarray
+    ncm: np.ndarray
+    centroids: np.ndarray
+    centre: np.ndarray
+    frozen: np.ndarray
+    times: np.ndarray
+
+
+class Shares(NamedTuple):
+    """What the loss receives of a selection.
+
+    Attributes:
+      shares: float [3 + C] weights of the first guess, the second guess, the
+        given label and every class.
+      class_weights: float [C].
+    """
+
+    shares: Any
+    class_weights: Any
+
+
+class Guesses(NamedTuple):
+    """Guesses at the label of every sample.
+
+    Attributes:
+      first: int32 [N] labels.
+      second: int32 [N] labels.
+      soft: bool [N] samples whose last shares go to the classes, not to the
+        given label.
+    """
+
+    first: Any
+    second: Any
+    soft: Any
+
+
+class NearestCentroids(Selector):
+    """Separates clean samples from others and guesses the others' labels."""
+
+    options_type = Options
+    options: Options
     outputs = ("features", "logits")
 
-    def init_memory(self):
+    def init_memory(self) -> Ensembles:
         empty = np.zeros((0, 0))
-        return {
-            **{"erm": empty, "ncm": empty, "centroids": empty},
-            **{"centre": np.zeros(0), "frozen": np.zeros(0, np.int64)},
-            # How many selections the running means hold.
-            "times": np.zeros((), np.int64),
-        }
+        return Ensembles(
+            erm=empty,
+            ncm=empty,
+            centroids=empty,
+            centre=np.zeros(0),
+            frozen=np.zeros(0, np.int64),
+            times=np.zeros((), np.int64),
+        )
 
-    def select(self, outputs, k, data, memory, epoch, rng):
+    def select(
+        self,
+        outputs: Sequence[Outputs],
+        k: int,
+        data: DataInfo,
+        memory: Ensembles,
+        epoch: int,
+        rng: np.random.Generator,
+    ) -> tuple[Selection, Ensembles]:
         options, labels = self.options, data.labels
         logits = np.asarray(outputs[k]["logits"], np.float64)
         features = outputs[k]["features"]
@@ -172,24 +288,36 @@ class Cleaning(base.Selector):
         found = nearest(features, labels, data.num_classes)
         clean = own_class_probability(found.refined, labels, data.num_classes)
         trusted = clean > 0.5
-        times = int(memory["times"]) + 1
-        kept, guess = {"times": np.asarray(times)}, {}
-        for name, now in (("erm", logits), ("ncm", found.refined)):
-            kept[name], corrected = ensemble(
-                memory[name] if times > 1 else None,
+        times = int(memory.times) + 1
+
+        def averaged(
+            past: np.ndarray, now: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray]:
+            return ensemble(
+                past if times > 1 else None,
                 now,
-                self.moment(times, epoch),
+                self.correction_time(times, epoch),
                 options.ensemble_decay,
                 options.ensembling == "compounding",
             )
-            guess[name] = corrected.argmax(1)
-        current = np.where(trusted, labels, guess["erm"])
-        frozen = memory["frozen"]
+
+        mean_logits, corrected = averaged(memory.erm, logits)
+        by_logits = corrected.argmax(1)
+        mean_scores, corrected = averaged(memory.ncm, found.refined)
+        by_centroids = corrected.argmax(1)
+        current = np.where(trusted, labels, by_logits)
+        frozen = memory.frozen
         deferred = options.drw and epoch >= options.drw_start
         if deferred and not len(frozen):
             frozen = current.astype(np.int64)
-        chosen = self.soft_labels(
-            *(labels, trusted, guess, frozen, epoch), data.num_classes
+        shares, guesses = self.soft_labels(
+            labels,
+            trusted,
+            by_logits,
+            by_centroids,
+            frozen,
+            epoch,
+            data.num_classes,
         )
         counts = data.counts
         if deferred:
@@ -199,36 +327,55 @@ class Cleaning(base.Selector):
         weights = np.ones(data.num_classes)
         if deferred:
             weights = losses.effective_weights(counts, options.drw_beta)
-        memory = {
-            **kept,
-            **{"centroids": found.centroids, "centre": found.centre},
-            "frozen": frozen,
-        }
-        return base.Selection(
+        kept = Ensembles(
+            erm=mean_logits,
+            ncm=mean_scores,
+            centroids=found.centroids,
+            centre=found.centre,
+            frozen=frozen,
+            times=np.asarray(times),
+        )
+        return Selection(
             labelled=np.flatnonzero(trusted),
             unlabelled=np.flatnonzero(~trusted),
             weights=np.ones(len(labels)),
             counts=counts,
             clean_probability=clean,
-            shared={"class_weights": weights, "shares": chosen[0]},
-            per_sample=chosen[1],
-        ), memory
+            shared=Shares(shares, weights),
+            per_sample=guesses,
+        ), kept
 
-    def moment(self, times, epoch):
+    def correction_time(self, times: int, epoch: int) -> int:
         """t of the correction: the release takes the epoch's number."""
         if self.options.ensembling == "compounding":
             return epoch + FIRST_EPOCH
         return times
 
-    def soft_labels(self, labels, trusted, guess, frozen, epoch, num_classes):
+    def soft_labels(
+        self,
+        labels: np.ndarray,
+        trusted: np.ndarray,
+        by_logits: np.ndarray,
+        by_centroids: np.ndarray,
+        frozen: np.ndarray,
+        epoch: int,
+        num_classes: int,
+    ) -> tuple[np.ndarray, Guesses]:
         """Shares of the guesses, and the guesses of every sample.
 
-        Returns:
-          float64[3 + C] shares of the first, the second, the given label and
-          every class; and `first` and `second` int[N] labels, `soft` bool[N]
-          samples whose last shares go to the classes, not to the given label.
+        Args:
+          labels: int [N] given labels.
+          trusted: bool [N].
+          by_logits: int [N] guesses of the averaged logits.
+          by_centroids: int [N] guesses of the averaged centroid scores.
+          frozen: int [N] labels at the start of deferred re-weighting.
+          epoch: about to be trained.
+          num_classes: C.
 
-        Source: papers/dividemix_rolt.md 4.2, step 6.
+        Returns:
+          float64 [3 + C] shares, see ``Shares``, and the guesses.
+
+        Source: ``papers/dividemix_rolt.md`` section 4.2, step 6.
         """
         options = self.options
         given = np.asarray(labels, np.int32)
@@ -238,40 +385,41 @@ class Cleaning(base.Selector):
             first, second, soft = frozen, given, ~trusted
         elif epoch >= options.soft_start:
             shares = np.array([0.4, 0.2, 0.2, *(0.2 * each)])
-            first, second = (
-                np.where(trusted, given, guess[name]) for name in ("erm", "ncm")
-            )
+            first = np.where(trusted, given, by_logits)
+            second = np.where(trusted, given, by_centroids)
             soft = ~trusted
         else:
             shares = np.array([0, 0, 1, *(0 * each)])
             first, second, soft = given, given, np.zeros_like(trusted)
-        return shares, {
-            "first": first.astype(np.int32),
-            "second": second.astype(np.int32),
-            "soft": soft,
-        }
+        return shares, Guesses(
+            first.astype(np.int32), second.astype(np.int32), soft
+        )
 
 
-def soft_label_loss(values, x, shares, class_weights):
+def soft_label_loss(
+    values: jax.Array, x: Stream, shares: jax.Array, class_weights: jax.Array
+) -> jax.Array:
     r""":math:`\sum_k s_k \sum_i w_{t_{ik}} v_{i t_{ik}} / \sum_i w_{t_{ik}}`.
 
     Args:
       values: [B, C] loss of every row with every class as its label.
-      x: `first`, `second`, `labels`, `soft` of the batch.
-      shares: [3 + C] of the guesses, as `Cleaning.soft_labels` orders them.
+      x: the batch, ``Guesses`` per sample.
+      shares: [3 + C] of the guesses, see ``Shares``.
       class_weights: [C].
 
     Returns:
       Scalar.
 
-    Source: papers/dividemix_rolt.md 4.2, step 6.
+    Source: ``papers/dividemix_rolt.md`` section 4.2, step 6.
     """
-    given = x["labels"][:, None]
+    guesses, given = x.per_sample, x.labels[:, None]
     classes = jnp.arange(values.shape[1])
     targets = jnp.concatenate(
         [
-            *(x["first"][:, None], x["second"][:, None], given),
-            jnp.where(x["soft"][:, None], classes, given),
+            guesses.first[:, None],
+            guesses.second[:, None],
+            given,
+            jnp.where(guesses.soft[:, None], classes, given),
         ],
         axis=1,
     )
@@ -282,57 +430,63 @@ def soft_label_loss(values, x, shares, class_weights):
 
 
 class Method(base.Method):
-    """RoLT with the switches of config.rolt."""
+    """RoLT with the switches of ``config.rolt``."""
 
-    def __init__(self, config, data):
+    options_type = Options
+    options: Options
+
+    def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         super().__init__(config, data)
-        self.options = options = config.rolt
-        for name, known in CHOICES.items():
-            one_of(f"config.rolt.{name}", options[name], known)
-        if not 0 <= options.ensemble_decay < 1:
-            raise UserError(
-                "config.rolt.ensemble_decay: must lie in [0, 1), is "
-                f"{options.ensemble_decay}"
-            )
+        options = self.options
         cosine = options.loss == "ldam"
         everyone = base.trust_all(data)
         one_pass = base.single_stream(config.warmup_batch_size)
-        self.train = base.Phase(
+        self.train = Phase(
             name="train",
             loss=self.loss,
             # Also those that are not clean are trained on, with soft labels.
             streams=lambda selection, rng: one_pass(everyone, rng),
             views={"x": ("weak",)},
-            selector=Cleaning(options),
+            selector=NearestCentroids(options),
             pool_view="weak" if options.clean_on == "augmented" else "none",
             # A cosine classifier has no bias.
             trainable=lambda path: not cosine or path != ("logits", "bias"),
         )
 
-    def phases(self):
+    def phases(self) -> Sequence[Phase]:
         return (self.train,)
 
-    def phase(self, epoch):
+    def phase(self, epoch: int) -> Phase:
         return self.train
 
-    def learning_rate(self, epoch):
+    def learning_rate(self, epoch: int) -> float:
         """Rises over the first epochs, then falls by the drops.
 
-        Source: papers/dividemix_rolt.md section 4.
+        Source: ``papers/dividemix_rolt.md`` section 4.
         """
-        rise = (epoch + FIRST_EPOCH + 1) / self.options.lr_rise
-        return super().learning_rate(epoch) * min(1.0, rise)
+        share = (epoch + FIRST_EPOCH + 1) / self.options.lr_rise
+        return super().learning_rate(epoch) * min(1.0, share)
 
-    def enter(self, epoch, states, memory, fresh):
+    def enter(
+        self,
+        epoch: int,
+        states: list[TrainState],
+        memory: Memory,
+        fresh: Callable[[], list[TrainState]],
+    ) -> tuple[list[TrainState], Memory]:
         """LDAM's classifier starts with unit weights and no bias."""
         return self.end_epoch(self.train, states), memory
 
-    def end_epoch(self, phase, states):
+    def end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
         if self.options.loss != "ldam":
             return states
         return [erm.as_cosine(state) for state in states]
 
-    def values(self, net, params, images, counts):
+    def values(
+        self, net: Net, params: PyTree, images: jax.Array, counts: jax.Array
+    ) -> jax.Array:
         """Loss [B, C] of every row with every class as its label."""
         if self.options.loss == "ce":
             logits = net(params, images, ("logits",))["logits"]
@@ -342,7 +496,7 @@ class Method(base.Method):
         margins = losses.ldam_margins(counts, self.options.ldam_margin)
         rows, classes = cosines.shape
 
-        def with_label(label):
+        def with_label(label: jax.Array) -> jax.Array:
             labels = jnp.full(rows, label)
             return losses.ldam(
                 cosines, labels, margins, self.options.ldam_scale
@@ -350,20 +504,28 @@ class Method(base.Method):
 
         return jax.vmap(with_label, out_axes=1)(jnp.arange(classes))
 
-    def loss(self, net, params, batch, draws, selection, carry):
+    def loss(
+        self,
+        net: Net,
+        params: PyTree,
+        batch: Batch,
+        draws: Any,
+        division: Division,
+        carry: PyTree,
+    ) -> LossResult:
         """Loss on soft labels, its classes weighed from DRW on."""
-        x = batch["x"]
-        values = self.values(net, params, x["views"][0], selection["counts"])
+        x = batch.x
+        values = self.values(net, params, x.views[0], division.counts)
         total = soft_label_loss(
-            values, x, selection["shares"], selection["class_weights"]
+            values, x, division.shared.shares, division.shared.class_weights
         )
-        return total, carry, {f"loss_{self.options.loss}": total}
+        return LossResult(total, {f"loss_{self.options.loss}": total}, carry)
 
-    def predict(self, outputs, memory):
+    def predict(self, outputs: Sequence[Outputs], memory: Memory) -> np.ndarray:
         """The classifier's logits, or the nearest of the epoch's centroids."""
         if self.options.vote_by == "logits":
             return super().predict(outputs, memory)
-        (kept,), (out,) = memory["selector"][self.train.name], outputs
-        rows = selection.centred_unit(out["features"], kept["centre"])
+        (kept,), (out,) = memory.selector[self.train.name], outputs
+        rows = selection.centred_unit(out["features"], kept.centre)
         absent = self.data.counts == 0
-        return scores(rows, kept["centroids"], absent)
+        return scores(rows, kept.centroids, absent)
