@@ -16,7 +16,7 @@ from jaxnlt.data import load
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics
+from jaxnlt.results import journal, metrics, summary
 from jaxnlt.runtime import checkpoint, preemption, processes, sharding
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
@@ -166,18 +166,17 @@ def _run(
     checkpoints.close()
     votes = vote(method, train_outputs, len(dataset.train), memory)
     heads = method.num_nets * len(method.vote)
-    about_run = {
-        "device": describe_device(trainer.mesh.devices.size),
-        "weights_sha256": checkpoint.weights_sha256(sharding.fetch(states)),
-        "command": command,
-        "networks_voting": method.num_nets,
+    about_run = summary.RunInfo(
+        device=describe_device(trainer.mesh.devices.size),
+        weights_sha256=checkpoint.weights_sha256(sharding.fetch(states)),
+        command=command,
+        networks_voting=method.num_nets,
         # A network's heads share one pass.
-        "forward_passes": method.num_nets,
-        "workdir": str(directory),
-    }
-    return writer.finish(
-        memory.history, votes.scores / heads, votes.suggested, about_run
+        forward_passes=method.num_nets,
+        workdir=str(directory),
     )
+    mean = votes._replace(scores=votes.scores / heads)
+    return writer.finish(memory.history, mean, about_run)
 
 
 class _Fetched(NamedTuple):

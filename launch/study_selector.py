@@ -25,7 +25,7 @@ import numpy as np
 from jaxnlt import method as base
 from jaxnlt import predict
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import files, load
 from jaxnlt.data.records import Dataset
 from jaxnlt.results import files as result_files

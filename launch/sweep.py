@@ -159,7 +159,7 @@ def product(
       UserError: no such method, or a command line that would be refused.
     """
 
-    from jaxnlt.config import command_line
+    from jaxnlt import command_line
     from jaxnlt.runtime.errors import UserError
 
     known = {name: [f"configs/{name}.py"] for name in command_line.methods()}

@@ -12,6 +12,20 @@ from tests import toy_epochs
 from tests.golden import cases
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="slow tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the slow tests unless they are asked for."""
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="needs --slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
 def pytest_configure():
     """Most of the tests is compilation, a third of it for speed.
 

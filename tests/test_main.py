@@ -11,7 +11,7 @@ import pytest
 
 from jaxnlt import main, train
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import registry
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal
@@ -234,7 +234,7 @@ def test_installed_configs_come_with_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(
         command_line,
         "__file__",
-        str(configs.parent / "config" / "command_line.py"),
+        str(configs.parent / "command_line.py"),
     )
     assert command_line.config_file("own") == configs / "own.py"
     assert command_line.methods() == ["own"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxnlt import predict, train
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data.readers import digits as digits_reader
 from jaxnlt.results import journal, metrics
 from jaxnlt.runtime.errors import UserError

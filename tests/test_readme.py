@@ -9,7 +9,7 @@ import pytest
 
 import jaxnlt.methods
 from jaxnlt import train
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from tests import runs
 
 README = pathlib.Path(__file__).parents[1] / "README.md"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnlt import train
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import decode, registry
 from tests import runs
 from tests.data.streamed import MINIATURES, given

@@ -16,7 +16,7 @@ from absl import flags
 
 from jaxnlt import selection
 from jaxnlt.bench import training as bench_training
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import decode, files
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.results import labels as labels_csv

@@ -23,7 +23,7 @@ from jaxnlt import method as base
 from jaxnlt import models, train
 from jaxnlt.bench import torch as bench_torch
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import imbalance, load, registry
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime import console
@@ -229,7 +229,7 @@ def _half(info: base.DataInfo) -> base.Selection:
 def _phase(
     trainer: Trainer, epoch: int, phase: base.Phase, states, repeats, steps
 ) -> tuple[dict[str, Any], list]:
-    memory = trainer.init_memory()
+    memory = trainer.init_memory(states)
     states, memory = trainer.enter(epoch, states, memory)
     if phase.selector is not None:
         ready = _Ready(_half(trainer.info))

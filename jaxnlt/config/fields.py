@@ -135,6 +135,8 @@ def check_value(hint: Any, value: Any, path: str) -> None:
     Raises:
       UserError: naming the field, what it may hold and what it holds.
     """
+    if hint is Any:
+        return
     if typing.get_origin(hint) is Annotated:
         kind, interval = typing.get_args(hint)
         check_value(kind, value, path)
@@ -172,7 +174,7 @@ def describe_type(hint: Any) -> str:
     if isinstance(hint, types.GenericAlias):
         kinds = typing.get_args(hint)
         return f"{hint.__origin__.__name__} of {describe_type(kinds[0])}"
-    return str(hint.__name__)
+    return "any" if hint is Any else str(hint.__name__)
 
 
 @dataclasses.dataclass(frozen=True)

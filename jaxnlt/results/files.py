@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files that are complete or absent; JSON and lines of JSON."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,21 +27,31 @@ def plain(obj: Any) -> Any:
 
 
 @contextmanager
-def atomic(path: pathlib.Path) -> Iterator[TextIO]:
+def atomic(path: pathlib.Path, binary: bool = False) -> Iterator[IO[Any]]:
     """A file that appears at ``path`` only when it is complete.
 
     Args:
       path: the file.
+      binary: whether bytes are written; else text in UTF-8, with line ends as
+        they are written.
 
     Yields:
-      The file to write to, UTF-8 with line ends as they are written.
+      The file to write to.  After an exception nothing is left of it.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with (
+            open(temporary, "wb")
+            if binary
+            else open(temporary, "w", encoding="utf-8", newline="")
+        ) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: str | pathlib.Path, obj: Any) -> None:
@@ -73,7 +83,7 @@ def read_json(path: str | pathlib.Path) -> Any:
 
 
 def read_jsonl(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The objects of a file with one JSON object a line.
+    """The objects of a file with one JSON object on each line.
 
     A last line without its end (the writer was killed) is left out; a missing
     file holds none.

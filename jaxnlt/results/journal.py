@@ -7,11 +7,14 @@ import sys
 import time
 from typing import Any
 
+import ml_collections
+import numpy as np
 import tqdm
 
 from jaxnlt import method as base
 from jaxnlt.data import noise
 from jaxnlt.data.records import Dataset
+from jaxnlt.infer import Votes
 from jaxnlt.results import files as result_files
 from jaxnlt.results import outputs as outputs_log
 from jaxnlt.results import summary as summary_lib
@@ -28,14 +31,16 @@ class Silent:
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """See `Journal.step`."""
 
-    def outputs(self, method: base.Method, epoch: int, pooled: list) -> None:
+    def outputs(self, method: base.Method, epoch: int, pooled: Any) -> None:
         """See `Journal.outputs`."""
 
     def epoch(self, record: dict[str, Any]) -> None:
         """See `Journal.epoch`."""
 
-    def finish(self, history, scores, suggested, facts) -> dict[str, Any]:
-        """See `Journal.finish`; returns nothing."""
+    def finish(
+        self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
+    ) -> dict[str, Any]:
+        """See ``Journal.finish``; returns nothing."""
         return {}
 
 
@@ -53,7 +58,7 @@ class Journal(Silent):
 
     def __init__(
         self,
-        config,
+        config: ml_collections.ConfigDict,
         dataset: Dataset,
         directory: pathlib.Path,
         resolved: dict[str, Any],
@@ -75,7 +80,7 @@ class Journal(Silent):
         """Notes that a step was dispatched; see `Progress.step`."""
         self._progress.step(network, step, steps, images)
 
-    def outputs(self, method: base.Method, epoch: int, pooled: list) -> None:
+    def outputs(self, method: base.Method, epoch: int, pooled: Any) -> None:
         """Keeps what a selection reads, if asked for; see `outputs_log`."""
         outputs_log.keep(self._directory, method, epoch, pooled)
 
@@ -85,23 +90,30 @@ class Journal(Silent):
         self._records.append(record)
         self._progress.epoch(record)
 
-    def finish(self, history, scores, suggested, facts) -> dict[str, Any]:
-        """Writes what a finished run leaves; see `outcome.write`.
+    def finish(
+        self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
+    ) -> dict[str, Any]:
+        """Writes the files of a finished run; see ``summary.write``.
 
         Args:
-          history: [h, N] clean probabilities of the last selections.
-          scores: [N, C] mean logits of the vote on the training images.
-          suggested: [N, C] scores behind suggested labels.
-          facts: for the summary.
+          history: float [h, N] clean probabilities of the last selections.
+          votes: mean logits of the vote on the training images, and scores
+            behind suggested labels.
+          run: about the run.
 
         Returns:
           The summary.
         """
         self._log.close()
         return summary_lib.write(
-            *(self._directory, self._config, self._dataset, self._records),
-            *(history, scores, suggested),
-            {"seconds": self._before + time.time() - self._began, **facts},
+            self._directory,
+            self._config,
+            self._dataset,
+            self._records,
+            history,
+            votes,
+            run,
+            self._before + time.time() - self._began,
         )
 
 
@@ -198,7 +210,7 @@ class Progress:
 
     def __init__(
         self,
-        config,
+        config: ml_collections.ConfigDict,
         dataset: Dataset,
         directory: pathlib.Path,
         records: list[dict[str, Any]],
@@ -213,10 +225,9 @@ class Progress:
         self._started = 0.0
         self._kind = dataset.test_kind
         options = config[config.method].to_dict()
-        facts = dataset.facts
-        rate = facts.get("noise_rate_realised")
-        self._further = [
-            *(["test_top5"] if dataset.top5 else []),
+        rate = dataset.facts.get("noise_rate_realised")
+        self._more = [
+            *(("test_top5",) if dataset.top5 else ()),
             *dataset.more_tests,
         ]
         sizes = [(self._kind, len(dataset.test))]
@@ -274,7 +285,7 @@ class Progress:
                 f"{self._kind} {100 * accuracy:5.1f} %",
                 f"best {100 * self._best:5.1f} %",
             ]
-        for name in self._further:
+        for name in self._more:
             if (value := record.get(f"{name}_accuracy")) is not None:
                 title = "top-5" if name == "test_top5" else name
                 parts.append(f"{title} {100 * value:5.1f} %")

@@ -1,117 +1,123 @@
-"""What a finished run leaves: labels.csv, report.html, summary.json."""
+"""summary.json and its table, and all that a finished run leaves."""
 
+import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.data import files
 from jaxnlt.data.records import VALIDATION, Dataset
+from jaxnlt.infer import Votes
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import report
+from jaxnlt.results.metrics import Record
+
+#: Figures of the last evaluated epoch, and their means over the last ten.
+LAST_FIGURES = (
+    "accuracy_many",
+    "accuracy_medium",
+    "accuracy_few",
+    "selection_auc",
+    "clean_precision",
+    "clean_recall",
+    "noise_precision",
+    "noise_recall",
+)
 
 
-def further(
-    records: Sequence[dict[str, Any]], dataset: Dataset
-) -> dict[str, Any]:
-    """What the summary says of further test sets and of top-5.
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What the summary records of the run itself.
 
-    On a validation set the test accuracy of the epoch that is the best there
-    is told too.  Clothing1M's papers test each network in its own best epoch;
-    ours is one epoch for all, that of the vote, whose checkpoint is kept.
-
-    Args:
-      records: the evaluated ones of metrics.jsonl.
-      dataset: names them.
-
-    Returns:
-      ``best_NAME_accuracy``, ``last_NAME_accuracy``,
-      ``mean_last10_NAME_accuracy`` of every NAME but 'test', such as
-      'imagenet', 'test_top5', 'imagenet_top5'; of a validation set
-      ``test_accuracy_at_best_val`` and ``best_val_epoch``, the first of
-      equals.  Empty where there is only a test set.
-
-    Source: papers/smr.md section 12.
+    Attributes:
+      device: kind and number of the devices.
+      weights_sha256: of all networks.
+      command: the command line, or ''.
+      networks_voting: how many networks vote.
+      forward_passes: of all networks for one prediction.
+      workdir: absolute path.
     """
-    suffixes = ("", "_top5") if dataset.top5 else ("",)
-    names = [f"{name}{s}" for name in dataset.tests for s in suffixes]
-    summary: dict[str, Any] = {}
-    for name in names:
-        key = f"{name}_accuracy"
-        values = [r[key] for r in records if key in r]
-        if name != "test" and values:
-            summary |= {
-                f"best_{key}": max(values),
-                f"last_{key}": values[-1],
-                f"mean_last10_{key}": float(np.mean(values[-10:])),
-            }
-    key = f"{VALIDATION}_accuracy"
-    if judged := [r for r in records if key in r]:
-        best = max(judged, key=lambda record: record[key])
-        summary |= {
-            f"test_accuracy_at_best_{VALIDATION}": best["test_accuracy"],
-            f"best_{VALIDATION}_epoch": best["epoch"],
-        }
-    return summary
+
+    device: str
+    weights_sha256: str
+    command: str
+    networks_voting: int
+    forward_passes: int
+    workdir: str
 
 
 def write(
     directory: pathlib.Path,
-    config,
+    config: ml_collections.ConfigDict,
     dataset: Dataset,
-    records: list[dict[str, Any]],
+    records: Sequence[Record],
     history: np.ndarray,
-    scores: np.ndarray,
-    suggested_scores: np.ndarray,
-    facts: dict[str, Any],
+    votes: Votes,
+    run: RunInfo,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Writes the files of a finished run, summary.json last.
+    """Writes labels.csv, report.html and, last of all, summary.json.
 
     Args:
       directory: the workdir.
       config: the whole configuration.
-      dataset: what was trained on.
+      dataset: the data of the run.
       records: all of metrics.jsonl.
-      history: [h, N] clean probabilities of the last selections; h = 0 for a
-        method that selects nothing.
-      scores: [N, C] mean logits of the vote on the training images.
-      suggested_scores: [N, C] behind suggested labels.
-      facts: seconds, device, command ... for the summary.
+      history: float [h, N] clean probabilities of the last selections; h = 0
+        for a method without a selector.
+      votes: mean logits of the vote on the training images, and scores behind
+        suggested labels.
+      run: about the run.
+      seconds: that the run took.
 
     Returns:
       The summary.
     """
-    train = dataset.train
-    judged, _ = files.verdicts(train)
-    true = train.true_labels if judged.any() else None
-    clean = labels_csv.clean_probability(history, scores, train.labels)
-    predicted = scores.argmax(-1)
-    suggested = np.where(clean > 0.5, train.labels, suggested_scores.argmax(-1))
-    labels_csv.write_labels_csv(
-        directory / "labels.csv",
-        train.ids,
-        train.labels,
-        dataset.class_names,
-        clean,
-        predicted,
-        suggested,
-        true,
+    audit = labels_csv.audit(history, votes, dataset.train.labels)
+    labels_csv.write(
+        directory / "labels.csv", dataset.train, dataset.class_names, audit
     )
+    summary = summarise(config, dataset, records, run, seconds)
+    # A memorised label has a high probability, right or wrong: only the audit
+    # of a selection is worth a plot.
+    judged = len(history) > 0
+    report.write_report(
+        directory / "report.html",
+        records=records,
+        summary=summary,
+        config=config_lib.as_json(config),
+        class_names=dataset.class_names,
+        images=dataset.train.images,
+        ids=dataset.train.ids,
+        given=dataset.train.labels,
+        true=labels_csv.known_truth(dataset.train),
+        clean_probability=audit.clean_probability if judged else None,
+        suggested=audit.suggested if judged else None,
+        test_kind=dataset.test_kind,
+        more_tests=tuple(dataset.more_tests),
+    )
+    result_files.write_json(directory / "summary.json", summary)
+    return summary
+
+
+def summarise(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    records: Sequence[Record],
+    run: RunInfo,
+    seconds: float,
+) -> dict[str, Any]:
+    """The content of summary.json; arguments as those of ``write``."""
     evaluated = [r for r in records if "test_accuracy" in r]
     accuracy = [r["test_accuracy"] for r in evaluated]
-    last = evaluated[-1]
+    last, tail = evaluated[-1], evaluated[-10:]
     best = int(np.argmax(accuracy))
-    kept = (
-        *("accuracy_many", "accuracy_medium", "accuracy_few"),
-        *("selection_auc", "clean_precision", "clean_recall"),
-        *("noise_precision", "noise_recall"),
-    )
-    tail = evaluated[-10:]
-    summary = {
+    return {
         "method": config.method,
         "benchmark": config.benchmark,
         "seed": config.seed,
@@ -122,38 +128,64 @@ def write(
         "best_epoch": evaluated[best]["epoch"],
         "last_test_accuracy": accuracy[-1],
         "mean_last10_test_accuracy": float(np.mean(accuracy[-10:])),
-        **further(evaluated, dataset),
-        **{name: last.get(name) for name in kept},
+        **more_accuracies(evaluated, dataset),
+        **{name: last.get(name) for name in LAST_FIGURES},
         **{
             f"mean_last10_{name}": float(np.mean(values))
-            for name in kept
+            for name in LAST_FIGURES
             if len(values := [r[name] for r in tail if r.get(name) is not None])
         },
-        **facts,
+        "seconds": seconds,
+        **dataclasses.asdict(run),
         "noise": config.data.noise,
         "noise_rate_realised": dataset.facts["noise_rate_realised"],
         "data": dataset.facts,
         "options": config_lib.as_json(config)[config.method],
     }
-    report.write_report(
-        directory / "report.html",
-        records=records,
-        summary=summary,
-        config=config_lib.as_json(config),
-        class_names=dataset.class_names,
-        images=train.images,
-        given=train.labels,
-        true=true,
-        # A memorised label has a high probability, right or wrong: only a
-        # selection is worth a plot.
-        clean_probability=clean if len(history) else None,
-        suggested=suggested if len(history) else None,
-        ids=train.ids,
-        test_kind=dataset.test_kind,
-        more_tests=tuple(dataset.more_tests),
-    )
-    result_files.write_json(directory / "summary.json", summary)
-    return summary
+
+
+def more_accuracies(
+    records: Sequence[Record], dataset: Dataset
+) -> dict[str, Any]:
+    """Accuracies on more test sets, and top-5 accuracies, over the epochs.
+
+    With a validation set, the test accuracy of the epoch that is the best on it
+    is among them.  Clothing1M's papers test each network in its own best epoch;
+    here the epoch is that of the vote, whose checkpoint is kept.
+
+    Args:
+      records: the evaluated ones of metrics.jsonl.
+      dataset: names the sets.
+
+    Returns:
+      ``best_NAME_accuracy``, ``last_NAME_accuracy``,
+      ``mean_last10_NAME_accuracy`` of every NAME but ``test``, such as
+      ``imagenet``, ``test_top5``, ``imagenet_top5``; of a validation set
+      ``test_accuracy_at_best_val`` and ``best_val_epoch``, the first of
+      equals.  Empty where there is only a test set.
+
+    Source: ``papers/smr.md`` section 12.
+    """
+    suffixes = ("", "_top5") if dataset.top5 else ("",)
+    names = [f"{name}{s}" for name in dataset.tests for s in suffixes]
+    found: dict[str, Any] = {}
+    for name in names:
+        key = f"{name}_accuracy"
+        values = [r[key] for r in records if key in r]
+        if name != "test" and values:
+            found |= {
+                f"best_{key}": max(values),
+                f"last_{key}": values[-1],
+                f"mean_last10_{key}": float(np.mean(values[-10:])),
+            }
+    key = f"{VALIDATION}_accuracy"
+    if validated := [r for r in records if key in r]:
+        best = max(validated, key=lambda record: record[key])
+        found |= {
+            f"test_accuracy_at_best_{VALIDATION}": best["test_accuracy"],
+            f"best_{VALIDATION}_epoch": best["epoch"],
+        }
+    return found
 
 
 def _percent(value: float) -> str:
@@ -168,9 +200,11 @@ def _seconds(value: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{value:.1f} s"
 
 
-# What stands in the table at the end and in the report: key of summary.json,
-# name, format.
-HEADLINE: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+#: Key of summary.json, name in the table, format.
+Row = tuple[str, str, Callable[[Any], str]]
+
+#: Rows of the table at the end of a run and of the report.
+HEADLINE: tuple[Row, ...] = (
     ("method", "method", str),
     ("benchmark", "benchmark", str),
     ("seed", "seed", str),
@@ -196,32 +230,31 @@ HEADLINE: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("workdir", "files are in", str),
 )
 
-
-# Of each set and of top-5: part of the key before its name, words after it.
-FURTHER = (
+# Rows of every other test set and of top-5: prefix of the key, words for it.
+_MORE_ROWS = (
     ("mean_last10", "mean of last 10"),
     ("best", "best epoch"),
     ("last", "last epoch"),
 )
 
 
-def _rows(summary: dict[str, Any]) -> Iterator[tuple[str, str, Callable]]:
-    """``HEADLINE``, further test sets and top-5 after the test accuracy."""
+def _rows(summary: Mapping[str, Any]) -> Iterator[Row]:
+    """``HEADLINE``, other test sets and top-5 after the test accuracy."""
     found = [re.fullmatch("last_(.+)_accuracy", key) for key in summary]
     names = [match[1] for match in found if match and match[1] != "test"]
     for row in HEADLINE:
         yield row
         for name in names if row[0] == "last_test_accuracy" else ():
-            for part, words in FURTHER:
+            for prefix, words in _MORE_ROWS:
                 title = f"{accuracy_title(name)}, {words}"
-                yield f"{part}_{name}_accuracy", title, _percent
+                yield f"{prefix}_{name}_accuracy", title, _percent
 
 
 def accuracy_title(name: str) -> str:
     """``NAME_accuracy`` in words.
 
     Args:
-      name: 'test' or a further test set, perhaps with '_top5' after it.
+      name: ``test`` or another test set, perhaps with ``_top5`` after it.
 
     Returns:
       Such as 'top-5 accuracy on imagenet'.
@@ -231,8 +264,8 @@ def accuracy_title(name: str) -> str:
     return words if place == "test" else f"{words} on {place}"
 
 
-def headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and formatted value of what a summary holds, in a fixed order.
+def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and formatted value of the figures of a summary, in a fixed order.
 
     Args:
       summary: as in summary.json; absent and None entries are left out.
@@ -244,8 +277,8 @@ def headline(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def summary_table(summary: dict[str, Any]) -> str:
-    """The small table printed at the end of a run, accuracies in percent."""
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """The table printed at the end of a run, accuracies in percent."""
     rows = headline(summary)
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

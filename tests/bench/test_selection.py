@@ -9,7 +9,7 @@ import pytest
 from jaxnlt import method as base
 from jaxnlt import selection
 from jaxnlt.bench import selection as bench_selection
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.methods import dasc
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.runtime.errors import UserError

@@ -107,7 +107,8 @@ def test_cited_files_exist():
         wrong += [
             f"{path.relative_to(ROOT)}: {name}"
             for name in MARKDOWN.findall(text)
-            if not (ROOT / name).exists() and not (ROOT / "docs" / name).exists()
+            if not (ROOT / name).exists()
+            and not (ROOT / "docs" / name).exists()
         ]
         if "\N{SECTION SIGN}" in text:
             wrong.append(f"{path.relative_to(ROOT)}: paragraph sign")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from launch import sweep
 
 LABELS = """\

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnlt import train
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.results import files as result_files
 from jaxnlt.runtime import checkpoint, preemption, processes
 from tests import runs

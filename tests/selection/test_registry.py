@@ -5,7 +5,7 @@ import pytest
 
 from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 from tests import runs

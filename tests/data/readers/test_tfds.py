@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxnlt.config import command_line
+from jaxnlt import command_line
 from jaxnlt.data import load
 from jaxnlt.data.readers import tfds as tfds_reader
 from jaxnlt.data.readers import tfds_copy, user
