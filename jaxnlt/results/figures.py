@@ -4,19 +4,26 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxnlt.data.files import UNKNOWN
+from jaxnlt.results.files import Record
+
+if TYPE_CHECKING:  # loaded where a figure is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, SOFT, RULE = "#1f2933", "#616e7c", "#d9dee4"
 BLUE, ORANGE, GREEN, PURPLE = "#2563eb", "#e8710a", "#15803d", "#7c3aed"
 BAND = "#f3f5f8"
-Records = Sequence[dict[str, Any]]
+Records = Sequence[Record]
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple["Figure", np.ndarray]:
     """A figure (inches) and its [rows, columns] axes, quietly styled."""
     # The object interface only: pyplot would keep global state.
     from matplotlib.figure import Figure
@@ -34,26 +41,27 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
     return figure, axes
 
 
-def _svg(figure) -> str:
+def _svg(figure: "Figure") -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
-def _whole(ax, axis: str = "x") -> None:
+def _whole(ax: "Axes", axis: str = "x") -> None:
+    """Puts ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    getattr(ax, f"{axis}axis").set_major_locator(
-        MaxNLocator(integer=True, nbins=8)
-    )
+    chosen = ax.xaxis if axis == "x" else ax.yaxis
+    chosen.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
 def _series(records: Records, key: str) -> np.ndarray:
+    """A figure of every epoch, NaN where there is none."""
     values = [record.get(key) for record in records]
     return np.array([math.nan if v is None else v for v in values], float)
 
 
-def _phases(ax, records: Records, names: bool) -> None:
+def _phases(ax: "Axes", records: Records, names: bool) -> None:
     """Shades every second phase; writes its name above the axes."""
     epochs = [record["epoch"] for record in records]
     phases = [record.get("phase", "") for record in records]
@@ -80,16 +88,17 @@ def _phases(ax, records: Records, names: bool) -> None:
     _whole(ax)
 
 
-def _legend(ax, **where: Any) -> None:
+def _legend(ax: "Axes", **where: Any) -> None:
     ax.legend(frameon=False, fontsize=9, labelcolor=INK, **where)
 
 
 def _lines(
-    ax,
+    ax: "Axes",
     records: Records,
     keys: Sequence[tuple[str, str, str]],
     linestyle: Any = "-",
 ) -> None:
+    """Draws figures over the epochs, each a key, a name and a colour."""
     epochs = _series(records, "epoch")
     for key, name, color in keys:
         values = _series(records, key)
@@ -112,7 +121,7 @@ def accuracy(records: Records, more_tests: Sequence[str] = ()) -> str:
 
     Args:
       records: the objects of metrics.jsonl.
-      more_tests: names of further test sets, a dashed line each.
+      more_tests: names of more test sets, a dashed line each.
 
     Returns:
       The figure.
@@ -138,8 +147,8 @@ def accuracy(records: Records, more_tests: Sequence[str] = ()) -> str:
             ("accuracy_few", "few-shot", "#f3b17a"),
         ],
     )
-    epochs, all_ = _series(records, "epoch"), _series(records, "test_accuracy")
-    values = 100 * all_
+    epochs = _series(records, "epoch")
+    values = 100 * _series(records, "test_accuracy")
     ax.plot(epochs, values, color=INK, linewidth=2.2, label="all classes")
     shades = itertools.cycle([PURPLE, "#0e7490", "#be185d", SOFT])
     keys = [(f"{name}_accuracy", name, next(shades)) for name in more_tests]
@@ -184,7 +193,7 @@ def losses(records: Records, keys: Sequence[str]) -> str:
         _lines(ax, records, [(key, key, BLUE)])
         _phases(ax, records, names=False)
         ax.set_title(key.replace("_", " "), loc="left", fontsize=10, color=INK)
-    figure.get_layout_engine().set(h_pad=0.09)
+    figure.set_layout_engine("constrained", h_pad=0.09)
     for ax in axes.flat[len(keys) :]:
         ax.remove()
     for ax in axes[-1]:
@@ -307,7 +316,7 @@ def class_bars(
     return _svg(figure)
 
 
-def _names(ax, axis: str, names: Sequence[str]) -> None:
+def _names(ax: "Axes", axis: str, names: Sequence[str]) -> None:
     """Class names as tick labels, turned and cut where they are long."""
     cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
     size = 9 if len(names) <= 12 else 7
@@ -331,10 +340,10 @@ def label_matrix(
 ) -> str:
     """Given labels (rows) against suggested ones (columns)."""
     from matplotlib.colors import LinearSegmentedColormap
+    from sklearn.metrics import confusion_matrix
 
     n = len(class_names)
-    counts = np.zeros((n, n), int)
-    np.add.at(counts, (given, suggested), 1)
+    counts = confusion_matrix(given, suggested, labels=np.arange(n))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 3.7 if n <= 4 else 5.6 if n <= 12 else 7.0
     figure, axes = _figure(side, side * 0.92)

@@ -12,6 +12,9 @@ import numpy as np
 
 from jaxnlt.runtime.errors import UserError
 
+#: A JSON object: an epoch's line of metrics.jsonl, a summary, or parts of them.
+Record = dict[str, Any]
+
 
 def plain(obj: Any) -> Any:
     """The same in JSON's types; numbers that JSON lacks become null."""
@@ -82,7 +85,7 @@ def read_json(path: str | pathlib.Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
-def read_jsonl(path: str | pathlib.Path) -> list[dict[str, Any]]:
+def read_jsonl(path: str | pathlib.Path) -> list[Record]:
     """The objects of a file with one JSON object on each line.
 
     A last line without its end (the writer was killed) is left out; a missing

@@ -1,46 +1,53 @@
-"""What a run writes down and prints as it goes; one process alone does it."""
+"""What a run writes and prints; one process alone does it."""
 
 import json
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 import tqdm
 
-from jaxnlt import method as base
+from jaxnlt.config import base as config_lib
 from jaxnlt.data import noise
 from jaxnlt.data.records import Dataset
 from jaxnlt.infer import Votes
+from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
+from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import outputs as outputs_log
+from jaxnlt.results import report
 from jaxnlt.results import summary as summary_lib
+from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint
+from jaxnlt.trainer import FetchedPools
 
-# What an unfinished run may not be resumed without.
+#: Files that a run writes at its start; no run is resumed without them.
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
 
 
 class Silent:
-    """The journal of a process that leaves it to the lead."""
+    """The journal of all processes but the first: it writes nothing."""
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
-        """See `Journal.step`."""
+        """See ``Journal.step``."""
 
-    def outputs(self, method: base.Method, epoch: int, pooled: Any) -> None:
-        """See `Journal.outputs`."""
+    def outputs(self, method: Method, epoch: int, pooled: FetchedPools) -> None:
+        """See ``Journal.outputs``."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """See `Journal.epoch`."""
+    def epoch(self, record: Record) -> None:
+        """See ``Journal.epoch``."""
 
     def finish(
         self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
-    ) -> dict[str, Any]:
+    ) -> Record:
         """See ``Journal.finish``; returns nothing."""
+        del history, votes, run
         return {}
 
 
@@ -49,7 +56,7 @@ class Journal(Silent):
 
     Args:
       config: the whole configuration.
-      dataset: what is trained on.
+      dataset: the data of the run.
       directory: the workdir.
       resolved: the configuration as config.json holds it.
       start: the first epoch that will be trained.
@@ -64,7 +71,7 @@ class Journal(Silent):
         resolved: dict[str, Any],
         start: int,
         began: float,
-    ):
+    ) -> None:
         self._began = began
         self._config, self._dataset = config, dataset
         self._directory = directory
@@ -73,18 +80,18 @@ class Journal(Silent):
         noise.save_noise(directory / "noise.json", dataset.train)
         self._log = MetricsLog(directory)
         self._records = self._log.truncate(start - 1)
-        self._before = sum(r["seconds"] for r in self._records)
+        self._seconds_before = sum(r["seconds"] for r in self._records)
         self._progress = Progress(config, dataset, directory, self._records)
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
-        """Notes that a step was dispatched; see `Progress.step`."""
+        """Notes that a step was dispatched; see ``Progress.step``."""
         self._progress.step(network, step, steps, images)
 
-    def outputs(self, method: base.Method, epoch: int, pooled: Any) -> None:
-        """Keeps what a selection reads, if asked for; see `outputs_log`."""
-        outputs_log.keep(self._directory, method, epoch, pooled)
+    def outputs(self, method: Method, epoch: int, pooled: FetchedPools) -> None:
+        """Logs what a selection reads, if the config asks for it."""
+        outputs_log.write(self._directory, method, epoch, pooled)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Record) -> None:
         """Writes and prints the figures of an epoch."""
         self._log.write(record)
         self._records.append(record)
@@ -92,8 +99,8 @@ class Journal(Silent):
 
     def finish(
         self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
-    ) -> dict[str, Any]:
-        """Writes the files of a finished run; see ``summary.write``.
+    ) -> Record:
+        """Writes the files of a finished run; see ``write_results``.
 
         Args:
           history: float [h, N] clean probabilities of the last selections.
@@ -105,20 +112,63 @@ class Journal(Silent):
           The summary.
         """
         self._log.close()
-        return summary_lib.write(
+        seconds = self._seconds_before + time.time() - self._began
+        summary = summary_lib.summarise(
+            self._config, self._dataset, self._records, run, seconds
+        )
+        write_results(
             self._directory,
             self._config,
             self._dataset,
             self._records,
+            summary,
             history,
             votes,
-            run,
-            self._before + time.time() - self._began,
         )
+        return summary
 
 
-def _describe(dataset: Dataset) -> dict[str, Any]:
-    """What prediction needs to know of the training set, and what it was."""
+def write_results(
+    directory: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    records: Sequence[Record],
+    summary: Record,
+    history: np.ndarray,
+    votes: Votes,
+) -> None:
+    """Writes labels.csv, report.html and, last of all, summary.json.
+
+    Args:
+      directory: the workdir.
+      config: the whole configuration.
+      dataset: the data of the run.
+      records: all of metrics.jsonl.
+      summary: the content of summary.json.
+      history: float [h, N] clean probabilities of the last selections; h = 0
+        for a method without a selector.
+      votes: mean logits of the vote on the training images, and scores behind
+        suggested labels.
+    """
+    audit = labels_csv.audit(history, votes, dataset.train.labels)
+    labels_csv.write(
+        directory / "labels.csv", dataset.train, dataset.class_names, audit
+    )
+    report.write_report(
+        directory / "report.html",
+        dataset,
+        config_lib.as_json(config),
+        records,
+        summary,
+        # A memorised label has a high probability, right or wrong: only the
+        # audit of a selection is worth a plot.
+        audit if len(history) else None,
+    )
+    result_files.write_json(directory / "summary.json", summary)
+
+
+def _describe(dataset: Dataset) -> Record:
+    """The content of dataset.json: what prediction needs, and the origin."""
     return {
         "layout": checkpoint.LAYOUT,
         "class_names": dataset.class_names,
@@ -132,15 +182,19 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """``metrics.jsonl`` and TensorBoard events, one entry an epoch."""
+    """metrics.jsonl and TensorBoard events, one entry for each epoch.
 
-    def __init__(self, workdir: str | pathlib.Path):
+    Args:
+      workdir: the run's folder.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path) -> None:
         workdir = pathlib.Path(workdir)
         self._path = workdir / "metrics.jsonl"
         self._events_folder = workdir / "events"
         self._events: Any = None
 
-    def truncate(self, epoch: int) -> list[dict[str, Any]]:
+    def truncate(self, epoch: int) -> list[Record]:
         """Cuts the file to the epochs up to ``epoch`` (-1: none).
 
         Args:
@@ -149,17 +203,17 @@ class MetricsLog:
         Returns:
           The records that stay, in order.
         """
-        kept = [
+        records = [
             r
             for r in result_files.read_jsonl(self._path)
             if r["epoch"] <= epoch
         ]
         with result_files.atomic(self._path) as file:
-            file.writelines(self._line(record) for record in kept)
-        return kept
+            file.writelines(self._line(record) for record in records)
+        return records
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Appends one epoch; on disk when this returns.
+    def write(self, record: Record) -> None:
+        """Appends one epoch; it is on disk when this returns.
 
         Args:
           record: ``epoch`` and figures; numpy values are converted, numbers
@@ -173,10 +227,10 @@ class MetricsLog:
         self._write_events(json.loads(line))
 
     @staticmethod
-    def _line(record: dict[str, Any]) -> str:
+    def _line(record: Record) -> str:
         return json.dumps(result_files.plain(record), allow_nan=False) + "\n"
 
-    def _write_events(self, record: dict[str, Any]) -> None:
+    def _write_events(self, record: Record) -> None:
         epoch = record["epoch"]
         if self._events is None:
             from tensorboardX import SummaryWriter
@@ -203,7 +257,7 @@ class Progress:
 
     Args:
       config: the whole configuration.
-      dataset: what is trained on.
+      dataset: the data of the run.
       directory: the workdir.
       records: epochs done before, as in metrics.jsonl.
     """
@@ -213,8 +267,8 @@ class Progress:
         config: ml_collections.ConfigDict,
         dataset: Dataset,
         directory: pathlib.Path,
-        records: list[dict[str, Any]],
-    ):
+        records: Sequence[Record],
+    ) -> None:
         self._epochs = config.epochs
         self._best = max(
             (r["test_accuracy"] for r in records if "test_accuracy" in r),
@@ -223,34 +277,21 @@ class Progress:
         self._seconds: list[float] = []
         self._bar: tqdm.tqdm | None = None
         self._started = 0.0
-        self._kind = dataset.test_kind
-        options = config[config.method].to_dict()
-        rate = dataset.facts.get("noise_rate_realised")
-        self._more = [
-            *(("test_top5",) if dataset.top5 else ()),
-            *dataset.more_tests,
-        ]
-        sizes = [(self._kind, len(dataset.test))]
-        sizes += [(name, len(s)) for name, s in dataset.more_tests.items()]
-        lines = [
-            f"{config.method} on {config.benchmark}: {len(dataset.train)} "
-            f"training images, {dataset.num_classes} classes, "
-            + ", ".join(f"{size} {name} images" for name, size in sizes),
-            f"given labels a class: {dataset.given_counts.tolist()}"
-            if dataset.num_classes <= 20
-            else "given labels a class: "
-            f"{dataset.given_counts.max()} to {dataset.given_counts.min()}",
-            ""
-            if rate is None
-            else f"labels really wrong: {100 * rate:.1f} % "
-            f"(noise {config.data.noise} {config.data.rate:g})",
-            ", ".join(f"{key} {value}" for key, value in options.items()),
-            f"workdir: {directory}",
-        ]
-        print("\n".join(line for line in lines if line), flush=True)
+        self._test_kind = dataset.test_kind
+        # Accuracies in an epoch's line besides that of the test set.
+        self._more_names = ["test_top5"] if dataset.top5 else []
+        self._more_names += dataset.more_tests
+        print("\n".join(_header(config, dataset, directory)), flush=True)
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
-        """Moves the bar; `images` were dispatched for this network so far."""
+        """Moves the bar.
+
+        Args:
+          network: its number.
+          step: that was dispatched, from 1.
+          steps: of this network in this epoch.
+          images: that these steps have taken so far.
+        """
         if step == 1:
             self._started = time.time()
             self._close()
@@ -267,7 +308,7 @@ class Progress:
             self._bar.set_postfix_str(f"{speed:.0f} images/s", refresh=False)
             self._bar.update()
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Record) -> None:
         """Prints one epoch's figures and the time left."""
         self._close()
         self._seconds.append(record["seconds"])
@@ -282,10 +323,10 @@ class Progress:
             accuracy = record["test_accuracy"]
             self._best = max(self._best, accuracy)
             parts += [
-                f"{self._kind} {100 * accuracy:5.1f} %",
+                f"{self._test_kind} {100 * accuracy:5.1f} %",
                 f"best {100 * self._best:5.1f} %",
             ]
-        for name in self._more:
+        for name in self._more_names:
             if (value := record.get(f"{name}_accuracy")) is not None:
                 title = "top-5" if name == "test_top5" else name
                 parts.append(f"{title} {100 * value:5.1f} %")
@@ -305,7 +346,38 @@ class Progress:
             self._bar = None
 
 
+def _header(
+    config: ml_collections.ConfigDict,
+    dataset: Dataset,
+    directory: pathlib.Path,
+) -> list[str]:
+    """The lines before the first epoch."""
+    sizes = [(dataset.test_kind, len(dataset.test))]
+    sizes += [(name, len(split)) for name, split in dataset.more_tests.items()]
+    tests = ", ".join(f"{size} {name} images" for name, size in sizes)
+    counts = dataset.given_counts
+    largest_to_smallest = f"{counts.max()} to {counts.min()}"
+    lines = [
+        f"{config.method} on {config.benchmark}: {len(dataset.train)} training "
+        f"images, {dataset.num_classes} classes, {tests}",
+        "given labels a class: "
+        f"{counts.tolist() if len(counts) <= 20 else largest_to_smallest}",
+    ]
+    rate = dataset.facts.get("noise_rate_realised")
+    if rate is not None:
+        lines.append(
+            f"labels really wrong: {100 * rate:.1f} % "
+            f"(noise {config.data.noise} {config.data.rate:g})"
+        )
+    options = config[config.method].to_dict()
+    if options:
+        text = ", ".join(f"{key} {value}" for key, value in options.items())
+        lines.append(text)
+    return [*lines, f"workdir: {directory}"]
+
+
 def _clock(seconds: float) -> str:
+    """A duration as [hours:]minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,7 +1,6 @@
 """Figures of an epoch: accuracies, loss terms, quality of the selection."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import (
@@ -13,13 +12,11 @@ from sklearn.metrics import (
 from jaxnlt.data import files, streaming
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, Outputs, Phase, Selection
+from jaxnlt.results.files import Record
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 
 GROUPS = ("many", "medium", "few")
-
-#: The entry of metrics.jsonl for one epoch, or a part of it: JSON values.
-Record = dict[str, Any]
 
 
 def accuracy_groups(

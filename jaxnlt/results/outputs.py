@@ -1,27 +1,28 @@
-"""What every selection of a run read, kept to be selected from again.
+"""The log of what every selection of a run reads, to be selected from again.
 
-With `--config.log_outputs` each selecting epoch leaves
+With ``--config.log_outputs`` each selecting epoch writes
 WORKDIR/outputs/epoch_NNN.npz: the networks' eval-mode outputs on the pools,
 arrays named POOL/NETWORK/HEAD.  An epoch takes
 
     4 bytes x pools x networks x rows x (C a logit head + D of the features)
 
-uncompressed, rows rounded up to batches of `eval_batch_size`: 0.9 MB for SFA on
-`digits`, 87 MB on CIFAR-10 with imb 0.1 (two networks, 20480 rows, 2 x 10
+uncompressed, rows rounded up to batches of ``eval_batch_size``: 0.9 MB for SFA
+on ``digits``, 87 MB on CIFAR-10 with imb 0.1 (two networks, 20480 rows, 2 x 10
 logits, 512 features), so 15 GB for its 170 selecting epochs.
 launch/study_selector.py reads them.
 """
 
-import os
 import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
-from jaxnlt import infer as inference
-from jaxnlt import method as base
+from jaxnlt.infer import collect
+from jaxnlt.method import Method
+from jaxnlt.results.files import atomic
 from jaxnlt.runtime.errors import UserError
+from jaxnlt.trainer import FetchedPools
 
 FOLDER = "outputs"
 
@@ -31,22 +32,21 @@ def file_of(directory: str | pathlib.Path, epoch: int) -> pathlib.Path:
     return pathlib.Path(directory) / FOLDER / f"epoch_{epoch:03d}.npz"
 
 
-def keep(
+def write(
     directory: str | pathlib.Path,
-    method: base.Method,
+    method: Method,
     epoch: int,
-    pooled: list,
+    pooled: FetchedPools,
 ) -> None:
-    """Writes what the selection of an epoch reads, if the run is to log it.
+    """Writes what the selection of an epoch reads, if the config asks for it.
 
     Args:
       directory: the workdir.
-      method: its config says whether to log.
+      method: its config decides whether outputs are logged.
       epoch: about to be trained, counted from 0; its file is replaced.
-      pooled: fetched outputs [pool][network] as `Trainer.infer_pools` orders
-        them, empty where nothing is read; batches of dicts of [batch, ...]
-        arrays with padding; written as float32 (float64 where the run
-        computes in it).
+      pooled: outputs [pool][network], empty where none are read; batches of
+        dicts of [batch, ...] arrays with padding; written as float32 (float64
+        where the run computes in it).
 
     Raises:
       UserError: the method's networks do not all select before they train, or
@@ -54,39 +54,35 @@ def keep(
     """
     if not method.config.log_outputs:
         return
-    for known in method.phases():
-        if known.selector and known.order != "in_turn":
+    for phase in method.phases():
+        if phase.selector and phase.order != "in_turn":
             raise UserError(
                 f"config.log_outputs: {method.config.method} trains one "
-                "network before the other selects, so an epoch has no one "
+                "network before the other selects, so an epoch has no single "
                 "state to log"
             )
-    if not pooled:  # nobody selects, or reads no outputs
+    if not pooled:
         return
     arrays: dict[str, Any] = {}
     for p, networks in enumerate(pooled):
         for k, batches in enumerate(networks):
             size = sum(len(next(iter(batch.values()))) for batch in batches)
-            for head, values in inference.collect(batches, size).items():
+            for head, values in collect(batches, size).items():
                 dtype = np.promote_types(values.dtype, np.float32)
                 arrays[f"{p}/{k}/{head}"] = values.astype(dtype)
     path = file_of(directory, epoch)
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        with open(temporary, "wb") as file:
+        with atomic(path, binary=True) as file:
             np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror})"
         ) from None
 
 
-def read(directory: str | pathlib.Path, epoch: int) -> list:
-    """What `keep` wrote, as `Trainer.select` wants it.
+def read(directory: str | pathlib.Path, epoch: int) -> FetchedPools:
+    """The outputs that ``write`` wrote, as ``Trainer.select`` takes them.
 
     Args:
       directory: the workdir.
@@ -99,7 +95,7 @@ def read(directory: str | pathlib.Path, epoch: int) -> list:
       UserError: no such file, or it is damaged.
     """
     path = file_of(directory, epoch)
-    pooled: list = []
+    pooled: list[list[list[dict[str, np.ndarray]]]] = []
     try:
         with np.load(path) as arrays:
             for name in arrays.files:

@@ -1,10 +1,9 @@
-"""report.html: what a run reached and which labels it distrusts."""
+"""report.html: the figures of a run, and the labels that it distrusts."""
 
 import base64
 import html
 import io
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +13,11 @@ import numpy as np
 from jaxnlt.data import disk
 from jaxnlt.data.files import UNKNOWN
 from jaxnlt.data.nlt import protocol
-from jaxnlt.data.records import VALIDATION
-from jaxnlt.results import figures
+from jaxnlt.data.records import VALIDATION, Dataset
+from jaxnlt.results import figures, labels
 from jaxnlt.results import summary as summary_lib
+from jaxnlt.results.files import Record, atomic
+from jaxnlt.results.labels import Audit
 from jaxnlt.results.style import STYLE
 
 TEST_KINDS = {
@@ -25,7 +26,8 @@ TEST_KINDS = {
     "held_out": "There is no test set: accuracies are on held-out samples "
     "with given, possibly wrong, labels.",
 }
-SHOWN, MOST_CLASSES = 8, 30  # suspicious images a class, classes
+#: How many suspicious images of a class are shown, and of how many classes.
+SHOWN, MOST_CLASSES = 8, 30
 TILES = (
     ("mean_last10_test_accuracy", "mean of last 10 epochs"),
     ("best_test_accuracy", "best epoch"),
@@ -61,7 +63,7 @@ def _picture(svg: str, alt: str, kind: str = "") -> str:
     )
 
 
-def _headline(summary: dict[str, Any], test_kind: str) -> str:
+def _headline(summary: Record, test_kind: str) -> str:
     tiles = "".join(
         f'<div class="tile"><b>{100 * summary[key]:.2f}&nbsp;%</b>'
         f"<span>{name}</span></div>"
@@ -69,7 +71,7 @@ def _headline(summary: dict[str, Any], test_kind: str) -> str:
         if summary.get(key) is not None
     )
     shown = {key for key, _ in TILES} | {"method", "benchmark", "command"}
-    facts = "".join(
+    rows = "".join(
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in summary_lib.headline(
             {key: v for key, v in summary.items() if key not in shown}
@@ -80,7 +82,7 @@ def _headline(summary: dict[str, Any], test_kind: str) -> str:
         f"<h1>{html.escape(str(summary['method']))} on "
         f"{html.escape(str(summary['benchmark']))}</h1>\n"
         f'<p class="caption">{TEST_KINDS[test_kind]}</p>\n'
-        f'<div class="tiles">{tiles}</div>\n<dl class="facts">{facts}</dl>\n'
+        f'<div class="tiles">{tiles}</div>\n<dl class="list">{rows}</dl>\n'
         + (
             f'<pre class="command">{html.escape(command)}</pre>\n'
             if command
@@ -89,9 +91,8 @@ def _headline(summary: dict[str, Any], test_kind: str) -> str:
     )
 
 
-def _curves(
-    records: Sequence[dict[str, Any]], more_tests: Sequence[str]
-) -> list[str]:
+def _curves(records: Sequence[Record], more_tests: Sequence[str]) -> list[str]:
+    """Sections of figures over the epochs."""
     parts = []
     if any(r.get("test_accuracy") is not None for r in records):
         caption = (
@@ -138,20 +139,18 @@ def _curves(
 
 
 def _distributions(
-    records: Sequence[dict[str, Any]],
-    class_names: Sequence[str],
-    given: np.ndarray,
-    true: np.ndarray | None,
-    clean_probability: np.ndarray | None,
+    dataset: Dataset, records: Sequence[Record], audit: Audit | None
 ) -> str:
+    """Clean probabilities, and accuracies of the classes, side by side."""
+    given, true = dataset.train.labels, labels.known_truth(dataset.train)
     parts = []
-    if clean_probability is not None:
+    if audit is not None:
         caption = (
             "How far the run trusts each given label, by whether it is right."
             if true is not None
             else "How far the run trusts each given label."
         )
-        svg = figures.clean_histogram(clean_probability, given, true)
+        svg = figures.clean_histogram(audit.clean_probability, given, true)
         parts.append(
             _section(
                 "Clean probability",
@@ -163,7 +162,7 @@ def _distributions(
     if per_class is not None:
         if not disk.classes_known(true):
             true = None
-        svg = figures.class_bars(per_class, given, true, class_names)
+        svg = figures.class_bars(per_class, given, true, dataset.class_names)
         parts.append(
             _section(
                 "Accuracy of every class",
@@ -177,15 +176,14 @@ def _distributions(
 
 
 def _percent(of: np.ndarray) -> str:
+    """The share of True, as text."""
     return f"{100 * of.mean():.1f}\N{NO-BREAK SPACE}%"
 
 
-def _changes(
-    given: np.ndarray,
-    suggested: np.ndarray,
-    true: np.ndarray | None,
-    class_names: Sequence[str],
-) -> str:
+def _changes(dataset: Dataset, suggested: np.ndarray) -> str:
+    """Given against suggested labels, int [N]."""
+    given, true = dataset.train.labels, labels.known_truth(dataset.train)
+    class_names = dataset.class_names
     changed = given != suggested
     caption = (
         f"Rows are given labels, columns suggested ones; the run would change "
@@ -193,10 +191,10 @@ def _changes(
         f"({_percent(changed)})."
     )
     if true is not None:
-        judged = true != UNKNOWN
-        right = _percent((given == true)[judged])
-        if not judged.all():
-            caption += f" Of the {judged.sum():,} that were verified,"
+        verified = true != UNKNOWN
+        right = _percent((given == true)[verified])
+        if not verified.all():
+            caption += f" Of the {verified.sum():,} that were verified,"
             caption += f" {right} are right."
         elif disk.classes_known(true):
             caption += f" Right labels: {right} of the given, "
@@ -227,6 +225,7 @@ def _changes(
 
 
 def _thumbnail(image: np.ndarray) -> str:
+    """A small PNG of uint8 [H, W, 1 or 3], in base 64."""
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -236,15 +235,10 @@ def _thumbnail(image: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _suspects(
-    images: np.ndarray,
-    ids: np.ndarray,
-    class_names: Sequence[str],
-    given: np.ndarray,
-    true: np.ndarray | None,
-    clean_probability: np.ndarray,
-    suggested: np.ndarray,
-) -> str:
+def _suspects(dataset: Dataset, audit: Audit) -> str:
+    """The least trusted samples of every class."""
+    given, true = dataset.train.labels, labels.known_truth(dataset.train)
+    clean, class_names = audit.clean_probability, dataset.class_names
     n = len(class_names)
     classes = [c for c in range(n) if (given == c).any()]
     caption = (
@@ -254,7 +248,7 @@ def _suspects(
     if true is not None:
         caption += ", truth"
     if len(classes) > MOST_CLASSES:
-        means = {c: clean_probability[given == c].mean() for c in classes}
+        means = {c: clean[given == c].mean() for c in classes}
         classes = sorted(sorted(classes, key=means.__getitem__)[:MOST_CLASSES])
         caption += (
             f". Of {n} classes the {MOST_CLASSES} least trusted are shown"
@@ -262,23 +256,19 @@ def _suspects(
     rows = []
     for c in classes:
         members = np.flatnonzero(given == c)
-        order = np.argsort(clean_probability[members], kind="stable")
+        order = np.argsort(clean[members], kind="stable")
         cells = []
         for i in members[order[:SHOWN]]:
-            truth = ""
-            if true is not None and true[i] != UNKNOWN:
-                kind, text = "wrong", "label is wrong"
-                if true[i] == given[i]:
-                    kind, text = "right", "label is right"
-                elif true[i] != protocol.WRONG:
-                    text = f"truly {class_names[true[i]]}"
-                truth = f'<small class="{kind}">{_name(text)}</small>'
+            truth = (
+                "" if true is None else _truth(given[i], true[i], class_names)
+            )
             cells.append(
-                f'<figure title="{html.escape(str(ids[i]))}"><img alt="" '
-                f'src="data:image/png;base64,{_thumbnail(images[i])}">'
+                f'<figure title="{html.escape(str(dataset.train.ids[i]))}">'
+                f'<img alt="" src="data:image/png;base64,'
+                f'{_thumbnail(dataset.train.images[i])}">'
                 f"<figcaption>{_name(class_names[c])} → "
-                f"{_name(class_names[suggested[i]])}"
-                f"<small>{clean_probability[i]:.3f}</small>{truth}"
+                f"{_name(class_names[audit.suggested[i]])}"
+                f"<small>{clean[i]:.3f}</small>{truth}"
                 "</figcaption></figure>"
             )
         rows.append(
@@ -293,62 +283,47 @@ def _suspects(
     )
 
 
+def _truth(given: int, true: int, class_names: Sequence[str]) -> str:
+    """What is known of one label."""
+    if true == UNKNOWN:
+        return ""
+    kind, text = "wrong", "label is wrong"
+    if true == given:
+        kind, text = "right", "label is right"
+    elif true != protocol.WRONG:
+        text = f"truly {class_names[true]}"
+    return f'<small class="{kind}">{_name(text)}</small>'
+
+
 def write_report(
     path: str | pathlib.Path,
-    *,
-    records: Sequence[dict[str, Any]],
-    summary: dict[str, Any],
+    dataset: Dataset,
     config: dict[str, Any],
-    class_names: Sequence[str],
-    images: np.ndarray,
-    ids: np.ndarray,
-    given: np.ndarray,
-    true: np.ndarray | None = None,
-    clean_probability: np.ndarray | None = None,
-    suggested: np.ndarray | None = None,
-    test_kind: str = "test",
-    more_tests: Sequence[str] = (),
+    records: Sequence[Record],
+    summary: Record,
+    audit: Audit | None = None,
 ) -> None:
     """Writes one self-contained HTML file (no network, no scripts).
 
     Args:
       path: the file, replaced at once or not at all.
+      dataset: the data of the run; only the images that are shown are read.
+      config: the resolved config, JSON-able.
       records: the objects of metrics.jsonl; every key with ``loss`` in its
         name is drawn as a training loss.
       summary: as in summary.json, with ``method`` and ``benchmark``; see
-        ``metrics.HEADLINE`` for what is shown.
-      config: the resolved config, JSON-able.
-      class_names: C names.
-      images: uint8 [N, H, W, 1 or 3] training images; only those shown are
-        read.
-      ids: [N] index or path of every training sample.
-      given: int [N] given labels.
-      true: int [N] true labels where known, ``nlt.WRONG`` and
-        ``files.UNKNOWN`` among them.
-      clean_probability: float [N] in [0, 1]; None for a method that selects
-        nothing.
-      suggested: int [N] suggested labels; None likewise.
-      test_kind: 'test', 'dev' or 'held_out', as in Dataset.
-      more_tests: names of further test sets.
+        ``summary.HEADLINE`` for what is shown.
+      audit: of the training labels; None for a method without a selector.
     """
-    parts = [_headline(summary, test_kind), *_curves(records, more_tests)]
-    parts.append(
-        _distributions(records, class_names, given, true, clean_probability)
-    )
-    if suggested is not None:
-        parts.append(_changes(given, suggested, true, class_names))
-    if suggested is not None and clean_probability is not None:
-        parts.append(
-            _suspects(
-                images,
-                ids,
-                class_names,
-                given,
-                true,
-                clean_probability,
-                suggested,
-            )
-        )
+    more_tests = tuple(dataset.more_tests)
+    parts = [
+        _headline(summary, dataset.test_kind),
+        *_curves(records, more_tests),
+        _distributions(dataset, records, audit),
+    ]
+    if audit is not None:
+        parts.append(_changes(dataset, audit.suggested))
+        parts.append(_suspects(dataset, audit))
     text = json.dumps(config, indent=2, default=str)
     parts.append(
         "<details><summary>Resolved configuration</summary>"
@@ -361,7 +336,5 @@ def write_report(
         f"<title>{title}</title>\n<style>{STYLE}</style></head>\n"
         f"<body><main>\n{''.join(parts)}</main></body></html>\n"
     )
-    path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(page, "utf-8")
-    os.replace(temporary, path)
+    with atomic(pathlib.Path(path)) as file:
+        file.write(page)

@@ -1,4 +1,4 @@
-"""How report.html looks."""
+"""The style sheet of report.html."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -18,12 +18,12 @@ p { margin: 0 0 12px; }
 .tile b { display: block; font-size: 25px; line-height: 1.25;
   white-space: nowrap; font-weight: 650; letter-spacing: -.02em; }
 .tile span { font-size: 13px; opacity: .8; }
-.facts { columns: 2; column-gap: 44px; margin: 0; font-size: 14.5px; }
-.facts div { display: flex; justify-content: space-between; gap: 20px;
+.list { columns: 2; column-gap: 44px; margin: 0; font-size: 14.5px; }
+.list div { display: flex; justify-content: space-between; gap: 20px;
   break-inside: avoid;
   border-bottom: 1px solid #edf0f3; padding: 5px 0; }
-.facts dt { color: #52606d; }
-.facts dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
+.list dt { color: #52606d; }
+.list dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 pre { background: #f5f7fa; border-radius: 8px; padding: 11px 15px; margin: 0;
   font: 13px/1.5 ui-monospace, Menlo, Consolas, "Liberation Mono", monospace;
   white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -51,6 +51,6 @@ table { border-collapse: collapse; font-size: 14.5px; margin: 10px auto; }
 td, th { padding: 4px 16px 4px 0; border-bottom: 1px solid #edf0f3;
   text-align: left; } td:last-child { text-align: right; }
 details { margin-top: 44px; } summary { cursor: pointer; margin-bottom: 8px; }
-@media (max-width: 760px) { .facts { columns: 1; }
+@media (max-width: 760px) { .list { columns: 1; }
   .pair, .suspects { grid-template-columns: 1fr; } }
 """

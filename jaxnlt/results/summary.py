@@ -1,7 +1,6 @@
-"""summary.json and its table, and all that a finished run leaves."""
+"""summary.json and its table."""
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,11 +10,7 @@ import numpy as np
 
 from jaxnlt.config import base as config_lib
 from jaxnlt.data.records import VALIDATION, Dataset
-from jaxnlt.infer import Votes
-from jaxnlt.results import files as result_files
-from jaxnlt.results import labels as labels_csv
-from jaxnlt.results import report
-from jaxnlt.results.metrics import Record
+from jaxnlt.results.files import Record
 
 #: Figures of the last evaluated epoch, and their means over the last ten.
 LAST_FIGURES = (
@@ -51,68 +46,22 @@ class RunInfo:
     workdir: str
 
 
-def write(
-    directory: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    dataset: Dataset,
-    records: Sequence[Record],
-    history: np.ndarray,
-    votes: Votes,
-    run: RunInfo,
-    seconds: float,
-) -> dict[str, Any]:
-    """Writes labels.csv, report.html and, last of all, summary.json.
-
-    Args:
-      directory: the workdir.
-      config: the whole configuration.
-      dataset: the data of the run.
-      records: all of metrics.jsonl.
-      history: float [h, N] clean probabilities of the last selections; h = 0
-        for a method without a selector.
-      votes: mean logits of the vote on the training images, and scores behind
-        suggested labels.
-      run: about the run.
-      seconds: that the run took.
-
-    Returns:
-      The summary.
-    """
-    audit = labels_csv.audit(history, votes, dataset.train.labels)
-    labels_csv.write(
-        directory / "labels.csv", dataset.train, dataset.class_names, audit
-    )
-    summary = summarise(config, dataset, records, run, seconds)
-    # A memorised label has a high probability, right or wrong: only the audit
-    # of a selection is worth a plot.
-    judged = len(history) > 0
-    report.write_report(
-        directory / "report.html",
-        records=records,
-        summary=summary,
-        config=config_lib.as_json(config),
-        class_names=dataset.class_names,
-        images=dataset.train.images,
-        ids=dataset.train.ids,
-        given=dataset.train.labels,
-        true=labels_csv.known_truth(dataset.train),
-        clean_probability=audit.clean_probability if judged else None,
-        suggested=audit.suggested if judged else None,
-        test_kind=dataset.test_kind,
-        more_tests=tuple(dataset.more_tests),
-    )
-    result_files.write_json(directory / "summary.json", summary)
-    return summary
-
-
 def summarise(
     config: ml_collections.ConfigDict,
     dataset: Dataset,
     records: Sequence[Record],
     run: RunInfo,
     seconds: float,
-) -> dict[str, Any]:
-    """The content of summary.json; arguments as those of ``write``."""
+) -> Record:
+    """The content of summary.json.
+
+    Args:
+      config: the whole configuration.
+      dataset: the data of the run.
+      records: all of metrics.jsonl.
+      run: about the run.
+      seconds: that the run took.
+    """
     evaluated = [r for r in records if "test_accuracy" in r]
     accuracy = [r["test_accuracy"] for r in evaluated]
     last, tail = evaluated[-1], evaluated[-10:]
@@ -133,7 +82,7 @@ def summarise(
         **{
             f"mean_last10_{name}": float(np.mean(values))
             for name in LAST_FIGURES
-            if len(values := [r[name] for r in tail if r.get(name) is not None])
+            if (values := [r[name] for r in tail if r.get(name) is not None])
         },
         "seconds": seconds,
         **dataclasses.asdict(run),
@@ -144,9 +93,7 @@ def summarise(
     }
 
 
-def more_accuracies(
-    records: Sequence[Record], dataset: Dataset
-) -> dict[str, Any]:
+def more_accuracies(records: Sequence[Record], dataset: Dataset) -> Record:
     """Accuracies on more test sets, and top-5 accuracies, over the epochs.
 
     With a validation set, the test accuracy of the epoch that is the best on it
@@ -168,7 +115,7 @@ def more_accuracies(
     """
     suffixes = ("", "_top5") if dataset.top5 else ("",)
     names = [f"{name}{s}" for name in dataset.tests for s in suffixes]
-    found: dict[str, Any] = {}
+    found: Record = {}
     for name in names:
         key = f"{name}_accuracy"
         values = [r[key] for r in records if key in r]

@@ -397,7 +397,7 @@ def _read_item(
     stored = [path for path in digests if path not in empty]
     if stored:
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        restore_args = _nest({path: as_numpy for path in stored})
+        restore_args = _nest(dict.fromkeys(stored, as_numpy))
         try:
             _probe(item)
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:

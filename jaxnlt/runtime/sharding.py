@@ -164,7 +164,7 @@ def fetch(tree: PyTree) -> PyTree:
       The same tree of NumPy arrays, copies that no donated buffer can change.
     """
     return jax.tree.map(
-        lambda leaf: np.array(leaf), jax.device_get(processes.whole(tree))
+        np.array, jax.device_get(processes.whole(tree))
     )
 
 
