@@ -1,13 +1,9 @@
-import json
 import warnings
 
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
-from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics
-from jaxnlt.results import summary as summary_lib
+from jaxnlt.results import metrics
 from jaxnlt.runtime.errors import UserError
 
 
@@ -93,130 +89,72 @@ def test_selection_by_hand():
         ([1, 0], [0, 1], {"selection_auc", "noise_recall"}),
         ([0, 0], [0, 0], {"clean_precision"}),
         ([0, 1], [1, 0], {"selection_auc", "clean_recall"}),
+        (
+            [],
+            [],
+            {
+                "selection_auc",
+                "clean_precision",
+                "clean_recall",
+                "noise_precision",
+                "noise_recall",
+            },
+        ),
     ],
 )
 def test_selection_degenerate(selected, true, undefined):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         got = metrics.selection_metrics(
-            np.array([0.2, 0.3]), np.array(selected), [0, 1], true
+            np.array([0.2, 0.3][: len(true)]),
+            np.array(selected),
+            [0, 1][: len(true)],
+            true,
         )
     assert {name for name, value in got.items() if value is None} == undefined
 
 
-def test_log_writes_full_precision_and_null(tmp_path):
-    log = journal.MetricsLog(tmp_path)
-    third = 1 / 3
-    log.write(
-        {"epoch": np.int64(0), "loss": third, "auc": np.float32("nan")}
-        | {"accuracy_per_class": np.array([third, 1.0])}
-    )
-    log.close()
-    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line, parse_constant=pytest.fail) == {
-        "epoch": 0,
-        "loss": third,
-        "auc": None,
-        "accuracy_per_class": [third, 1.0],
+def test_macro_scores_by_hand():
+    labels = np.array([0, 0, 1, 1, 3])
+    predicted = np.array([0, 1, 1, 1, 1])  # 2 is not there, 3 never predicted
+    assert metrics.macro_scores(predicted, labels) == {
+        "macro_precision": pytest.approx((1 + 1 / 2 + 0) / 3),
+        "macro_recall": pytest.approx((1 / 2 + 1 + 0) / 3),
+        "macro_f1": pytest.approx((2 / 3 + 2 / 3 + 0) / 3),
     }
 
 
-def test_log_is_cut_to_the_restored_epoch(tmp_path):
-    log = journal.MetricsLog(tmp_path)
-    for epoch in range(4):
-        log.write({"epoch": epoch, "loss": 0.1 * epoch})
-    path = tmp_path / "metrics.jsonl"
-    before = path.read_text()
-    with open(path, "a") as file:
-        file.write('{"epoch": 4, "lo')
-    log.close()
-    log = journal.MetricsLog(tmp_path)
-    kept = log.truncate(1)
-    assert [record["epoch"] for record in kept] == [0, 1]
-    assert path.read_text() == "".join(before.splitlines(True)[:2])
-    for epoch in (2, 3):
-        log.write({"epoch": epoch, "loss": 0.1 * epoch})
-    log.close()
-    assert path.read_text() == before
-    assert result_files.read_jsonl(path)[3] == {"epoch": 3, "loss": 0.1 * 3}
-    assert journal.MetricsLog(tmp_path).truncate(-1) == []
-    assert path.read_text() == ""
+def test_top_accuracy_by_hand():
+    scores = np.array([[9.0, 8, 7, 6, 5, 4]] * 2 + [[0.0, 0, 0, 0, 0, 1]] * 2)
+    # Of equals the first win: after class 5 come 0, 1, 2 and 3.
+    labels = np.array([4, 5, 3, 4])
+    assert metrics.top_accuracy(scores, labels, 5) == 0.5
+    assert metrics.top_accuracy(scores, labels, 6) == 1
+    assert metrics.top_accuracy(scores[:, :4], labels % 4, 5) == 1
+    assert metrics.top_accuracy(scores, np.array([0, 0, 5, 0]), 1) == 0.75
 
 
-def test_read_jsonl_names_a_bad_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert result_files.read_jsonl(path) == []
-    path.write_text('{"epoch": 0}\n{"epoch"\n{"epoch": 2}\n')
-    with pytest.raises(UserError, match="metrics.jsonl: line 2 is not JSON"):
-        result_files.read_jsonl(path)
+def test_equal_and_missing_scores_make_no_more_hits():
+    labels = np.arange(50)
+    for scores in (np.zeros((50, 50)), np.full((50, 50), np.nan)):
+        assert metrics.top_accuracy(scores, labels, 5) == 0.1
+    scores = np.zeros((50, 50))
+    scores[labels, labels] = np.nan
+    assert metrics.top_accuracy(scores, labels, 5) == 0
 
 
-def test_tensorboard_events(tmp_path):
-    log = journal.MetricsLog(tmp_path)
-    log.write({"epoch": 3, "phase": "warm_up", "loss": 0.25, "none": None})
-    log.close()
-    (path,) = (tmp_path / "events").iterdir()
-    content, values = path.read_bytes(), {}
-    while content:
-        # A record: length (8 bytes), its checksum (4), data, checksum (4).
-        length = int.from_bytes(content[:8], "little")
-        event = event_pb2.Event.FromString(content[12 : 12 + length])
-        for value in event.summary.value:
-            values[value.tag] = (event.step, value.simple_value)
-        content = content[16 + length :]
-    assert values == {"loss": (3, 0.25)}
+def test_the_first_place_is_that_of_the_test_accuracy():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (200, 10)).astype(float)  # many ties
+    labels = rng.integers(0, 10, 200)
+    expected = metrics.test_metrics(scores, labels, np.ones(10))
+    got = metrics.top_accuracy(scores, labels, 1)
+    assert got == expected["test_accuracy"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "summary.json"
-    result_files.write_json(path, {"a": np.float32(0.5), "b": float("inf")})
-    assert json.loads(path.read_text()) == {"a": 0.5, "b": None}
-    with pytest.raises(TypeError):
-        result_files.write_json(path, {"a": {1, 2}})
-    assert json.loads(path.read_text()) == {"a": 0.5, "b": None}
-
-
-def test_summary_table():
-    table = summary_lib.summary_table(
-        {
-            "method": "dasc",
-            "seconds": 83.4,
-            "mean_last10_test_accuracy": 0.94567,
-            "clean_recall": None,
-        }
-    )
-    assert table.splitlines() == [
-        "method                     dasc",
-        "accuracy, mean of last 10  94.57 %",
-        "time                       1 min 23 s",
-    ]
-
-
-def test_summary_table_of_several_test_sets():
-    table = summary_lib.summary_table(
-        {
-            "best_test_accuracy": 0.5,
-            "last_test_accuracy": 0.5,
-            "mean_last10_selection_auc": 0.7,
-            **dict.fromkeys(
-                (
-                    *("last_imagenet_accuracy", "best_imagenet_accuracy"),
-                    *("last_test_top5_accuracy", "last_val_top5_accuracy"),
-                    "mean_last10_test_top5_accuracy",
-                    "test_accuracy_at_best_val",
-                ),
-                0.25,
-            ),
-        }
-    )
-    assert [row.split("  ")[0] for row in table.splitlines()] == [
-        "accuracy, best epoch",
-        "accuracy, last epoch",
-        "accuracy on imagenet, best epoch",
-        "accuracy on imagenet, last epoch",
-        "top-5 accuracy, mean of last 10",
-        "top-5 accuracy, last epoch",
-        "top-5 accuracy on val, last epoch",
-        "accuracy, best validation epoch",
-    ]
-    assert table.count("25.00 %") == 6
+def test_a_term_that_is_not_finite_is_named():
+    terms = [{"loss": np.float32(2), "mse": np.float32(4)}] * 2
+    assert metrics.mean_terms(terms, [2, 4], 0) == {"loss": 0.75, "mse": 1.5}
+    terms[1] = terms[1] | {"mse": np.float32("nan")}
+    with pytest.raises(UserError, match=r"^epoch 7: .*\bmse\b"):
+        metrics.mean_terms(terms, [2, 4], 7)

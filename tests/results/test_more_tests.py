@@ -13,6 +13,7 @@ from jaxnlt import train
 from jaxnlt.data import load
 from jaxnlt.data.files import UNKNOWN, BadImage
 from jaxnlt.data.nlt import protocol
+from jaxnlt.infer import Votes
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics
 from jaxnlt.results import summary as summary_lib
@@ -69,7 +70,7 @@ def finished(clothing, tmp_path_factory):
     return workdir, summary, judged
 
 
-def test_a_further_set_is_cut_like_the_test_set(clothing):
+def test_another_set_is_cut_like_the_test_set(clothing):
     dataset = load.dataset(clothing[0])
     assert list(dataset.tests) == ["test", "val"] and not dataset.top5
     assert dataset.choosing == "val"
@@ -80,7 +81,7 @@ def test_a_further_set_is_cut_like_the_test_set(clothing):
     assert dataset.facts["n_more_tests"] == {"val": 14}
 
 
-def test_validation_is_told_and_chooses_the_checkpoint(finished):
+def test_validation_is_recorded_and_chooses_the_checkpoint(finished):
     workdir, summary, judged = finished
     rows = runs.records(workdir)
     val = [r["val_accuracy"] for r in rows]
@@ -98,7 +99,7 @@ def test_validation_is_told_and_chooses_the_checkpoint(finished):
     assert not any("top5" in key for r in (*rows, summary) for key in r)
 
 
-def test_events_and_report_show_the_further_set(finished):
+def test_events_and_report_show_the_other_set(finished):
     workdir, summary, _ = finished
     (path,) = (workdir / "events").iterdir()
     # Tags stand in the file as plain text, one an epoch.
@@ -113,7 +114,7 @@ def test_events_and_report_show_the_further_set(finished):
         assert re.search(shown, page), name
 
 
-def test_a_bad_image_of_a_further_set_is_counted_or_stops(finished, clothing):
+def test_a_bad_image_of_another_set_is_counted_or_stops(finished, clothing):
     config, bad = clothing
     rows = runs.records(finished[0])
     assert [r["bad_images"] for r in rows] == [1, 1, 1]
@@ -131,12 +132,12 @@ def test_a_resumed_run_ends_alike(finished, clothing):
     runs.check_resume(clothing[0], finished[0])
 
 
-def test_a_further_set_changes_nothing_else(
+def test_another_set_changes_nothing_else(
     finished, clothing, tmp_path, monkeypatch, capsys
 ):
-    load = load.dataset
+    loaded = load.dataset
     monkeypatch.setattr(
-        load, "dataset", lambda config: replace(load(config), more_tests={})
+        load, "dataset", lambda config: replace(loaded(config), more_tests={})
     )
     alone = train.run(clothing[0], tmp_path / "alone")
     assert alone["weights_sha256"] == finished[1]["weights_sha256"]
@@ -174,8 +175,7 @@ def test_top5_of_webvision_and_imagenet(tmp_path, capsys):
         name: outputs(split.labels, ranks[name])
         for name, split in dataset.tests.items()
     }
-    record = metrics.test_record(trainer, made["test"], {})
-    record |= metrics.more_record(trainer, {"imagenet": made["imagenet"]}, {})
+    record = metrics.test_record(trainer, made, trainer.init_memory([]))
     assert record["test_accuracy"] == 1 / 50
     assert record["test_top5_accuracy"] == 5 / 50
     assert record["imagenet_accuracy"] == 2 / 50
@@ -199,9 +199,15 @@ def finish(config, tmp_path):
     record = {"epoch": 0, "phase": "train", "loss": 1.0, "test_accuracy": 0.5}
     record["accuracy_per_class"] = [0.5] * classes
     scores = rng.normal(size=(n, classes))
-    summary_lib.write(
-        *(tmp_path, config, dataset, [record], rng.random((1, n))),
-        *(scores, scores, {"seconds": 1.0}),
+    run = summary_lib.RunInfo("CPU", "", "", 1, 1, str(tmp_path))
+    journal.write_results(
+        tmp_path,
+        config,
+        dataset,
+        [record],
+        summary_lib.summarise(config, dataset, [record], run, 1.0),
+        rng.random((1, n)),
+        Votes(scores, scores),
     )
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
@@ -213,8 +219,11 @@ def selection_of(dataset):
     n = len(dataset.train)
     clean = np.arange(n) % 2 == 0
     chosen = base.Selection(
-        *(np.flatnonzero(clean), np.flatnonzero(~clean), np.ones(n)),
-        *(np.ones(dataset.num_classes), clean.astype(float)),
+        labelled=np.flatnonzero(clean),
+        unlabelled=np.flatnonzero(~clean),
+        weights=np.ones(n),
+        counts=np.ones(dataset.num_classes),
+        clean_probability=clean.astype(float),
     )
     trainer = SimpleNamespace(dataset=dataset)
     phase = SimpleNamespace(selector=True, views={})
@@ -273,8 +282,7 @@ def test_labels_that_few_have_verified(tmp_path):
     assert facts["right_flagged"] == flagged[clean].mean()
     # The tail of a draw may hold no verified label at all.
     unknown = np.full_like(true, UNKNOWN)
-    load = load.dataset(config)
-    blind = replace(load, train=replace(load.train, true_labels=unknown))
+    blind = replace(dataset, train=replace(dataset.train, true_labels=unknown))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "dataset", lambda config: blind)
         (tmp_path / "blind").mkdir()

