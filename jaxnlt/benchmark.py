@@ -1,4 +1,4 @@
-"""The command `python -m jaxnlt.benchmark`; see `jaxnlt.bench.training`."""
+"""The command ``python -m jaxnlt.benchmark``; see bench/training.py."""
 
 import sys
 

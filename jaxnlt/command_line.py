@@ -6,6 +6,7 @@ import pathlib
 import re
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -28,6 +29,7 @@ def _config_folder() -> pathlib.Path:
 
 
 def methods() -> list[str]:
+    """Names of the config files, sorted."""
     found = (path.stem for path in _config_folder().glob("*.py"))
     return sorted(name for name in found if not name.startswith("_"))
 
@@ -80,7 +82,7 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(*([] if arg is None else [arg]))
+        config = module.get_config(arg) if arg else module.get_config()
     except (UserError, config_lib.HelpRequested):
         raise
     except Exception as error:
@@ -113,7 +115,8 @@ def with_selector(
     Raises:
       UserError: an unknown name.
     """
-    kind, entry = selectors.find(name), selectors.SELECTORS[name]
+    kind: Any = selectors.find(name)
+    entry = selectors.SELECTORS[name]
     if entry.method != config.method:
         shared = config_lib.shared_keys(arg)
         source = load_config(entry.config, ",".join([shared, *entry.keys]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -26,18 +26,6 @@ from jaxnlt.runtime import sharding
 Batches = list[DeviceOutputs]
 
 
-class Moments(Protocol):
-    """Mean and standard deviation of images, as ``records.Dataset`` has them."""
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel, in units of images scaled to [0, 1]."""
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of each channel, in the same units."""
-
-
 class Inference:
     """Outputs of networks on any rows, in batches of one shape.
 
@@ -57,7 +45,7 @@ class Inference:
         network: models.Network,
         heads: tuple[str, ...],
         config: ml_collections.ConfigDict,
-        dataset: Moments,
+        dataset: table.Moments,
         mesh: Mesh,
     ):
         self._mesh, devices = mesh, mesh.devices.size

@@ -66,9 +66,9 @@ def method_help(name: str, keys: Mapping[str, config_lib.Key]) -> str:
             f"rate {entry.rate:g}, {entry.epochs} epochs",
         ]
     lines += ["", "keys (type, default; auto: from the benchmark)"]
-    for key, (kind, default, about) in keys.items():
+    for key, (value_type, default, about) in keys.items():
         shown = "auto" if default is None else repr(default)
-        lines.append(f"  {key:<12} {kind.__name__:<6} {shown:<7} {about}")
+        lines.append(f"  {key:<12} {value_type.__name__:<6} {shown:<7} {about}")
     lines += ["", "fields (values on digits), each --config.FIELD=VALUE"]
     config = command_line.load_config(name)
     about_fields = fields.describe(config_lib.RunOptions) | fields.describe(
@@ -77,14 +77,12 @@ def method_help(name: str, keys: Mapping[str, config_lib.Key]) -> str:
     for field, value in config_lib.flatten(config.to_dict()).items():
         lines.append(f"  config.{field} = {value!r}")
         if field in about_fields:
-            about = about_fields[field]
-            text = (
-                f"{about.kind}: {about.meaning}"
-                if about.meaning
-                else about.kind
-            )
+            kind, meaning = about_fields[field]
             lines += textwrap.wrap(
-                text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8
+                f"{meaning} ({kind})",
+                78,
+                initial_indent=" " * 8,
+                subsequent_indent=" " * 8,
             )
     return "\n".join(lines)
 

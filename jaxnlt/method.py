@@ -11,7 +11,7 @@ import collections
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -472,7 +472,10 @@ class Phase:
     def __post_init__(self) -> None:
         for name in ("taught_by", "order", "peer", "pool_view"):
             hint = Phase.__annotations__[name]
-            fields.check_value(hint, getattr(self, name), f"Phase.{name}")
+            if getattr(self, name) not in get_args(hint):
+                raise ValueError(
+                    f"Phase.{name} must be one of {get_args(hint)}"
+                )
 
 
 class Method:

@@ -104,7 +104,7 @@ def read_run(
     )
 
 
-def _with_tuples(value):
+def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_tuples(child) for key, child in value.items()}
     return tuple(value) if isinstance(value, list) else value
@@ -170,7 +170,9 @@ def _folder(
         logger.warning(
             "%s: %d files are no images by their names and are left out, the "
             "first is %s",
-            *(root, len(kept) - len(chosen), strange),
+            root,
+            len(kept) - len(chosen),
+            strange,
         )
 
     def pixels_of(file: pathlib.Path) -> np.ndarray:
@@ -225,7 +227,9 @@ def predict(
     config, facts = read_run(workdir)
     classes, shape = len(facts.class_names), facts.image_shape
     found = find_images(
-        *(images, shape, config.data.get("image_size", 0)),
+        images,
+        shape,
+        config.data.get("image_size", 0),
         disk.transform_of(config),
     )
     method = base.create(config, base.DataInfo(facts.labels, classes))

@@ -32,9 +32,17 @@ from jaxnlt.trainer import Trainer
 
 LATEST = 10  # epochs that an accuracy averages over
 COLUMNS = (
-    *("", "accuracy", "few-shot"),
-    *("noise precision", "head", "middle", "tail third"),
-    *("noise recall", "head", "middle", "tail third"),
+    "",
+    "accuracy",
+    "few-shot",
+    "noise precision",
+    "head",
+    "middle",
+    "tail third",
+    "noise recall",
+    "head",
+    "middle",
+    "tail third",
 )
 
 

@@ -22,10 +22,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from jaxnlt import command_line, predict
 from jaxnlt import method as base
-from jaxnlt import predict
 from jaxnlt.config import base as config_lib
-from jaxnlt import command_line
 from jaxnlt.data import files, load
 from jaxnlt.data.records import Dataset
 from jaxnlt.results import files as result_files
@@ -171,8 +170,10 @@ def figures(selections: list[base.Selection], dataset) -> dict[str, Any]:
         chosen = np.zeros(len(train), bool)
         chosen[selection.labelled] = True
         arrays = (
-            *(selection.clean_probability, chosen),
-            *(train.labels, train.true_labels),
+            selection.clean_probability,
+            chosen,
+            train.labels,
+            train.true_labels,
         )
         arrays = tuple(values[judged] for values in arrays)
         row: dict[str, Any] = dict(metrics.selection_metrics(*arrays))
@@ -298,8 +299,11 @@ def tables(dataset: Dataset, found: dict[str, dict[int, dict]]) -> str:
         row = {key: mean([f[key] for f in latest]) for key in latest[0]}
         classes = row["classes"]
         values = (
-            *(row["selection_auc"], mean(classes), mean(classes[small])),
-            *(row["clean_precision"], row["clean_recall"]),
+            row["selection_auc"],
+            mean(classes),
+            mean(classes[small]),
+            row["clean_precision"],
+            row["clean_recall"],
         )
         first.append([setting, *(shown(float(v), 4) for v in values)])
         second.append([setting, *(shown(value, 3) for value in classes)])

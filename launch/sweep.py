@@ -158,7 +158,6 @@ def product(
     Raises:
       UserError: no such method, or a command line that would be refused.
     """
-
     from jaxnlt import command_line
     from jaxnlt.runtime.errors import UserError
 
@@ -363,7 +362,7 @@ def _command(args: argparse.Namespace) -> int:
         if args.dry_run or not (args.run or args.submit):
             continue
         command = [sys.executable, *program[1:]] if args.run else program
-        done = subprocess.run([*command, *arguments])
+        done = subprocess.run([*command, *arguments], check=False)
         if done.returncode:
             return done.returncode
     if args.gather or args.run and not args.dry_run:

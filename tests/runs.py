@@ -109,7 +109,8 @@ def check_resume(config, workdir):
     kept, kept_again = checkpoint.load(workdir), checkpoint.load(target)
     assert kept.epoch == kept_again.epoch == config.epochs - 1
     for a, b in (
-        *((kept.memory, kept_again.memory), (kept.states, kept_again.states)),
+        (kept.memory, kept_again.memory),
+        (kept.states, kept_again.states),
     ):
         jax.tree.map(_assert_same, a, b)
 

@@ -13,6 +13,7 @@ import pytest
 
 from configs import erm as erm_config
 from jaxnlt import infer as inference
+from jaxnlt import method as base
 from jaxnlt import models
 from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset, Split
@@ -36,13 +37,14 @@ def build(dtype):
     images = rng.integers(0, 256, (6, 8, 8, 1), np.uint8)
     split = Split(images, np.arange(6) % 3, None, np.arange(6))
     dataset = Dataset(
-        *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
+        split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {}
     )
     mesh = sharding.make_mesh([2])
     network = models.build(config.model, 3, ("logits",))
     infer = inference.Inference(network, ("logits",), config, dataset, mesh)
     held = jax.device_put(
-        (network.init(0, (8, 8, 1)), images), sharding.replicated(mesh)
+        (base.init_state(network.init(0, (8, 8, 1)), ()), images),
+        sharding.replicated(mesh),
     )
     return network, infer, *held
 
@@ -60,13 +62,11 @@ def test_train_mode_normalises_by_the_batch_and_moves_the_statistics(dtype):
     with precision(dtype):
         network, infer, state, images = build(dtype)
         key = jax.random.key(0)
-        found, after = infer.as_trained(
-            *(state, images, ROWS, key), "none", True
-        )
-        expected, stats = [], state["batch_stats"]
+        found, after = infer.view(state, images, ROWS, key, "none", True)
+        expected, stats = [], state.batch_stats
         for rows in BATCHES:
             out, stats = network.apply(
-                {"params": state["params"], "batch_stats": stats},
+                {"params": state.params, "batch_stats": stats},
                 jnp.asarray(standardised(images[rows], dtype)),
                 ("logits",),
                 True,
@@ -78,32 +78,33 @@ def test_train_mode_normalises_by_the_batch_and_moves_the_statistics(dtype):
         )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, **close),
-            *(after["batch_stats"], stats),
+            after.batch_stats,
+            stats,
         )
         kinds = {leaf.dtype for leaf in jax.tree.leaves(after)}
         assert kinds == {np.dtype(dtype)}
-        assert after["params"] is state["params"]
-        plain = collected(infer(state, images, ROWS))
+        assert after.params is state.params
+        plain = collected(infer(state.variables, images, ROWS))
         assert np.abs(plain - collected(found)).max() > 1e-3
 
 
 def test_a_view_is_that_of_its_key_and_batch():
     network, infer, state, images = build(np.float32)
     key = jax.random.key(3)
-    call = infer.as_trained(state, images, ROWS, key, "weak", False)
+    call = infer.view(state, images, ROWS, key, "weak", False)
     assert call[1] is state
     expected = []
     for i, rows in enumerate(BATCHES):
         seen = table.shift(jax.random.fold_in(key, i), images[rows])
         seen = jnp.asarray(standardised(seen, np.float32))
-        expected.append(network.apply(state, seen, ("logits",), False)[0])
+        expected.append(
+            network.apply(state.variables, seen, ("logits",), False)[0]
+        )
     found = collected(call[0])
     np.testing.assert_allclose(found, collected(expected), atol=1e-5)
-    again, _ = infer.as_trained(state, images, ROWS, key, "weak", False)
+    again, _ = infer.view(state, images, ROWS, key, "weak", False)
     np.testing.assert_array_equal(found, collected(again))
-    other, _ = infer.as_trained(
-        *(state, images, ROWS, jax.random.key(4), "weak", False)
-    )
+    other, _ = infer.view(state, images, ROWS, jax.random.key(4), "weak", False)
     assert np.abs(found - collected(other)).max() > 1e-3
     assert infer._infer_view._cache_size() == 1
 
@@ -115,8 +116,8 @@ SCRIPT = """
 import json, sys
 sys.path.insert(0, {root!r})
 import jax, numpy as np
-from jaxnlt import sharding
-from tests import test_inference_views as views
+from jaxnlt.runtime import sharding
+from tests import test_infer as views
 make_mesh, found = sharding.make_mesh, []
 for count in (1, 2):
     sharding.make_mesh = lambda sizes: jax.make_mesh(
@@ -124,7 +125,7 @@ for count in (1, 2):
         axis_types=(jax.sharding.AxisType.Auto,),
     )
     network, infer, state, images = views.build(np.float64)
-    outputs, after = infer.as_trained(
+    outputs, after = infer.view(
         state, images, views.ROWS, jax.random.key(0), "weak", True
     )
     leaves = jax.tree.leaves(after)
@@ -174,25 +175,29 @@ def epochs(toy_trainer, monkeypatch):
     def make(**fields):
         selector = toy_epochs.Recorder([0, 1, 2])
         trainer = toy_trainer(toy_epochs.phase(selector=selector, **fields))
-        views, plain = [], trainer.infer.as_trained
+        views, plain = [], trainer.infer.view
 
         def spy(state, images, rows, key, view, train):
             key_data = tuple(np.asarray(jax.random.key_data(key)).tolist())
             views.append((key_data, view, train, len(rows)))
             return plain(state, images, rows, key, view, train)
 
-        monkeypatch.setattr(trainer.infer, "as_trained", spy)
+        monkeypatch.setattr(trainer.infer, "view", spy)
 
         def run(epoch=0):
             phase = trainer.method.phase(epoch)
             states = trainer.put(trainer.init_states())
             pooled = trainer.infer_pools(epoch, phase, states)
-            states, _, facts = trainer.train(
-                *(epoch, phase, states, sharding.fetch(pooled)),
-                *(trainer.init_memory(), lambda *args: None),
+            states, _, result = trainer.train(
+                epoch,
+                phase,
+                states,
+                sharding.fetch(pooled),
+                trainer.init_memory(states),
+                lambda *args: None,
             )
-            passes = [float(s["batch_stats"]["passes"]) for s in states]
-            return passes, sharding.fetch(facts["terms"])
+            passes = [float(s.batch_stats["passes"]) for s in states]
+            return passes, sharding.fetch(result.terms)
 
         return trainer, selector, views, run
 
@@ -285,6 +290,6 @@ def test_only_a_phase_with_an_unlabelled_stream_misses_it(
     trainer = toy_trainer(now)
     states = trainer.put(trainer.init_states())
     pooled = sharding.fetch(trainer.infer_pools(0, now, states))
-    trainer.select(0, now, pooled, trainer.init_memory(), [0])
+    trainer.select(0, now, pooled, trainer.init_memory(states), [0])
     said = [r for r in caplog.records if "unlabelled" in r.getMessage()]
     assert bool(said) == (stream == "u")

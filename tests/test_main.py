@@ -9,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt import main, train
+from jaxnlt import command_line, main, train
 from jaxnlt.config import base as config_lib
-from jaxnlt import command_line
 from jaxnlt.data import registry
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal

@@ -6,71 +6,8 @@ import ml_collections
 import numpy as np
 
 from jaxnlt import method as base
-
-# Memory ----------------------------------------------------------------------
-
-
-def memory(values, size):
-    """A carry of one-dimensional rows; what is empty holds -1."""
-    rows = [-1.0] * (size - len(values)) + list(values)
-    return {
-        "memory": jnp.asarray(rows, jnp.float32).reshape(size, 1),
-        "fill": jnp.int32(len(values)),
-    }
-
-
-@jax.jit
-def append(carry, values, keep):
-    return base.fifo(carry, jnp.reshape(values, (-1, 1)), keep)
-
-
-def valid(carry):
-    rows = np.asarray(carry["memory"])[:, 0]
-    return rows[len(rows) - int(carry["fill"]) :].tolist()
-
-
-def test_fifo_keeps_the_order_and_forgets_the_oldest():
-    carry, keep = memory([], 4), np.ones(3, bool)
-    carry = append(carry, np.array([1.0, 2, 3], np.float32), keep)
-    assert valid(carry) == [1, 2, 3]
-    carry = append(carry, np.array([4.0, 5, 6], np.float32), keep)
-    assert valid(carry) == [3, 4, 5, 6]
-    assert carry["memory"].shape == (4, 1)
-    assert carry["fill"].dtype == jnp.int32
-
-
-def test_fifo_takes_only_what_is_kept():
-    keep = np.array([True, False, True])
-    rows = np.array([7.0, 8, 9], np.float32)
-    assert valid(append(memory([1], 4), rows, keep)) == [1, 7, 9]
-    assert valid(append(memory([1, 2, 3, 4], 4), rows, keep)) == [3, 4, 7, 9]
-    none = append(memory([1, 2], 4), rows, np.zeros(3, bool))
-    assert valid(none) == [1, 2]
-
-
-def test_fifo_of_more_rows_than_its_size_keeps_the_last():
-    rows = np.arange(5, dtype=np.float32)
-    carry = append(memory([9], 2), rows, np.ones(5, bool))
-    assert valid(carry) == [3, 4]
-
-
-def test_fifo_of_size_zero_stays_empty():
-    carry = append(
-        memory([], 0), np.arange(3, dtype=np.float32), np.ones(3, bool)
-    )
-    assert carry["memory"].shape == (0, 1) and carry["fill"] == 0
-
-
-def test_fifo_passes_no_gradient():
-    grad = jax.jit(
-        jax.grad(
-            lambda rows: append(memory([1], 4), rows, np.ones(3, bool))[
-                "memory"
-            ].sum()
-        )
-    )(np.ones(3, np.float32))
-    np.testing.assert_array_equal(grad, np.zeros(3))
-
+from jaxnlt.config import fields
+from jaxnlt.config.family import SemiOptions
 
 # Streams ---------------------------------------------------------------------
 
@@ -118,7 +55,7 @@ def test_single_stream_and_trust_all():
 def counting(variables, images, heads, train):
     """Scales images by a parameter; train mode counts its calls."""
     stats = variables["batch_stats"]
-    outputs = {head: variables["params"]["w"] * images for head in heads}
+    outputs = dict.fromkeys(heads, variables["params"]["w"] * images)
     return outputs, {"calls": stats["calls"] + 1} if train else stats
 
 
@@ -150,6 +87,7 @@ class Selects(base.Selector):
 
 
 class TwoHeads(base.Method):
+    options_type = SemiOptions
     num_nets = 2
     vote = ("logits", "balanced")
 
@@ -166,7 +104,14 @@ class OneHead(TwoHeads):
 
 
 def make(cls, **optimizer):
-    config = ml_collections.ConfigDict({"optimizer": optimizer, "selector": ""})
+    config = ml_collections.ConfigDict(
+        {
+            "optimizer": optimizer,
+            "selector": "",
+            "method": "toy",
+            "toy": fields.as_dict(SemiOptions()),
+        }
+    )
     return cls(config, base.DataInfo(np.zeros(3, int), 2))
 
 

@@ -22,8 +22,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {"cuda12", "cuda13", "tpu", "tf", "wandb", "test", "dev"}
 # Papers of this package and of its plan; none may be known to the loop.
 PAPERS = {
-    *("dasc", "sfa", "h2e", "smr", "dividemix", "rolt", "tabasco", "unicon"),
-    *("dacc", "sbcl", "midl", "mixmatch"),
+    "dasc",
+    "sfa",
+    "h2e",
+    "smr",
+    "dividemix",
+    "rolt",
+    "tabasco",
+    "unicon",
+    "dacc",
+    "sbcl",
+    "midl",
+    "mixmatch",
 }
 
 

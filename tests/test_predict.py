@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt import predict, train
-from jaxnlt import command_line
+from jaxnlt import command_line, predict, train
 from jaxnlt.data.readers import digits as digits_reader
 from jaxnlt.results import journal, metrics
 from jaxnlt.runtime.errors import UserError

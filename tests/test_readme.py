@@ -8,8 +8,7 @@ import re
 import pytest
 
 import jaxnlt.methods
-from jaxnlt import train
-from jaxnlt import command_line
+from jaxnlt import command_line, train
 from tests import runs
 
 README = pathlib.Path(__file__).parents[1] / "README.md"

@@ -1,5 +1,7 @@
 """One step of SGD, its compiled form, and inference in batches."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +15,16 @@ from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime import sharding
 
-OPTIMIZER = {"momentum": 0.5, "weight_decay": 0.1}
 START = {"w": 2.0, "frozen": 3.0}
 
 
-def linear(net, params, batch, draws, selection, carry):
+def linear(net, params, batch, draws, division, carry):
     """Gradient 1 for every parameter, the frozen one included."""
     assert net.batch_stats == {"n": 0}
     net.batch_stats = {"n": 1}
     loss = params["w"] + params["frozen"]
-    return loss, {"carried": carry["carried"] + 1}, {"term": 7 * loss}
+    carry = {"carried": carry["carried"] + 1}
+    return base.LossResult(loss, {"term": 7 * loss}, carry)
 
 
 def phase(**fields):
@@ -37,11 +39,22 @@ def state(**params):
 
 
 def update(phase, state, rate):
-    return step.update(None, phase, OPTIMIZER, state, None, {}, {}, {}, rate)
+    return step.update(
+        None,
+        phase,
+        state,
+        None,
+        batch=None,
+        draws=(),
+        division=None,
+        learning_rate=rate,
+        momentum=0.5,
+        weight_decay=0.1,
+    )
 
 
 def momentum(state):
-    return {k: float(v) for k, v in state["opt_state"].trace.items()}
+    return {k: float(v) for k, v in state.momentum.items()}
 
 
 # update ----------------------------------------------------------------------
@@ -54,24 +67,23 @@ def test_update_is_pytorch_s_sgd():
     # g = 1 + 0.1 p enters the momentum before the step size does.
     assert terms == {"loss": 5.0, "term": 35.0}
     np.testing.assert_allclose(momentum(first)["w"], 1.2, rtol=1e-6)
-    np.testing.assert_allclose(first["params"]["w"], 2 - 0.5 * 1.2, rtol=1e-6)
-    assert first["batch_stats"] == {"n": 1}
-    assert first["carry"] == {"carried": 1}
-    again, _ = update(phase(), first | {"batch_stats": {"n": 0}}, 0.1)
+    np.testing.assert_allclose(first.params["w"], 2 - 0.5 * 1.2, rtol=1e-6)
+    assert first.batch_stats == {"n": 1}
+    assert first.carry == {"carried": 1}
+    again, _ = update(phase(), replace(first, batch_stats={"n": 0}), 0.1)
     v = 0.5 * 1.2 + 1 + 0.1 * 1.4
     np.testing.assert_allclose(momentum(again)["w"], v, rtol=1e-6)
-    np.testing.assert_allclose(again["params"]["w"], 1.4 - 0.1 * v, rtol=1e-6)
+    np.testing.assert_allclose(again.params["w"], 1.4 - 0.1 * v, rtol=1e-6)
 
 
 def test_untrained_parameters_keep_value_and_momentum():
     some = phase(trainable=lambda path: path != ("frozen",))
-    before = state()
     trace = {"w": np.float32(1), "frozen": np.float32(4)}
-    before["opt_state"] = before["opt_state"]._replace(trace=trace)
+    before = state().with_momentum(trace)
     after, _ = update(some, before, 0.5)
-    assert after["params"]["frozen"] == 3 and momentum(after)["frozen"] == 4
+    assert after.params["frozen"] == 3 and momentum(after)["frozen"] == 4
     np.testing.assert_allclose(momentum(after)["w"], 0.5 + 1.2, rtol=1e-6)
-    assert after["params"]["w"] < 2
+    assert after.params["w"] < 2
 
 
 def test_weight_decay_of_a_phase_goes_before_the_optimizer_s():
@@ -81,7 +93,7 @@ def test_weight_decay_of_a_phase_goes_before_the_optimizer_s():
 
 
 def test_learning_rate_is_an_argument():
-    after = jax.jit(lambda rate: update(phase(), state(), rate)[0]["params"])
+    after = jax.jit(lambda rate: update(phase(), state(), rate)[0].params)
     for rate in (0.0, 0.25):
         value = after(jnp.float32(rate))["w"]
         np.testing.assert_allclose(value, 2 - rate * 1.2, rtol=1e-6)
@@ -108,8 +120,7 @@ def split(size, seed):
 
 
 DATASET = Dataset(
-    *(split(6, 0), split(5, 1), ("a", "b", "c")),
-    *((0.5,), (0.25,), "test", {}),
+    split(6, 0), split(5, 1), ("a", "b", "c"), (0.5,), (0.25,), "test", {}
 )
 
 
@@ -139,25 +150,23 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
     losses = []
     for i in range(6):
         index = np.array([0, 1], np.int32)
-        rows = {
-            "index": index,
-            "labels": DATASET.train.labels[index],
-            "weights": np.ones(2, np.float32),
-        }
+        rows = stream(index, DATASET.train.labels[index])
         # Counts and sizes of other selections are values, not shapes.
-        selection = {
-            "counts": np.array([i, 1, 2], np.float32),
-            "num_labelled": np.float32(10 + i),
-            "num_unlabelled": np.float32(0),
-        }
-        moment = {
-            "epoch": np.int32(i // 3),
-            "step": np.int32(i % 3),
-            "learning_rate": np.float32(0.1 / (i + 1)),
-        }
+        division = base.Division(
+            counts=np.array([i, 1, 2], np.float32),
+            num_labelled=np.float32(10 + i),
+            num_unlabelled=np.float32(0),
+            shared=(),
+        )
         state, terms = compiled(
-            *(state, None, images, {"x": rows}),
-            *(put(selection, mesh), moment, jax.random.key(0)),
+            state,
+            None,
+            images,
+            {"x": rows},
+            put(division, mesh),
+            base.Time(np.int32(i // 3), np.int32(i % 3)),
+            np.float32(0.1 / (i + 1)),
+            jax.random.key(0),
         )
         losses.append(float(terms["loss"]))
         assert terms["loss"] == terms["loss_ce"]
@@ -169,7 +178,13 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
     )
 
 
-def traced_views(tiny, monkeypatch, moment_step=0):
+def stream(index, labels):
+    """Rows of a stream before augmentation."""
+    weights = np.ones(len(index), np.float32)
+    return base.Stream(np.array(index, np.int32), labels, weights, (), ())
+
+
+def traced_views(tiny, monkeypatch, at_step=0):
     """Keys and images with which the views of one step are augmented."""
     config, network, mesh, variables = tiny
     seen = []
@@ -181,12 +196,13 @@ def traced_views(tiny, monkeypatch, moment_step=0):
 
         return augmentation
 
-    table = {name: record(name) for name in table.AUGMENTATIONS}
-    monkeypatch.setattr(table, "AUGMENTATIONS", table)
+    recording = {name: record(name) for name in table.AUGMENTATIONS}
+    monkeypatch.setattr(table, "AUGMENTATIONS", recording)
 
-    def loss(net, params, batch, draws, selection, carry):
-        views = [v for s in ("u", "x") for v in batch[s]["views"]]
-        return 0.0 * params["w"], (views, draws["key"]), {}
+    def loss(net, params, batch, draws, division, carry):
+        views = [*batch.u.views, *batch.x.views]
+        carry = views, draws["key"]
+        return base.LossResult(0.0 * params["w"], {}, carry)
 
     both = base.Phase(
         name="test",
@@ -197,25 +213,25 @@ def traced_views(tiny, monkeypatch, moment_step=0):
     )
     compiled = step.make_step(network, both, config, DATASET, mesh)
     rows = {
-        name: {
-            "index": np.array(index, np.int32),
-            "labels": np.zeros(2, np.int32),
-        }
+        name: stream(index, np.zeros(2, np.int32))
         for name, index in (("x", [3, 1]), ("u", [0, 5]))
     }
     state = base.init_state(
         {"params": {"w": np.float32(0)}, "batch_stats": {}}, ([], ())
     )
-    moment = {
-        "epoch": np.int32(0),
-        "step": np.int32(moment_step),
-        "learning_rate": np.float32(0),
-    }
     with jax.disable_jit():
         images = jnp.asarray(DATASET.train.images)
-        args = (state, None, images, rows, {}, moment, jax.random.key(0))
-        after, _ = compiled.__wrapped__(*args)
-    return seen, after["carry"]
+        after, _ = compiled.__wrapped__(
+            state,
+            None,
+            images,
+            rows,
+            None,
+            base.Time(np.int32(0), np.int32(at_step)),
+            np.float32(0),
+            jax.random.key(0),
+        )
+    return seen, after.carry
 
 
 def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
@@ -232,7 +248,7 @@ def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
     for view, index in zip(views, [[0, 5]] + [[3, 1]] * 3, strict=True):
         assert view.dtype == jnp.float32
         np.testing.assert_allclose(view, scaled[index], rtol=1e-5, atol=1e-6)
-    later, _ = traced_views(tiny, monkeypatch, moment_step=1)
+    later, _ = traced_views(tiny, monkeypatch, at_step=1)
     keys = [jax.random.key_data(key) for _, key, _ in seen + later]
     assert len({tuple(key.tolist()) for key in [*keys, drawn]}) == 7
 

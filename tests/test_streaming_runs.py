@@ -171,7 +171,9 @@ def test_fields_of_streaming_are_checked(folder):
         with pytest.raises(UserError, match=f"^{message}: "):
             load.check(configuration("erm", folder, **fields))
     for field, value in (
-        *(("transform", "images"), ("on_bad_image", "skip"), ("workers", 3)),
+        ("transform", "images"),
+        ("on_bad_image", "skip"),
+        ("workers", 3),
     ):
         config = runs.tiny("erm", "digits", **{f"data.{field}": value})
         with pytest.raises(UserError, match=f"^config.data.{field}: digits"):
@@ -201,7 +203,8 @@ def test_noise_of_the_web_and_verified_labels_are_what_is_known(sets):
     rate = red.facts["noise_rate_realised"]
     assert rate == (len(red.train) - clean) / len(red.train)
     split = of_set(
-        *("red_mini_imagenet", sets["red_mini_imagenet"]),
+        "red_mini_imagenet",
+        sets["red_mini_imagenet"],
         **{"data.noise": "split:red_noise_nl_0.8", "data.imb": 1.0},
     )
     assert len(load.dataset(split).train) == 8 + 12

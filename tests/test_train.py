@@ -58,28 +58,56 @@ def test_workdir_holds_the_contract(finished):
     workdir, summary, _ = finished
     names = {path.name for path in workdir.iterdir()}
     assert names >= {
-        *("config.json", "metrics.jsonl", "summary.json", "labels.csv"),
-        *("checkpoints", "events", "report.html", "noise.json"),
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "labels.csv",
+        "checkpoints",
+        "events",
+        "report.html",
+        "noise.json",
     }
     assert json.loads((workdir / "summary.json").read_text()) == json.loads(
         json.dumps(summary)
     )
     for name in (
-        *("method", "benchmark", "seed", "epochs", "seconds", "device"),
-        *("best_test_accuracy", "last_test_accuracy", "weights_sha256"),
-        *("mean_last10_test_accuracy", "noise_rate_realised", "command"),
+        "method",
+        "benchmark",
+        "seed",
+        "epochs",
+        "seconds",
+        "device",
+        "best_test_accuracy",
+        "last_test_accuracy",
+        "weights_sha256",
+        "mean_last10_test_accuracy",
+        "noise_rate_realised",
+        "command",
     ):
         assert summary[name] is not None, name
     rows = records(workdir)
     assert [r["phase"] for r in rows] == [
-        *("warmup", "warmup_contrast", "semi", "semi")
+        "warmup",
+        "warmup_contrast",
+        "semi",
+        "semi",
     ]
     assert [r["epoch"] for r in rows] == [0, 1, 2, 3]
     for name in (
-        *("selection_auc", "clean_precision", "clean_recall"),
-        *("noise_precision", "noise_recall", "accuracy_many"),
-        *("accuracy_few", "accuracy_per_class", "lambda_u", "loss_midl"),
-        *("images_per_second", "seconds", "labelled", "unlabelled"),
+        "selection_auc",
+        "clean_precision",
+        "clean_recall",
+        "noise_precision",
+        "noise_recall",
+        "accuracy_many",
+        "accuracy_few",
+        "accuracy_per_class",
+        "lambda_u",
+        "loss_midl",
+        "images_per_second",
+        "seconds",
+        "labelled",
+        "unlabelled",
     ):
         assert name in rows[-1], name
     accuracies = [r["test_accuracy"] for r in rows]

@@ -1,5 +1,7 @@
 """The epoch: who is selected, teaches and is seen; its place in the loop."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -48,8 +50,8 @@ def test_select_train_each_selects_anew_before_each_network(toy_trainer):
     calls = [(c.k, c.weights) for c in selector.calls]
     # Network 1 is selected for after network 0 has moved; each one once.
     assert calls == [(0, [100, 100]), (1, [98, 100])]
-    assert len(result.memory["history"]) == 1
-    assert len(result.facts[0]["selections"]) == 2
+    assert len(result.memory.history) == 1
+    assert len(result.results[0].selections) == 2
 
 
 def test_select_train_each_selects_for_the_teacher(toy_trainer):
@@ -70,28 +72,28 @@ def test_unknown_words_in_a_phase_are_refused(field):
 def test_what_network_1_sees_of_network_0(toy_trainer, peer, seen):
     selector = Recorder([0, 1, 2])
     result = run(toy_trainer(phase(selector=selector, peer=peer)))
-    first, second = (terms["peer"] / 2 for terms in result.facts[0]["terms"])
+    first, second = (terms["peer"] / 2 for terms in result.results[0].terms)
     assert (first, second) == (100, seen)
     # Each network's own values lie before its first and second step.
-    assert [t["own"] for t in result.facts[0]["terms"]] == [199, 199]
+    assert [t["own"] for t in result.results[0].terms] == [199, 199]
 
 
 def test_no_peer_unless_asked_for(toy_trainer):
     result = run(toy_trainer(phase()))
-    assert "peer" not in result.facts[0]["terms"][0]
+    assert "peer" not in result.results[0].terms[0]
 
 
 @pytest.mark.parametrize("teacher, steps", [("self", [1, 3]), ("peer", [3, 1])])
 def test_taught_by(toy_trainer, teacher, steps):
     selector = Recorder([0, 1], [2, 3, 4, 5, 6])
     result = run(toy_trainer(phase(selector=selector, taught_by=teacher)))
-    facts = result.facts[0]
-    assert facts["steps"] == steps
+    found = result.results[0]
+    assert found.steps == steps
     assert result.weights == [100 - n for n in steps]
-    sizes = [t["num_labelled"] for t in facts["terms"]]
+    sizes = [t["num_labelled"] for t in found.terms]
     # Sums over steps of 2 and 5 labelled rows.
     assert sizes == [{1: 2, 3: 15}[n] for n in steps]
-    assert facts["images"] == 8
+    assert found.images == 8
 
 
 # In the loop -----------------------------------------------------------------
@@ -103,24 +105,31 @@ def test_enter_is_called_at_the_start_of_phases_only(
     entered = []
 
     def enter(self, epoch, states, memory, fresh):
-        entered.append((epoch, [w(s) for s in states], memory["method"]))
+        entered.append((epoch, [w(s) for s in states], memory.method))
         if epoch == 2:
             states = jax.tree.map(lambda x: x - 50, fresh())
-        return states, memory | {"method": {"since": np.array([epoch])}}
+        return states, replace(memory, method=np.array([epoch]))
 
     selector = Recorder([0, 1])
     warm = phase("warm")
     second = phase("second", selector=selector)
-    trainer = toy_trainer(warm, warm, second, second, enter=enter)
+    trainer = toy_trainer(
+        warm,
+        warm,
+        second,
+        second,
+        enter=enter,
+        init_memory=lambda self, states: np.array([-1]),
+    )
     monkeypatch.setattr(train, "Trainer", lambda config, dataset: trainer)
     monkeypatch.setattr(load, "dataset", lambda config: DATASET)
-    monkeypatch.setattr(journal.outcome, "write", lambda *args: {"done": True})
+    monkeypatch.setattr(journal.Journal, "finish", lambda *args: {"done": True})
     assert train.run(configuration(4), str(tmp_path / "run")) == {"done": True}
     # Four steps an epoch of warm-up, one in the second phase.
-    assert entered[0] == (0, [100, 100], {})
+    assert entered[0] == (0, [100, 100], np.array([-1]))
     ((epoch, weights, method),) = entered[1:]
     assert (epoch, weights) == (2, [92, 92])
-    np.testing.assert_array_equal(method["since"], [0])
+    np.testing.assert_array_equal(method, [0])
     # The phase's first selection sees what the last phase left, not what
     # `enter` has made of it.
     seen = [(c.epoch, c.k, c.weights) for c in selector.calls]
@@ -157,12 +166,17 @@ def test_networks_start_from_seeds_of_their_own():
         config.model.width, config.model.blocks = 2, (1,)
         config.dasc.projection_dim = 2
     dataset = Dataset(
-        *(split(LABELS, LABELS), split(LABELS, LABELS)),
-        *(("a", "b", "c"), (0.5,), (0.25,), "test", {}),
+        split(LABELS, LABELS),
+        split(LABELS, LABELS),
+        ("a", "b", "c"),
+        (0.5,),
+        (0.25,),
+        "test",
+        {},
     )
     first, second = Trainer(config, dataset).init_states()
     again, _ = Trainer(config, dataset).init_states()
-    kernels = [s["params"]["logits"]["kernel"] for s in (first, second, again)]
+    kernels = [s.params["logits"]["kernel"] for s in (first, second, again)]
     assert (kernels[0] != kernels[1]).any()
     np.testing.assert_array_equal(kernels[0], kernels[2])
-    assert first["carry"]["fill"] == 0
+    assert first.carry.fill == 0

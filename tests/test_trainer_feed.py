@@ -13,19 +13,19 @@ from tests.toy_epochs import LABELS, SIZE, Recorder, phase, run
 
 def test_without_a_selector_all_labels_are_trained_on(toy_trainer):
     result = run(toy_trainer(phase(), num_nets=1))
-    facts = result.facts[0]
-    assert facts["steps"] == [4] and result.weights == [96]
-    (terms,) = facts["terms"]
+    found = result.results[0]
+    assert found.steps == [4] and result.weights == [96]
+    (terms,) = found.terms
     assert terms["labels"] == LABELS.sum()
     assert terms["images"] == np.arange(SIZE).sum()
     assert terms["weights"] == SIZE and terms["counts"] == 4 * 3
     assert terms["num_unlabelled"] == 0
-    assert result.memory["history"].shape == (0, SIZE)
+    assert result.memory.history.shape == (0, SIZE)
 
 
 def test_rows_carry_their_label_weight_and_image(toy_trainer):
     result = run(toy_trainer(phase(selector=Recorder([1, 5])), num_nets=1))
-    (terms,) = result.facts[0]["terms"]
+    (terms,) = result.results[0].terms
     assert terms["labels"] == LABELS[1] + LABELS[5]
     assert terms["images"] == 1 + 5
     assert terms["weights"] == 11 + 15
@@ -39,7 +39,7 @@ def test_per_sample_and_shared_extras_reach_the_loss(toy_trainer):
         shared={"bonus": np.float32(9)},
     )
     result = run(toy_trainer(phase(selector=selector), num_nets=1))
-    (terms,) = result.facts[0]["terms"]
+    (terms,) = result.results[0].terms
     assert terms["extra"] == 1 + 25 and terms["shared"] == 9
 
 
@@ -55,16 +55,16 @@ def test_pool_is_mapped_to_rows_of_the_whole_set(toy_trainer):
     (call,) = selector.calls
     np.testing.assert_array_equal(call.numbers, pool - 6)
     np.testing.assert_array_equal(call.labels, LABELS[pool])
-    (chosen,) = result.facts[0]["selections"]
+    (chosen,) = result.results[0].selections
     np.testing.assert_array_equal(chosen.labelled, [6, 5])
     np.testing.assert_array_equal(chosen.unlabelled, [1, 2])
     np.testing.assert_array_equal(chosen.weights[pool], [10, 11, 12, 13])
     assert chosen.weights.shape == (SIZE,)
     assert chosen.clean_probability is None
-    (terms,) = result.facts[0]["terms"]
+    (terms,) = result.results[0].terms
     assert terms["labels"] == LABELS[6] + LABELS[5]
     assert terms["images"] == 11 and terms["extra"] == 1 + 4
-    assert not len(result.memory["history"])
+    assert not len(result.memory.history)
 
 
 def test_a_reordered_pool_of_everything_is_mapped_too(toy_trainer):
@@ -72,7 +72,7 @@ def test_a_reordered_pool_of_everything_is_mapped_too(toy_trainer):
     order = np.arange(SIZE)[::-1]
     subset = phase(selector=selector, pool=lambda epoch, k, rng: order)
     result = run(toy_trainer(subset, num_nets=1))
-    (chosen,) = result.facts[0]["selections"]
+    (chosen,) = result.results[0].selections
     np.testing.assert_array_equal(chosen.labelled, order[:2])
 
 
@@ -83,7 +83,7 @@ def test_every_network_has_a_pool_of_its_own(toy_trainer):
     result = run(toy_trainer(subset))
     seen = [call.labels.tolist() for call in selector.calls]
     assert seen == [[0, 0, 0], [1, 1]]
-    chosen = [s.labelled.tolist() for s in result.facts[0]["selections"]]
+    chosen = [s.labelled.tolist() for s in result.results[0].selections]
     assert chosen == [[0], [1]]
 
 
@@ -92,7 +92,7 @@ def test_steps_of_an_epoch_can_be_limited(toy_trainer):
     with trainer.config.unlocked():
         trainer.config.max_steps = 3
     result = run(trainer)
-    assert result.facts[0]["steps"] == [3] and result.weights == [97]
+    assert result.results[0].steps == [3] and result.weights == [97]
 
 
 def test_memory_of_selectors_is_kept_and_clean_probabilities_too(toy_trainer):
@@ -101,7 +101,7 @@ def test_memory_of_selectors_is_kept_and_clean_probabilities_too(toy_trainer):
     assert [c.visits for c in selector.calls] == [0, 0, 1, 1, 2, 2]
     # The mean of 0.25 and 0.75, an entry an epoch.
     np.testing.assert_array_equal(
-        result.memory["history"], np.full((3, SIZE), 0.5)
+        result.memory.history, np.full((3, SIZE), 0.5)
     )
 
 
@@ -127,19 +127,20 @@ def test_the_same_seed_shuffles_alike_and_epochs_differ(toy_trainer):
 
 
 def test_draws_differ_by_step_network_and_epoch(toy_trainer):
-    def loss(net, params, batch, draws, selection, carry):
-        return 0.0 * params["w"].sum(), carry, {"drawn": draws["number"]}
+    def loss(net, params, batch, draws, division, carry):
+        total = 0.0 * params["w"].sum()
+        return base.LossResult(total, {"drawn": draws}, carry)
 
     drawing = phase(
         loss=loss,
         selector=Recorder([0, 1]),  # one step an epoch
-        draws=lambda key, sizes: {"number": jax.random.uniform(key)},
+        draws=lambda key, sizes: jax.random.uniform(key),
     )
     first, second = (
-        run(toy_trainer(drawing), epochs=2).facts for _ in range(2)
+        run(toy_trainer(drawing), epochs=2).results for _ in range(2)
     )
-    drawn = [float(t["drawn"]) for facts in first for t in facts["terms"]]
-    again = [float(t["drawn"]) for facts in second for t in facts["terms"]]
+    drawn = [float(t["drawn"]) for epoch in first for t in epoch.terms]
+    again = [float(t["drawn"]) for epoch in second for t in epoch.terms]
     assert len(set(drawn)) == 4 and drawn == again
 
 
@@ -154,10 +155,10 @@ def test_nobody_trusted_trains_on_all_and_says_so(toy_trainer, caplog):
     selector = Recorder([])
     with caplog.at_level(logging.WARNING, "jaxnlt"):
         result = run(toy_trainer(phase(selector=selector), num_nets=1))
-    (chosen,) = result.facts[0]["selections"]
+    (chosen,) = result.results[0].selections
     np.testing.assert_array_equal(chosen.labelled, np.arange(SIZE))
     np.testing.assert_array_equal(chosen.counts, [3, 3, 2])
-    assert result.facts[0]["steps"] == [4]
+    assert result.results[0].steps == [4]
     said = [text for text in warnings(caplog) if "trusts no sample in" in text]
     assert said == ["network 0 trusts no sample in epoch 0; all are trained on"]
 

@@ -13,8 +13,7 @@ import os
 import numpy as np
 import pytest
 
-from jaxnlt import train
-from jaxnlt import command_line
+from jaxnlt import command_line, train
 from jaxnlt.data import decode, registry
 from tests import runs
 from tests.data.streamed import MINIATURES, given
@@ -55,8 +54,15 @@ OWN_TERMS = {
     "unicon": ("loss_contrast",),
 }
 FILES = (
-    *("checkpoints", "config.json", "dataset.json", "events", "labels.csv"),
-    *("metrics.jsonl", "noise.json", "report.html", "summary.json"),
+    "checkpoints",
+    "config.json",
+    "dataset.json",
+    "events",
+    "labels.csv",
+    "metrics.jsonl",
+    "noise.json",
+    "report.html",
+    "summary.json",
 )
 
 

@@ -5,6 +5,7 @@ rate 1 takes 1 off the weights.
 """
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from configs import erm as erm_config
 from jaxnlt import method as base
 from jaxnlt import models
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.methods import erm
 from jaxnlt.runtime import sharding
 from jaxnlt.trainer import Trainer
 
@@ -59,6 +61,12 @@ class Network:
         return self.apply
 
 
+class Visits(NamedTuple):
+    """How often a network has selected."""
+
+    visits: np.ndarray
+
+
 class Recorder(base.Selector):
     """Trusts the rows it was made with and writes down what it is shown."""
 
@@ -69,7 +77,7 @@ class Recorder(base.Selector):
         self.calls = []
 
     def init_memory(self):
-        return {"visits": np.zeros(1)}
+        return Visits(np.zeros(1))
 
     def select(self, outputs, k, data, memory, epoch, rng):
         seen = [out["logits"][:, 0] - out["logits"][0, 0] for out in outputs]
@@ -81,7 +89,7 @@ class Recorder(base.Selector):
                 numbers=seen[0],
                 weights=weights,
                 labels=data.labels,
-                visits=memory["visits"][0],
+                visits=memory.visits[0],
             )
         )
         labelled = np.array(self.labelled[k % len(self.labelled)], int)
@@ -95,31 +103,31 @@ class Recorder(base.Selector):
             ),
             "clean_probability": np.full(size, 0.25 + 0.5 * k),
         }
-        memory = {"visits": memory["visits"] + 1}
+        memory = Visits(memory.visits + 1)
         return base.Selection(**(fields | self.fields)), memory
 
 
-def falling(net, params, batch, draws, selection, carry):
+def falling(net, params, batch, draws, division, carry):
     """Gradient 1 for every weight; the terms tell what was fed."""
     w = params["w"].sum()
     loss = w - jax.lax.stop_gradient(w)
-    rows = batch["x"]
+    rows = batch.x
     terms = {
         "own": params["w"][0],
-        "counts": selection["counts"][0],
-        "num_labelled": selection["num_labelled"],
-        "num_unlabelled": selection["num_unlabelled"],
-        "labels": rows["labels"].sum(),
-        "weights": rows["weights"].sum(),
-        "images": rows["views"][0][:, 0, 0, 0].sum(),
+        "counts": division.counts[0],
+        "num_labelled": division.num_labelled,
+        "num_unlabelled": division.num_unlabelled,
+        "labels": rows.labels.sum(),
+        "weights": rows.weights.sum(),
+        "images": rows.views[0][:, 0, 0, 0].sum(),
     }
     if net._peer is not None:
         image = jnp.zeros((1, 2, 2, 1))
         terms["peer"] = net.peer(image, ("logits",))["logits"][0, 0]
-    if "extra" in rows:
-        terms["extra"] = rows["extra"].sum()
-        terms["shared"] = selection["bonus"]
-    return loss, carry, terms
+    if rows.per_sample:
+        terms["extra"] = rows.per_sample["extra"].sum()
+        terms["shared"] = division.shared["bonus"]
+    return base.LossResult(loss, terms, carry)
 
 
 def phase(name="toy", **fields):
@@ -142,6 +150,8 @@ def build(patch, *phases, num_nets=2, **methods):
     """
 
     class Toy(base.Method):
+        options_type = erm.Options
+
         def phases(self):
             return tuple({p.name: p for p in phases}.values())
 
@@ -170,19 +180,19 @@ def configuration(epochs=1):
 def run(trainer, epochs=1):
     """Trains epochs as train.run does; gives the facts of each."""
     states = trainer.put(trainer.init_states())
-    memory, records = trainer.init_memory(), []
+    memory, records = trainer.init_memory(states), []
     for epoch in range(epochs):
         now = trainer.method.phase(epoch)
         pooled = sharding.fetch(trainer.infer_pools(epoch, now, states))
-        states, memory, facts = trainer.train(
+        states, memory, result = trainer.train(
             epoch, now, states, pooled, memory, lambda *args: None
         )
-        facts["terms"] = sharding.fetch(facts["terms"])
-        records.append(facts)
+        terms = sharding.fetch(result.terms)
+        records.append(result._replace(terms=terms))
     return SimpleNamespace(
-        facts=records, memory=memory, weights=[w(s) for s in states]
+        results=records, memory=memory, weights=[w(s) for s in states]
     )
 
 
 def w(state):
-    return float(state["params"]["w"][0])
+    return float(state.params["w"][0])

@@ -1,7 +1,6 @@
 """The learned AutoAugment policy for CIFAR-10: 25 pairs of operations.
 
-Only numbers live here: which operation, how strong, how likely.  What an
-operation does to pixels is `jaxnlt.image_ops`.
+Which operation, how strong and how likely; pillow.py applies them.
 
 Source: papers/dasc.md §2 (table and magnitude grids).
 """
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnlt.augment import autoaugment, pillow
+from jaxnlt.augment import pillow
 from jaxnlt.augment.pillow import IDENTITY, Choice
 
 _ENHANCE = ("color", "contrast", "brightness", "sharpness")
@@ -147,10 +146,10 @@ class PolicyDraws(NamedTuple):
 
 
 def sample_policy(key: jax.Array, batch: int) -> PolicyDraws:
-    """policy uniform over 25, signs even, coins with the table's p."""
+    """Policy uniform over 25, signs even, coins with the table's p."""
     uniform = pillow.uniform(key, 5, batch)
-    policy = pillow.integers(uniform[0], len(autoaugment.SUB_POLICIES))
-    chances = jnp.asarray(autoaugment.probabilities())[policy].T
+    policy = pillow.integers(uniform[0], len(SUB_POLICIES))
+    chances = jnp.asarray(probabilities())[policy].T
     return PolicyDraws(policy, uniform[1:3] < 0.5, uniform[3:5] < chances)
 
 
@@ -168,7 +167,7 @@ def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
     """
     height, width = images.shape[1:3]
     for slot in (0, 1):
-        choices, index = autoaugment.slot_choices(slot, height, width)
+        choices, index = slot_choices(slot, height, width)
         sign = draws.positive[slot].astype(jnp.int32)
         which = jnp.asarray(index)[draws.policy, sign]
         which = jnp.where(draws.applied[slot], which, 0)

@@ -78,7 +78,7 @@ def sample_digits(
 
 
 def affine_matrix(draws: DigitDraws) -> jax.Array:
-    """float [B, 2, 2]: (row, column) offsets from the middle, out to in.
+    """Float [B, 2, 2]: (row, column) offsets from the middle, out to in.
 
     matrix = rotation(angle) @ [[1, 0], [shear, 1]] / scale; its determinant
     is 1 / scale^2 > 0, so a digit is never mirrored.

@@ -81,7 +81,7 @@ def apply_choices(
 
 
 def _chosen(choices: Sequence[Choice], which: jax.Array, op: str) -> jax.Array:
-    """bool [B]: who drew the operation."""
+    """Bool [B]: who drew the operation."""
     return jnp.asarray([name == op for name, _ in choices])[which]
 
 
@@ -91,7 +91,7 @@ def _chosen(choices: Sequence[Choice], which: jax.Array, op: str) -> jax.Array:
 def _point(
     images: jax.Array, choices: Sequence[Choice], which: jax.Array
 ) -> jax.Array:
-    """out = table[in], one table of 256 entries per image and channel."""
+    """Out = table[in], one table of 256 entries per image and channel."""
     fixed = np.stack([_fixed_table(*choice) for choice in choices])
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels).astype(jnp.int32)
@@ -212,7 +212,7 @@ def _equalize_table(pixels: jax.Array) -> jax.Array:
 def _blend(
     images: jax.Array, choices: Sequence[Choice], which: jax.Array
 ) -> jax.Array:
-    """out = trunc(clip(d + factor * (in - d))), d the degenerate image.
+    """Out = trunc(clip(d + factor * (in - d))), d the degenerate image.
 
     d is grey (color), its mean (contrast), black (brightness) or smoothed
     (sharpness); factor 1 gives the image back.
@@ -222,10 +222,10 @@ def _blend(
         np.float32,
     )
     pixels = images.astype(jnp.int32)
-    grey = grey(pixels)
+    levels = grey(pixels)
     degenerates = {
-        "color": lambda: grey,
-        "contrast": lambda: mean_level(grey),
+        "color": lambda: levels,
+        "contrast": lambda: mean_level(levels),
         "sharpness": lambda: _smooth(pixels),
     }
     names = {name for name, _ in choices}
@@ -385,7 +385,7 @@ _ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
 def blend(
     pixels: jax.Array, degenerate: jax.Array, factor: jax.Array
 ) -> jax.Array:
-    """out = trunc(clip(d + factor * (in - d))); 1 gives the image back.
+    """Out = trunc(clip(d + factor * (in - d))); 1 gives the image back.
 
     Args:
       pixels: int32 [B, H, W, C], levels 0..255.
@@ -496,7 +496,7 @@ def apply_jitter(images: jax.Array, draws: JitterDraws) -> jax.Array:
 
 
 def jitter(key: jax.Array, images: jax.Array) -> jax.Array:
-    """torchvision's ColorJitter(0.4, 0.4, 0.4), drawn anew for every image.
+    """Torchvision's ColorJitter(0.4, 0.4, 0.4), drawn anew for every image.
 
     Args:
       key: JAX key.

@@ -4,18 +4,18 @@ Every augmentation first draws, for each image, what will happen to it, and
 then applies the draws; the two halves are separate functions, so that tests
 can compare the second with Pillow.
 
-Source: papers/dasc.md §2 (CIFAR); DESIGN.md §9 (digits).
+Source: ``papers/dasc.md`` section 2 (CIFAR).
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnlt.augment import autoaugment, digits, pillow, randaugment, table
+from jaxnlt.augment import autoaugment, digits, pillow, randaugment
 
 
 def normalise(
@@ -226,20 +226,42 @@ def crops(name: str) -> bool:
     return function is crop_flip
 
 
-def prepare(images, key, view: str, dataset, dtype, augmentations):
+class Moments(Protocol):
+    """Mean and standard deviation of images, as ``records.Dataset`` has them.
+
+    Attributes:
+      mean: of each channel, in units of images scaled to [0, 1].
+      std: of each channel, in the same units.
+    """
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+def prepare(
+    images: jax.Array,
+    key: jax.Array,
+    view: str,
+    moments: Moments,
+    dtype: DTypeLike,
+    names: Mapping[str, str],
+) -> jax.Array:
     """One augmented, standardised view of a batch of uint8 images.
 
     Args:
       images: uint8 [B, H, W, C].
       key: JAX key.
       view: 'weak', 'strong' or 'none'.
-      dataset: `mean` and `std` in units of [0, 1].
+      moments: of the training images.
       dtype: of the result.
-      augmentations: names in augment.AUGMENTATIONS of the views.
+      names: view -> name in ``AUGMENTATIONS``.
 
     Returns:
       [B, H, W, C].
     """
     if view != "none":
-        images = table.AUGMENTATIONS[augmentations[view]](key, images)
-    return table.normalise(images, dataset.mean, dataset.std, dtype)
+        images = AUGMENTATIONS[names[view]](key, images)
+    return normalise(images, moments.mean, moments.std, dtype)

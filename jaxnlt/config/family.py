@@ -127,7 +127,8 @@ def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     """DivideMix's weight of the squared error in a published setting, else 25.
 
     Args:
-      data: ``noise`` and ``rate``; ``sym`` has the probabilities of ``sym_count``.
+      data: ``noise`` and ``rate``; ``sym`` has the probabilities of
+        ``sym_count``.
       benchmark: its name.
 
     Returns:
@@ -146,7 +147,7 @@ def semi_fields(
     drops: tuple[int, ...] = (),
     warmups: tuple[int, int] = (10, 30),
 ) -> dict[str, Any]:
-    """Fields of the semi-supervised stage on a benchmark; sets epochs and drops.
+    """Semi-supervised fields on a benchmark; sets epochs and drops too.
 
     ``digits`` has a short schedule.  Large images from the web have those of
     ``WEB_SCHEDULES``; where no paper has any, ours are a warm-up of a tenth of

@@ -15,7 +15,15 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+)
 
 from jaxnlt.runtime.errors import UserError
 
@@ -177,8 +185,7 @@ def describe_type(hint: Any) -> str:
     return "any" if hint is Any else str(hint.__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldHelp:
+class FieldHelp(NamedTuple):
     """One field in the help text.
 
     Attributes:

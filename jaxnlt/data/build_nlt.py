@@ -1,4 +1,4 @@
-"""The command `python -m jaxnlt.data.build_nlt`; see `jaxnlt.data.nlt.build`."""
+"""The command ``python -m jaxnlt.data.build_nlt``; see nlt/build.py."""
 
 import sys
 

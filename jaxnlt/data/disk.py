@@ -106,7 +106,9 @@ def read(config: Any, bench: registry.Benchmark) -> Source:
     return READERS[bench.name](data.path, **options)
 
 
-def add_web(source: Source, train: Split, rate: float, rng) -> Split:
+def add_web(
+    source: Source, train: Split, rate: float, rng: np.random.RandomState
+) -> Split:
     """The training set with its share of web images; see `web_red.add_web`."""
     assert isinstance(source, files.FileSource) and source.web is not None
     return red_mini_imagenet.add_web(train, source.web, rate, rng)

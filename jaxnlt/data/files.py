@@ -190,7 +190,10 @@ class Transform(NamedTuple):
 
 
 _H2E = Transform(
-    *(0, 224, "random_resized_crop", (0.5, 1.0)),
+    0,
+    224,
+    "random_resized_crop",
+    (0.5, 1.0),
     eval_resize=256,
     source="papers/h2e.md §9",
 )
@@ -202,32 +205,46 @@ _H2E = Transform(
 #: go with them, since the host has cropped.
 TRANSFORMS: dict[str, Transform] = {
     "webvision": Transform(
-        *(320, 299, "random_resized_crop", (0.08, 1.0)),
+        320,
+        299,
+        "random_resized_crop",
+        (0.08, 1.0),
         eval_resize=320,
         source="papers/sfa.md §3.4",
     ),
     "webvision_smr": Transform(
-        *(320, 299, "random_crop"),
+        320,
+        299,
+        "random_crop",
         eval_resize=320,
         source="papers/smr.md §3",
     ),
     "clothing1m": Transform(
-        *(256, 224, "random_crop"),
+        256,
+        224,
+        "random_crop",
         eval_resize=256,
         source="papers/smr.md §3, papers/dividemix_rolt.md §2.2",
     ),
     "animal10n": Transform(
-        *(64, 64, "random_crop"),
+        64,
+        64,
+        "random_crop",
         eval_resize=64,
         source="papers/smr.md §3",
     ),
     "red_mini_imagenet": Transform(
-        *(32, 32, "none"),
+        32,
+        32,
+        "none",
         eval_resize=32,
         source="papers/dasc.md §1.3, §2",
     ),
     "red_mini_imagenet_84": Transform(
-        *(0, 84, "random_resized_crop", (0.08, 1.0)),
+        0,
+        84,
+        "random_resized_crop",
+        (0.08, 1.0),
         eval_resize=96,  # int(1.15 * 84) in the loader
         source="papers/dasc.md §1.3",
     ),

@@ -12,8 +12,6 @@ from jaxnlt.data.readers import tfds as tfds_reader
 from jaxnlt.data.records import Dataset, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError, logger
 
-__all__ = ["Dataset", "Split", "check", "load"]
-
 # Of a training set without a test set about a tenth is held out.
 _HELD_OUT = 0.1
 

@@ -182,7 +182,9 @@ def class_aware(
     return rows.reshape(-1)[:total].reshape(steps, batch_size)
 
 
-def one_pass(index: np.ndarray, batch_size: int, rng) -> np.ndarray:
+def one_pass(
+    index: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
     """One shuffled pass over the rows, wrapped to whole batches.
 
     Args:
@@ -198,7 +200,9 @@ def one_pass(index: np.ndarray, batch_size: int, rng) -> np.ndarray:
     return np.resize(order, (steps, batch_size)).astype(np.int32)
 
 
-def cycle(index: np.ndarray, steps: int, batch_size: int, rng) -> np.ndarray:
+def cycle(
+    index: np.ndarray, steps: int, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
     """Shuffled passes one after the other until `steps` batches are full.
 
     Args:
@@ -304,7 +308,7 @@ def stream(
       which trusts all, is not asked.
     """
 
-    def rows(selection: Any, rng: np.random.Generator):
+    def rows(selection: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         drawn = subset(labels, num_classes, size, rng)
         return {"x": one_pass(drawn, batch_size, rng)}
 

@@ -153,8 +153,8 @@ def schedule(rounds: int, starts: Mapping, epochs: int) -> tuple[Span, ...]:
 
     Args:
       rounds: 0 is base training alone.
-      starts: ``round1``, ``round2`` ..., each with the first epoch of ``base`` (not
-        in round 1), ``identify`` and ``robust``.
+      starts: ``round1``, ``round2`` ..., each with the first epoch of ``base``
+        (not in round 1), ``identify`` and ``robust``.
       epochs: of the whole run; the last phase lasts until then.
 
     Returns:

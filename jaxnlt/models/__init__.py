@@ -164,7 +164,12 @@ class Network:
             return self.apply
         count = itertools.count()
 
-        def apply(variables, images, heads=("logits",), train=False):
+        def apply(
+            variables: Variables,
+            images: jax.Array,
+            heads: tuple[str, ...] = ("logits",),
+            train: bool = False,
+        ) -> tuple[dict[str, jax.Array], Variables]:
             own = jax.random.fold_in(key, next(count)) if train else None
             return self.apply(variables, images, heads, train, own)
 

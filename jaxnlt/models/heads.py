@@ -124,7 +124,7 @@ class Classifier(nn.Module):
     dtype: Any
     prior: tuple[float, ...] = ()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the held heads; a submodule's name is its parameters' path."""
         if self.has_bottleneck:
             self.bottleneck = self._linear(self.backbone.feature_dim)

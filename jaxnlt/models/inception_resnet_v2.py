@@ -196,7 +196,7 @@ class InceptionResNetV2(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.blocks) != 3:
             raise UserError(
                 "config.model.blocks: inception_resnet_v2 has three stages, "

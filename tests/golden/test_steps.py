@@ -8,6 +8,8 @@ import numpy as np
 
 from jaxnlt import method as base
 from jaxnlt import step
+from jaxnlt.losses.mixmatch import MixupDraws
+from tests import batches
 from tests.golden import tiny
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, close, precision
@@ -76,16 +78,15 @@ def test_warmup_steps(case, dtype):
     phase = method.phase(int(case["epoch"]))
     with precision(dtype):
         state = start(case, "net_init__", dtype)
-        update = jax.jit(partial(step.update, tiny.apply, phase, optimizer))
+        update = jax.jit(partial(batches.update, tiny.apply, phase, optimizer))
         for j in range(int(case["n_iters"])):
             it = f"it{j}__"
             views = tuple(
                 jnp.asarray(case[it + v], dtype) for v in ("x1", "x2")
             )
-            batch = {
-                "x": {"views": views, "labels": jnp.asarray(case[it + "y"])}
-            }
-            state, terms = update(state, None, batch, {}, {}, rate)
+            x = batches.stream(views, jnp.asarray(case[it + "y"]))
+            batch = batches.batch(x=x)
+            state, terms = update(state, None, batch, (), None, rate)
             ce = (case[it + "ce_view1_f64"] + case[it + "ce_view2_f64"]) / 2
             balanced = case[it + "bal_view1_f64"] + case[it + "bal_view2_f64"]
             close(terms["loss_ce"], ce, dtype)
@@ -93,9 +94,9 @@ def test_warmup_steps(case, dtype):
             close(terms["loss"], case[it + "total_loss_f64"], dtype)
             if it + "sbcl_loss_f64" in case:
                 close(terms["loss_contrast"], case[it + "sbcl_loss_f64"], dtype)
-            close(valid(state["carry"]), case[it + "memory_after_f64"], dtype)
+            close(valid(state.carry), case[it + "memory_after_f64"], dtype)
             prefix = it + "params_after__"
-            check_params(case, prefix, "_f64", state["params"], dtype)
+            check_params(case, prefix, "_f64", state.params, dtype)
 
 
 @PRECISIONS
@@ -124,44 +125,42 @@ def test_semi_supervised_steps(case, dtype):
             state = start(case, "net_init__", dtype)
             peer = start(case, "net2__", dtype)
             update = jax.jit(
-                partial(step.update, tiny.apply, method.semi, optimizer)
+                partial(batches.update, tiny.apply, method.semi, optimizer)
             )
-            selection = {
-                "counts": jnp.asarray(counts, dtype),
-                "num_labelled": (iterations - 1.0) * batch_size,
-                "num_unlabelled": 1.0,
-            }
+            division = batches.division(
+                jnp.asarray(counts, dtype),
+                num_labelled=(iterations - 1.0) * batch_size,
+                num_unlabelled=1.0,
+            )
             for j in range(int(case["n_iters"])):
                 it = f"it{j}__"
-                batch = {
-                    "epoch": jnp.asarray(case["epoch"], dtype),
-                    "step": jnp.asarray(j, dtype),
+                batch = batches.batch(
+                    jnp.asarray(case["epoch"], dtype),
+                    jnp.asarray(j, dtype),
                     **{
-                        s: {
-                            "views": tuple(
+                        s: batches.stream(
+                            (
                                 jnp.asarray(case[f"{it}{s}{v}"], dtype)
                                 for v in (1, 2, 3)
-                            )
-                        }
+                            ),
+                            jnp.asarray(case[it + "y"]),
+                            jnp.asarray(case[it + "w"], dtype),
+                        )
                         for s in ("x", "u")
                     },
-                }
-                batch["x"]["labels"] = jnp.asarray(case[it + "y"])
-                batch["x"]["weights"] = jnp.asarray(case[it + "w"], dtype)
-                draws = {
-                    "coefficient": jnp.asarray(case[it + "mix_lambda"], dtype),
-                    "permutation": jnp.asarray(case[it + "perm"]),
-                }
+                )
+                draws = MixupDraws(
+                    jnp.asarray(case[it + "mix_lambda"], dtype),
+                    jnp.asarray(case[it + "perm"]),
+                )
 
                 def expected(name, it=it, label=label):
                     both = f"{it}{name}_f64"
                     one = f"{it}{name}__{label}_f64"
                     return case[one] if one in case else case[both]
 
-                net = base.Net(tiny.apply, {}, base.variables(peer))
-                targets = method.targets(
-                    net, state["params"], batch["x"], batch["u"]
-                )
+                net = base.Net(tiny.apply, {}, peer.variables)
+                targets = method.targets(net, state.params, batch.x, batch.u)
                 close(targets[0], expected("targets_x"), dtype)
                 close(targets[1], expected("targets_u"), dtype)
                 contrast = expected("sbcl_loss")
@@ -171,12 +170,22 @@ def test_semi_supervised_steps(case, dtype):
                 if j == 0 and defined:
                     check_grads(
                         case,
-                        *(label, method, state, peer),
-                        *(batch, draws, selection, dtype),
+                        label,
+                        method,
+                        state,
+                        peer,
+                        batch,
+                        draws,
+                        division,
+                        dtype,
                     )
                 state, terms = update(
-                    *(state, base.variables(peer), batch),
-                    *(draws, selection, rate),
+                    state,
+                    peer.variables,
+                    batch,
+                    draws,
+                    division,
+                    rate,
                 )
                 close(terms["lambda_u"], case[it + "lambda_u_ramp"], dtype)
                 for ours, theirs in (
@@ -195,23 +204,23 @@ def test_semi_supervised_steps(case, dtype):
                 close(terms["loss_contrast"], contrast, dtype)
                 close(terms["loss"], expected("total_loss"), dtype)
                 memory = expected("memory_after")
-                close(valid(state["carry"]), memory, dtype, grad=True)
+                close(valid(state.carry), memory, dtype, grad=True)
                 prefix, suffix = f"{it}params_after__", f"__{label}_f64"
-                check_params(case, prefix, suffix, state["params"], dtype)
+                check_params(case, prefix, suffix, state.params, dtype)
 
 
 def check_grads(
-    case, label, method, state, peer, batch, draws, selection, dtype
+    case, label, method, state, peer, batch, draws, division, dtype
 ):
     """Gradients of the first step, without weight decay."""
 
     def loss(params):
-        net = base.Net(tiny.apply, {}, base.variables(peer))
+        net = base.Net(tiny.apply, {}, peer.variables)
         return method.semi_loss(
-            net, params, batch, draws, selection, state["carry"]
-        )[0]
+            net, params, batch, draws, division, state.carry
+        ).loss
 
-    grads = jax.jit(jax.grad(loss))(state["params"])
+    grads = jax.jit(jax.grad(loss))(state.params)
     check_params(case, "it0__grad__", f"__{label}_f64", grads, dtype)
 
 
@@ -256,17 +265,16 @@ def test_sgd_trajectory(case):
             "momentum": float(case["momentum"]),
             "weight_decay": float(case[f"weight_decay{run}"]),
         }
-        update = jax.jit(partial(step.update, apply, phase, optimizer))
+        update = jax.jit(partial(batches.update, apply, phase, optimizer))
         j = 0
         while f"step{j}{run}_x" in case:
-            batch = {
-                "x": {
-                    "views": (jnp.asarray(case[f"step{j}{run}_x"]),),
-                    "labels": jnp.asarray(case[f"step{j}{run}_y"]),
-                }
-            }
+            x = batches.stream(
+                [jnp.asarray(case[f"step{j}{run}_x"])],
+                jnp.asarray(case[f"step{j}{run}_y"]),
+            )
+            batch = batches.batch(x=x)
             rate = float(case[f"step{j}{run}_lr"])
-            state, terms = update(state, None, batch, {}, {}, rate)
+            state, terms = update(state, None, batch, (), None, rate)
             close_f4 = dict(rtol=1e-6, atol=1e-6)
             np.testing.assert_allclose(
                 terms["loss"], case[f"step{j}{run}_loss"], **close_f4
@@ -277,21 +285,21 @@ def test_sgd_trajectory(case):
             ):
                 layer, kind = name.split("_")
                 np.testing.assert_allclose(
-                    state["params"][layer][kind], after[name], **close_f4
+                    state.params[layer][kind], after[name], **close_f4
                 )
-            for name, value in state["batch_stats"].items():
+            for name, value in state.batch_stats.items():
                 expected = after[f"bn_{name}"]
                 np.testing.assert_allclose(value, expected, **close_f4)
             j += 1
         assert j
 
 
-def cross_entropy(net, params, batch, draws, selection, carry):
-    (x,) = batch["x"]["views"]
+def cross_entropy(net, params, batch, draws, division, carry):
+    (x,) = batch.x.views
     logits = net(params, x, ("logits",))["logits"]
     log_probs = jax.nn.log_softmax(logits)
-    picked = log_probs[jnp.arange(len(x)), batch["x"]["labels"]]
-    return -picked.mean(), carry, {}
+    picked = log_probs[jnp.arange(len(x)), batch.x.labels]
+    return base.LossResult(-picked.mean(), {}, carry)
 
 
 @golden("smr_sgd_trajectory")
@@ -301,10 +309,8 @@ def test_sgd_on_a_quadratic(case):
             a = jnp.asarray(case["q_a"])
             phase = base.Phase(
                 name="quadratic",
-                loss=lambda net, p, batch, draws, selection, carry, a=a: (
-                    0.5 * jnp.sum(a * p["x"] ** 2),
-                    carry,
-                    {},
+                loss=lambda net, p, batch, draws, division, carry, a=a: (
+                    base.LossResult(0.5 * jnp.sum(a * p["x"] ** 2), {}, carry)
                 ),
                 streams=lambda selection, rng: {},
                 views={},
@@ -318,9 +324,9 @@ def test_sgd_on_a_quadratic(case):
             }
             rate = float(case[f"{run}_lr"])
             for expected in trajectory[1:]:
-                state, _ = step.update(
-                    *(None, phase, optimizer, state, None, {}, {}, {}, rate)
+                state, _ = batches.update(
+                    None, phase, optimizer, state, None, None, (), None, rate
                 )
                 np.testing.assert_allclose(
-                    state["params"]["x"], expected, rtol=0, atol=1e-12
+                    state.params["x"], expected, rtol=0, atol=1e-12
                 )

@@ -5,7 +5,9 @@ import numpy as np
 
 from configs import dasc as dasc_config
 from jaxnlt import method as base
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import dasc
+from tests import batches
 from tests.methods import toy
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -29,14 +31,13 @@ def make(**options):
 
 def carry(fill=3):
     rows = np.random.default_rng(9).normal(size=(MEMORY, toy.DIM))
-    return {
-        "memory": toy.unit(jnp.asarray(rows, jnp.float32)),
-        "fill": jnp.int32(fill),
-    }
+    return dasc.ContrastMemory(
+        toy.unit(jnp.asarray(rows, jnp.float32)), jnp.int32(fill)
+    )
 
 
 def valid(carry):
-    return np.asarray(carry["memory"])[MEMORY - int(carry["fill"]) :]
+    return np.asarray(carry.rows)[MEMORY - int(carry.fill) :]
 
 
 def views(seed, count):
@@ -49,21 +50,15 @@ def views(seed, count):
 
 def semi_case(**changes):
     """Arguments of semi_loss behind net and params; nine epochs in."""
-    batch = {
-        "x": {
-            "views": views(1, 3),
-            "labels": jnp.asarray([0, 2]),
-            "weights": jnp.asarray([0.9, 0.6]),
-        },
-        "u": {"views": views(2, 3)},
-        "epoch": jnp.float32(17),
-        "step": jnp.float32(1),
-    }
-    draws = {
-        "coefficient": jnp.float32(0.7),
-        "permutation": jnp.asarray([5, 3, 0, 7, 1, 2, 4, 6]),
-    }
-    shared = {
+    labels = jnp.asarray([0, 2])
+    batch = batches.batch(
+        epoch=jnp.float32(17),
+        step=jnp.float32(1),
+        x=batches.stream(views(1, 3), labels, jnp.asarray([0.9, 0.6])),
+        u=batches.stream(views(2, 3), labels),
+    )
+    draws = MixupDraws(jnp.float32(0.7), jnp.asarray([5, 3, 0, 7, 1, 2, 4, 6]))
+    given = {
         "counts": jnp.asarray([4.0, 2, 1]),
         "num_labelled": jnp.float32(7),
         "num_unlabelled": jnp.float32(5),
@@ -71,7 +66,7 @@ def semi_case(**changes):
     return {
         "batch": batch,
         "draws": draws,
-        "selection": shared | changes,
+        "division": batches.division(**(given | changes)),
         "carry": carry(),
     }
 
@@ -82,17 +77,17 @@ OWN, PEER = toy.variables(3), toy.variables(4)
 def semi_loss(method, **changes):
     net = base.Net(toy.apply, [], PEER)
     case = semi_case(**changes)
-    total, after, terms = method.semi_loss(net, OWN["params"], **case)
-    return total, after, terms, net.batch_stats
+    found = method.semi_loss(net, OWN["params"], **case)
+    return found.loss, found.carry, found.terms, net.batch_stats
 
 
 def stacked():
     """The eight rows x1, x2, u1, u2 and their targets."""
     batch = semi_case()["batch"]
-    x, u = batch["x"], batch["u"]
+    x, u = batch.x, batch.u
     net = base.Net(toy.apply, [], PEER)
     targets = make().targets(net, OWN["params"], x, u)
-    images = jnp.concatenate([*x["views"][:2], *u["views"][:2]])
+    images = jnp.concatenate([*x.views[:2], *u.views[:2]])
     return images, jnp.concatenate([targets[0]] * 2 + [targets[1]] * 2)
 
 

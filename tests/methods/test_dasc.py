@@ -1,5 +1,6 @@
 """DaSC's phases, settings, warm-up, and what a real network's passes move."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs import dasc as dasc_config
-from jaxnlt import losses, models, selection, step
+from jaxnlt import losses, models, selection
 from jaxnlt import method as base
 from jaxnlt.methods import dasc
 from jaxnlt.runtime.errors import UserError
+from tests import batches
 from tests.methods import toy
 from tests.methods.dasc_case import (
     LABELS,
@@ -74,7 +76,6 @@ def test_midl_without_contrast_is_refused():
 @pytest.mark.parametrize(
     ("field", "where"),
     [
-        ("feature_type", ""),
         *((name, "config.dasc.") for name in ("midl_label", "midl_key")),
         ("memory_rows", "config.dasc."),
     ],
@@ -98,16 +99,16 @@ def test_lr_decay():
 
 def test_carry_has_the_size_of_the_memory_and_is_empty():
     empty = make().init_carry()
-    assert empty["memory"].shape == (MEMORY, toy.DIM)
-    assert empty["fill"] == 0
+    assert empty.rows.shape == (MEMORY, toy.DIM)
+    assert empty.fill == 0
 
 
 def test_memories_are_exchanged_after_semi_supervised_epochs_only():
-    states = [{"params": k, "carry": 10 + k} for k in (0, 1)]
+    states = [base.TrainState(k, None, None, 10 + k) for k in (0, 1)]
     method = make()
     swapped = method.end_epoch(method.semi, states)
-    assert [s["carry"] for s in swapped] == [11, 10]
-    assert [s["params"] for s in swapped] == [0, 1]
+    assert [s.carry for s in swapped] == [11, 10]
+    assert [s.params for s in swapped] == [0, 1]
     for phase in (method.warmup, method.warmup_contrast):
         assert method.end_epoch(phase, states) == states
     method = make(memory_exchange=False)
@@ -119,11 +120,11 @@ def test_memories_are_exchanged_after_semi_supervised_epochs_only():
 
 def warmup(method, phase):
     net = base.Net(toy.apply, [], None)
-    batch = {"x": {"views": views(1, 2), "labels": jnp.asarray([0, 2])}}
-    total, after, terms = phase(method).loss(
-        net, OWN["params"], batch, {}, {}, carry()
+    x = batches.stream(views(1, 2), jnp.asarray([0, 2]))
+    found = phase(method).loss(
+        net, OWN["params"], batches.batch(x=x), (), None, carry()
     )
-    return total, after, terms, net.batch_stats
+    return found.loss, found.carry, found.terms, net.batch_stats
 
 
 def by_hand(view):
@@ -143,7 +144,7 @@ def test_warmup_halves_for_views_and_adds_heads():
     expected = (ce_a + ce_b + balanced_a + balanced_b) / 2
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     assert passes == [(dasc.BOTH_HEADS, SIZE)] * 2  # no projector runs
-    assert after["fill"] == 3
+    assert after.fill == 3
 
 
 def test_warmup_contrast_adds_sbcl_over_both_views():
@@ -161,13 +162,13 @@ def test_warmup_contrast_adds_sbcl_over_both_views():
     np.testing.assert_allclose(terms["loss_contrast"], expected, rtol=1e-5)
     np.testing.assert_allclose(total, plain + 0.5 * expected, rtol=1e-5)
     # The first view's projections enter the memory.
-    assert after["fill"] == 3 + SIZE
+    assert after.fill == 3 + SIZE
     np.testing.assert_allclose(valid(after)[3:], project(view_a), rtol=1e-5)
 
 
 def test_warmup_fills_no_memory_without_midl():
     after = warmup(make(midl=False), lambda m: m.warmup_contrast)[1]
-    assert after["fill"] == 3
+    assert after.fill == 3
 
 
 # A real network --------------------------------------------------------------
@@ -216,29 +217,24 @@ def moved(before, after):
 def test_projector_statistics_stay_on_a_warmup_step_of_epoch_0(real):
     method, network, variables = real
     phase = method.phase(0)
-    batch = {
-        "x": {
-            "views": (images(0), images(1)),
-            "labels": jnp.asarray([0, 2]),
-        }
-    }
+    x = batches.stream((images(0), images(1)), jnp.asarray([0, 2]))
+    batch = batches.batch(x=x)
     optimizer = {"momentum": 0.9, "weight_decay": 1e-4}
     state = base.init_state(variables, method.init_carry())
-    update = partial(step.update, network.apply, phase, optimizer)
+    update = partial(batches.update, network.apply, phase, optimizer)
     after, _ = jax.jit(update, compiler_options=QUICK)(
-        state, None, batch, {}, {}, 0.1
+        state, None, batch, (), None, 0.1
     )
-    assert {"projector", "prototype_projector"} < set(state["batch_stats"])
+    assert {"projector", "prototype_projector"} < set(state.batch_stats)
     trained = {"backbone", "bottleneck", "logits", "balanced"}
-    assert moved(state["batch_stats"], after["batch_stats"]) == {"backbone"}
-    assert moved(state["params"], after["params"]) == trained
+    assert moved(state.batch_stats, after.batch_stats) == {"backbone"}
+    assert moved(state.params, after.params) == trained
 
 
 def test_projector_statistics_stay_on_a_guessing_pass(real):
     method, network, variables = real
-    batch = semi_case()["batch"]
-    x = batch["x"] | {"views": (images(0), images(1), images(2))}
-    u = {"views": (images(3), images(4), images(5))}
+    x = replace(semi_case()["batch"].x, views=(images(0), images(1), images(2)))
+    u = batches.stream((images(3), images(4), images(5)))
 
     def guess(variables, peer):
         net = base.Net(network.apply, variables["batch_stats"], peer)

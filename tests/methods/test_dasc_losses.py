@@ -35,7 +35,7 @@ def reference():
 
 def test_targets_use_the_conventional_heads_for_u_and_all_four_for_x():
     batch = semi_case()["batch"]
-    x, u = batch["x"], batch["u"]
+    x, u = batch.x, batch.u
     net = base.Net(toy.apply, [], PEER)
     targets_x, targets_u = make(sharpen_temperature=0.5).targets(
         net, OWN["params"], x, u
@@ -48,12 +48,12 @@ def test_targets_use_the_conventional_heads_for_u_and_all_four_for_x():
     def sharp(p):
         return p**2 / (p**2).sum(-1, keepdims=True)
 
-    third = u["views"][2]
+    third = u.views[2]
     mean_u = (probs(OWN, third, "logits") + probs(PEER, third, "logits")) / 2
     np.testing.assert_allclose(targets_u, sharp(mean_u), rtol=1e-5)
     mean_x = np.mean(
         [
-            probs(variables, x["views"][2], head)
+            probs(variables, x.views[2], head)
             for variables in (OWN, PEER)
             for head in dasc.BOTH_HEADS
         ],
@@ -69,7 +69,7 @@ def test_targets_have_no_gradient():
 
     def total(params):
         net = base.Net(toy.apply, [], PEER)
-        targets = make().targets(net, params, batch["x"], batch["u"])
+        targets = make().targets(net, params, batch.x, batch.u)
         return sum(jnp.sum(t**2) for t in targets)
 
     for grad in jax.tree.leaves(jax.grad(total)(OWN["params"])):
@@ -119,7 +119,7 @@ def test_mixmatch_terms_are_those_of_the_mixed_batch(reference):
     terms = reference[2]
     images, targets = stacked()
     draws = semi_case()["draws"]
-    mix = (draws["coefficient"], draws["permutation"])
+    mix = (draws.coefficient, draws.permutation)
     out = toy.apply(OWN, mixmatch.mixup(images, *mix), dasc.BOTH_HEADS, False)[
         0
     ]
@@ -160,7 +160,7 @@ def test_emptied_class_keeps_the_loss_finite():
 
 
 def test_without_confident_and_without_unsure_rows():
-    total, _, terms, _ = semi_loss(make(confidence_threshold=1.1))
+    total, _, terms, _ = semi_loss(make(confidence_threshold=1.0))
     assert terms["loss_contrast"] == 0 and terms["loss_midl"] > 0
     assert np.isfinite(total)
     total, _, terms, _ = semi_loss(make(confidence_threshold=0.0))
@@ -187,13 +187,13 @@ def test_prior_penalty_switch(reference):
 def test_contrast_switch():
     total, after, terms, passes = semi_loss(make(contrast=False, midl=False))
     assert not {"loss_contrast", "loss_midl"} & set(terms)
-    assert len(passes) == 3 and after["fill"] == 3
+    assert len(passes) == 3 and after.fill == 3
     assert passes[-1] == (dasc.BOTH_HEADS, 4 * SIZE)
 
 
 def test_midl_switch(reference):
     total, after, terms, _ = semi_loss(make(midl=False))
-    assert "loss_midl" not in terms and after["fill"] == 3
+    assert "loss_midl" not in terms and after.fill == 3
     expected = reference[0] - 0.3 * reference[2]["loss_midl"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
@@ -207,8 +207,8 @@ def test_midl_label(label):
     expected = losses.info_nce(
         rows[first],
         rows[second],
-        memory["memory"],
-        memory["fill"],
+        memory.rows,
+        memory.fill,
         0.5,
         jnp.arange(4) * (label == "arange"),
     )
@@ -227,7 +227,7 @@ def test_midl_label_is_all_that_it_changes(reference):
 def test_memory_takes_second_views_of_the_mixed_batch(reference):
     images, _ = stacked()
     draws = semi_case()["draws"]
-    mixed = mixmatch.mixup(images, draws["coefficient"], draws["permutation"])
+    mixed = mixmatch.mixup(images, draws.coefficient, draws.permutation)
     rows = np.array([2, 3, 6, 7])
     expected = np.concatenate([valid(carry()), project(mixed)[rows]])
     np.testing.assert_allclose(
@@ -251,7 +251,7 @@ def test_memory_rows_low_confidence(reference):
     keep = np.asarray(targets.max(-1) < 0.8)[np.array([2, 3, 6, 7])]
     assert 0 < keep.sum() < 4
     after = semi_loss(make(memory_rows="low_confidence"))[1]
-    assert after["fill"] == min(MEMORY, 3 + keep.sum())
+    assert after.fill == min(MEMORY, 3 + keep.sum())
     np.testing.assert_array_equal(
         valid(after)[-keep.sum() :], valid(reference[1])[-4:][keep]
     )

@@ -28,7 +28,6 @@ from tests.methods.dasc_case import make
 )
 def test_feature_head(options, head):
     method = make(**options)
-    assert dasc.feature_head(method.options) == head
     assert method.outputs == ("logits", "balanced", head)
 
 

@@ -125,7 +125,7 @@ def construct(raw: nlt_raw.Raw, options: Options) -> list[list[protocol.Row]]:
     if options.benchmark == "imagenet_nlt":
         rates = protocol.noise_rates(options.colour, options.rate)
         classes = protocol.imagenet_nlt(
-            *(raw.images, raw.web, names, counts, rates, rng)
+            raw.images, raw.web, names, counts, rates, rng
         )
     else:
         classes = protocol.keep_counts(raw.images, names, counts, rng)

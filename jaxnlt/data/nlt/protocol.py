@@ -257,7 +257,9 @@ def imagenet_nlt(
             logger.warning(
                 "class %s: has %d images instead of %d, its raw images are "
                 "too few or the noise rate rounds down",
-                *(name, len(rows), count),
+                name,
+                len(rows),
+                count,
             )
     return classes
 

@@ -42,8 +42,16 @@ VAL = (
 )
 ANIMAL = (".", "raw_image", "raw_image_ver", "raw_image_ver/raw_image")
 ANIMALS = (
-    *("cat", "lynx", "wolf", "coyote", "cheetah", "jaguar"),
-    *("chimpanzee", "orangutan", "hamster", "guinea pig"),
+    "cat",
+    "lynx",
+    "wolf",
+    "coyote",
+    "cheetah",
+    "jaguar",
+    "chimpanzee",
+    "orangutan",
+    "hamster",
+    "guinea pig",
 )
 FOOD_N = ("Food-101N_release", "Food-101N", ".")
 FOOD = ("food-101", "Food-101")
@@ -197,7 +205,9 @@ def food(raw: pathlib.Path) -> Raw:
     test = [
         Row(
             _relative(raw, base / "images" / f"{name}.jpg"),
-            *(label, label, "food"),
+            label,
+            label,
+            "food",
         )
         for name, label in sorted(listed.items())
     ]
@@ -295,7 +305,8 @@ def once(file: pathlib.Path, listed: list[tuple[str, int]]) -> dict[str, int]:
     if len(labels) < len(listed):
         logger.warning(
             "%s: lists %d images more than once; the first label is used",
-            *(file, len(listed) - len(labels)),
+            file,
+            len(listed) - len(labels),
         )
     return labels
 

@@ -16,9 +16,20 @@ from jaxnlt.data.records import Split
 from jaxnlt.runtime.errors import UserError
 
 NAMES = (
-    *("T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie"),
-    *("Windbreaker", "Jacket", "Downcoat", "Suit", "Shawl", "Dress"),
-    *("Vest", "Underwear"),
+    "T-Shirt",
+    "Shirt",
+    "Knitwear",
+    "Chiffon",
+    "Sweater",
+    "Hoodie",
+    "Windbreaker",
+    "Jacket",
+    "Downcoat",
+    "Suit",
+    "Shawl",
+    "Dress",
+    "Vest",
+    "Underwear",
 )
 PLACES = (".", "annotations", "clothing1m", "Clothing1M")
 TRAIN = "noisy_train_key_list.txt"

@@ -85,7 +85,6 @@ def file_labels(file: pathlib.Path, classes: int) -> dict[str, int]:
       UserError: it is missing or empty; a line that is something else, or
         bears an unknown label, is named.
     """
-
     listed = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         name, _, label = line.strip().rpartition(" ")

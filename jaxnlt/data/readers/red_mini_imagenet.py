@@ -156,7 +156,7 @@ def _placed(
 ) -> list[str]:
     """Paths relative to the root, of the first layout that has an image."""
 
-    def path(place: str, folder: str, suffix: str, name: str, label: int):
+    def path(place: str, folder: str, suffix: str, name: str, label: int) -> str:
         if suffix:
             name = name.rpartition(".")[0] + suffix
         return f"{place}/{folder.format(label)}{name}"

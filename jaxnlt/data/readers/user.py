@@ -14,7 +14,18 @@ from jaxnlt.data.records import Source, Split, labels_array, read_npz
 from jaxnlt.runtime.errors import UserError, logger
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+    ]
 )
 _NPZ_KEYS = (
     "train_images",
@@ -352,6 +363,18 @@ def _decode(
 
 
 def decode(path: pathlib.Path, shape: tuple[int, ...] | None) -> np.ndarray:
+    """The pixels of an image file.
+
+    Args:
+      path: the file.
+      shape: height and width to resize to; None leaves the size.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      UserError: the file is empty or no readable image.
+    """
     if path.stat().st_size == 0:
         raise UserError(f"{path}: empty file, not an image")
     try:
