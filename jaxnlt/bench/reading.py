@@ -1,17 +1,16 @@
-"""How fast images come from disk: `python -m jaxnlt.bench.reading`."""
+"""How fast images are read from disk: ``python -m jaxnlt.bench.reading``."""
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
+from jaxnlt.bench import command
 from jaxnlt.bench import torch as bench_torch
-from jaxnlt.bench import training as bench_training
+from jaxnlt.bench.command import Figures
 from jaxnlt.data import decode, load, streaming
 from jaxnlt.data.records import Dataset
 from jaxnlt.runtime import console, sharding
@@ -23,42 +22,42 @@ usage: python -m jaxnlt.bench.reading --config=METHOD:BENCHMARK[,...]
            --config.data.path=DIR [--batches=50] [--steps=20] [--json=FILE]
            [--config.FIELD=VALUE ...]
 
-Of a benchmark that stays on disk: images/s of decoding, resizing and cropping
-for training, beside PyTorch's DataLoader with Pillow on the same files where
-PyTorch is installed; the share of a training step that waits for images, in
-the method's first phase; and the process's peak memory.
+For a benchmark whose images are streamed from disk: images/s of decoding,
+resizing and cropping for training, beside PyTorch's DataLoader with Pillow on
+the same files where PyTorch is installed; the share of a training step that
+waits for images, in the method's first phase; and the process's peak memory.
 
   --batches   how many are decoded, of config.warmup_batch_size images
   --steps     training steps after the one that compiles; 0 trains nothing
-  --json      writes the figures there, too
+  --json      file to which the figures are written
 """
 
 
 def measure(
     config: ml_collections.ConfigDict, batches: int = 50, steps: int = 20
-) -> dict[str, Any]:
+) -> Figures:
     """Times reading alone, then reading and training.
 
     Args:
-      config: as `get_config` of a file in configs/ returns it.
+      config: as ``get_config`` of a file in configs/ returns it.
       batches: how many are read, two at least.
       steps: of training, after the one that compiles; 0 trains nothing.
 
     Returns:
-      `images_per_second`, `torch_images_per_second` (None without PyTorch),
-      `waiting_share` of training and `ms_per_step` (None without training),
-      `peak_mib` of the process, `workers`, `batch_size`, `files`.
+      ``images_per_second``, ``torch_images_per_second`` (None without PyTorch),
+      ``waiting_share`` of training and ``ms_per_step`` (None without training),
+      ``peak_mib`` of the process, ``workers``, ``batch_size``, ``files``.
 
     Raises:
-      UserError: bad fields or files, or a benchmark that lies in memory.
+      UserError: bad fields or files, or a benchmark whose images are in memory.
     """
-    for name, value, least in (("batches", batches, 2), ("steps", steps, 0)):
-        if value < least:
-            raise UserError(f"--{name}: must be at least {least}, is {value}")
+    command.check_least({"batches": (batches, 2), "steps": (steps, 0)})
     dataset = load.dataset(config)
-    images: Any = dataset.train.images
+    images = dataset.train.images
     if not isinstance(images, decode.CutImages):
-        raise UserError(f"config.benchmark: {config.benchmark} lies in memory")
+        raise UserError(
+            f"config.benchmark: {config.benchmark} is held in memory"
+        )
     size = config.warmup_batch_size
     order = np.random.default_rng(0).permutation(len(images))
     rows = np.resize(order, (batches, size))
@@ -70,7 +69,7 @@ def measure(
     for batch in streamed.infer(rows, "weak", (0,)):
         jax.block_until_ready(batch)
     reading = time.perf_counter() - began
-    result = {
+    result: Figures = {
         "files": len(images),
         "batch_size": size,
         "workers": streamed.workers,
@@ -82,8 +81,7 @@ def measure(
     if steps:
         result |= _training(config, dataset, steps)
     # Before PyTorch, which takes memory of its own.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result["peak_mib"] = peak / (2**20 if sys.platform == "darwin" else 1024)
+    result["peak_mib"] = command.peak_mib()
     if bench_torch.available():
         result["torch_images_per_second"] = bench_torch.reading(
             images, rows, streamed.workers
@@ -91,33 +89,37 @@ def measure(
     return result
 
 
-def _training(config, dataset: Dataset, steps: int) -> dict[str, float]:
-    """Of so many steps of every network: seconds, and the share of waiting."""
+def _training(
+    config: ml_collections.ConfigDict, dataset: Dataset, steps: int
+) -> Figures:
+    """Milliseconds of a step in training, and the share of waiting in it."""
     config = config.copy_and_resolve_references().unlock()
     trainer = Trainer(config, dataset)
+    assert isinstance(trainer.images, streaming.Streamed)
     phase, states = trainer.method.phase(0), trainer.put(trainer.init_states())
+    memory = trainer.init_memory(states)
     pooled = sharding.fetch(trainer.infer_pools(0, phase, states))
-    states, memory = trainer.enter(0, states, trainer.init_memory())
-    figures = {}
+    states, memory = trainer.enter(0, states, memory)
+    figures: Figures = {}
     for config.max_steps in (1, steps):  # the first call compiles
         trainer.images.waited, began = 0.0, time.perf_counter()
-        states, _, facts = trainer.train(
-            *(0, phase, states, pooled, memory, lambda *progress: None)
+        states, _, result = trainer.train(
+            0, phase, states, pooled, memory, lambda *progress: None
         )
         jax.block_until_ready(states)
         seconds = time.perf_counter() - began
         figures = {
             "waiting_share": trainer.images.waited / seconds,
-            "ms_per_step": 1e3 * seconds / sum(facts["steps"]),
+            "ms_per_step": 1e3 * seconds / sum(result.steps),
         }
     return figures
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Figures) -> str:
     """The measurements as text.
 
     Args:
-      result: what `measure` returned.
+      result: what ``measure`` returned.
 
     Returns:
       Lines without a newline at the end.
@@ -145,14 +147,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _command(argv: list[str]) -> None:
-    if console.HELP_FLAGS & set(argv[1:]):
-        print(USAGE, end="")
-        return
-    config, values = bench_training.read_command(argv, batches=50, steps=20)
+    config, values = command.read_config(argv, {"batches": 50, "steps": 20})
     result = measure(config, values.batches, values.steps)
-    print(table(result))
-    if values.json is not None:
-        bench_training.write_json(values.json, result)
+    command.show(table(result), result, values.json)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -162,9 +159,9 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and arguments.
 
     Returns:
-      The exit status, as `cli.guarded` says.
+      The exit status, see ``console.guarded``.
     """
-    return console.guarded(_command, argv, "interrupted")
+    return console.guarded(_command, argv, "interrupted", USAGE)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,33 @@
 """What a selection of a million samples costs.
 
-Run as `python -m jaxnlt.bench.selection`.
+Run as ``python -m jaxnlt.bench.selection``.
 """
 
 import pathlib
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from absl import flags
 
-from jaxnlt import selection
-from jaxnlt.bench import training as bench_training
-from jaxnlt import command_line
+from jaxnlt import command_line, selection
+from jaxnlt.bench import command
+from jaxnlt.bench.command import Figures
 from jaxnlt.data import decode, files
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.infer import Votes
+from jaxnlt.method import Memory
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.runtime import console
-from jaxnlt.runtime.errors import UserError, one_of
+from jaxnlt.runtime.errors import one_of
 from jaxnlt.selection import registry as selectors
 from jaxnlt.trainer import Trainer
 
 # The budget, for a million samples or fewer; time grows with the samples.
 MILLION = 1_000_000
 SECONDS_A_NETWORK, SECONDS_LABELS = 60.0, 10.0
-TIMES_THE_INPUTS, MIB_BESIDE = 4.0, 256.0
+TIMES_THE_INPUTS, FURTHER_MIB = 4.0, 256.0
 
 USAGE = f"""\
 usage: python -m jaxnlt.bench.selection [--selector=dividemix]
@@ -41,7 +40,7 @@ had with the outputs made, beside the budget: {SECONDS_A_NETWORK:.0f} s a \
 network and
 {SECONDS_LABELS:.0f} s for labels.csv up to a million samples (more in \
 proportion), {TIMES_THE_INPUTS:.0f} times the
-outputs' own memory and {MIB_BESIDE:.0f} MiB.
+outputs' own memory and {FURTHER_MIB:.0f} MiB.
 
   --selector   {", ".join(selectors.SELECTORS)} (DaSC's)
   --samples    how many are divided
@@ -49,13 +48,13 @@ outputs' own memory and {MIB_BESIDE:.0f} MiB.
                labels are drawn anew
   --features   dimensions of the pooled features: 512 of ResNet-18, 1536 of
                Inception-ResNet-v2, 2048 of ResNet-50
-  --json       writes the figures there, too
+  --json       file to which the figures are written
 """
 
 
 def measure(
     name: str, samples: int, classes: int, features: int = 512
-) -> dict[str, Any]:
+) -> Figures:
     """Times one epoch's selection of both networks, then labels.csv.
 
     Args:
@@ -66,21 +65,23 @@ def measure(
       features: dimensions of the pooled features.
 
     Returns:
-      `seconds` of `make`, `select` and `labels_csv`; `networks`; of memory
-      `inputs_mib` (outputs of all networks), `beyond_mib` (the peak less what
-      the process had taken before it selected) and `labels_csv_mib` (how much
-      of it came with labels.csv); `budget` and `inside`, whether it was kept.
+      ``seconds`` of ``make``, ``select`` and ``labels_csv``; ``networks``; of
+      memory ``inputs_mib`` (outputs of all networks), ``beyond_mib`` (the peak
+      less what the process had taken before it selected) and ``labels_csv_mib``
+      (how much of it came with labels.csv); ``budget`` and ``inside``, whether
+      it was kept.
 
     Raises:
       UserError: an unknown selector, or a number out of range.
     """
     one_of("--selector", name, selectors.SELECTORS)
-    least = {"samples": samples, "classes": classes - 1, "features": features}
-    for flag, value in least.items():
-        if value < 1:
-            raise UserError(f"--{flag}: is too small")
-    file, *keys = selectors.SELECTORS[name].config
-    config = command_line.load_config(file, ",".join(["webvision", *keys]))
+    command.check_least(
+        {"samples": (samples, 1), "classes": (classes, 2)}
+        | {"features": (features, 1)}
+    )
+    entry = selectors.SELECTORS[name]
+    arg = ",".join(["webvision", *entry.keys])
+    config = command_line.load_config(entry.config, arg)
     began = time.perf_counter()
     rng = np.random.default_rng(0)
     share = 0.1 ** (np.arange(classes) / (classes - 1))
@@ -116,27 +117,35 @@ def measure(
     ]
     votes = _outputs(rng, true, labels, classes, "logits")
     inputs = sum(a.nbytes for heads in networks for a in heads.values()) / 2**20
-    seconds, peaks = {"make": time.perf_counter() - began}, [_peak_mib()]
+    seconds = {"make": time.perf_counter() - began}
+    peaks = [command.peak_mib()]
 
+    nets = range(method.num_nets)
+    kept = {phase.name: [phase.selector.init_memory() for _ in nets]}
+    memory = Memory(kept, (), np.zeros((0, samples), np.float32))
     began = time.perf_counter()
-    chosen, _ = trainer.select(
-        *(epoch, phase, pooled, trainer.init_memory()), range(method.num_nets)
-    )
+    chosen, _ = trainer.select(epoch, phase, pooled, memory, nets)
     seconds["select"] = time.perf_counter() - began
-    peaks.append(_peak_mib())
+    peaks.append(command.peak_mib())
 
     clean = np.array([s.clean_probability for s in chosen.values()])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        _labels_csv(pathlib.Path(folder), dataset, clean, votes)
+        audit = labels_csv.audit(clean, Votes(votes, votes), labels)
+        labels_csv.write(
+            pathlib.Path(folder) / "labels.csv",
+            dataset.train,
+            dataset.class_names,
+            audit,
+        )
     seconds["labels_csv"] = time.perf_counter() - began
-    peaks.append(_peak_mib())
+    peaks.append(command.peak_mib())
 
     grown = max(1.0, samples / MILLION)
     budget = {
         "select": SECONDS_A_NETWORK * method.num_nets * grown,
         "labels_csv": SECONDS_LABELS * grown,
-        "beyond_mib": TIMES_THE_INPUTS * inputs + MIB_BESIDE,
+        "beyond_mib": TIMES_THE_INPUTS * inputs + FURTHER_MIB,
     }
     used = seconds | {"beyond_mib": peaks[2] - peaks[0]}
     return {
@@ -156,7 +165,7 @@ def measure(
 
 
 def _dataset(labels: np.ndarray, classes: int) -> Dataset:
-    """Files that nobody opens, with the paths that labels.csv will hold."""
+    """Files that are not there, with the paths that labels.csv will hold."""
     paths = np.array([f"c{c:03}/{i:08}.jpg" for i, c in enumerate(labels)])
     images = decode.CutImages(
         files.ImageFiles(pathlib.Path("absent"), paths),
@@ -174,11 +183,17 @@ def _dataset(labels: np.ndarray, classes: int) -> Dataset:
     )
 
 
-def _outputs(rng, true, labels, size: int, head: str) -> np.ndarray:
+def _outputs(
+    rng: np.random.Generator,
+    true: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    head: str,
+) -> np.ndarray:
     """One head's outputs, float32 [N, size].
 
-    Noise, to which logits add up to 8 for the true class, or for the given one
-    where that is learnt by heart, and other heads their class's direction.
+    Noise plus, for logits, up to 8 for the true class (for the given one where
+    it is memorised), and for other heads a direction of the true class.
     """
     values = np.empty((len(true), size), np.float32)
     directions = rng.standard_normal((true.max() + 1, size), dtype=np.float32)
@@ -193,28 +208,11 @@ def _outputs(rng, true, labels, size: int, head: str) -> np.ndarray:
     return values
 
 
-def _labels_csv(folder: pathlib.Path, dataset, clean, votes) -> None:
-    """As `outcome.write` does."""
-    train = dataset.train
-    belief = labels_csv.clean_probability(clean, votes, train.labels)
-    predicted = votes.argmax(-1)
-    labels_csv.write_labels_csv(
-        *(folder / "labels.csv", train.ids, train.labels, dataset.class_names),
-        *(belief, predicted, np.where(belief > 0.5, train.labels, predicted)),
-    )
-
-
-def _peak_mib() -> float:
-    """The most memory that the process has held at once so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def table(result: dict[str, Any]) -> str:
+def table(result: Figures) -> str:
     """The measurements as text.
 
     Args:
-      result: what `measure` returned.
+      result: what ``measure`` returned.
 
     Returns:
       Lines without a newline at the end.
@@ -241,22 +239,20 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _command(argv: list[str]) -> None:
-    if console.HELP_FLAGS & set(argv[1:]):
-        print(USAGE, end="")
-        return
-    values = flags.FlagValues()
-    numbers = {"samples": MILLION, "classes": 50, "features": 512}
-    for name, default in numbers.items():
-        flags.DEFINE_integer(name, default, "", flag_values=values)
-    flags.DEFINE_string("selector", "dividemix", "", flag_values=values)
-    flags.DEFINE_string("json", None, "", flag_values=values)
-    console.parse_flags(values, argv)
-    result = measure(
-        *(values.selector, values.samples, values.classes, values.features)
+    values = console.read_flags(
+        argv,
+        {
+            "selector": "dividemix",
+            "samples": MILLION,
+            "classes": 50,
+            "features": 512,
+            "json": str,
+        },
     )
-    print(table(result))
-    if values.json is not None:
-        bench_training.write_json(values.json, result)
+    result = measure(
+        values.selector, values.samples, values.classes, values.features
+    )
+    command.show(table(result), result, values.json)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -266,9 +262,9 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and arguments.
 
     Returns:
-      The exit status, as `cli.guarded` says.
+      The exit status, see ``console.guarded``.
     """
-    return console.guarded(_command, argv, "interrupted")
+    return console.guarded(_command, argv, "interrupted", USAGE)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The warm-up step here and in PyTorch, where PyTorch happens to be installed.
+"""The warm-up step here and in PyTorch, where PyTorch is installed.
 
 Both sides take the same step: a forward and backward pass on each of two given
 float32 views (no augmentation, no copy to the device is timed), cross-entropy
 of one head plus balanced softmax of the other, averaged over the views, then
 SGD with momentum and weight decay.  They start from the same weights and see
-the same batch, with as many threads.
+the same batch, with as many threads.  No other file imports PyTorch.
 """
 
 import importlib.util
@@ -20,10 +20,17 @@ import numpy as np
 
 from jaxnlt import method as base
 from jaxnlt import models, step
+from jaxnlt.bench.command import Figures
 from jaxnlt.data import decode
 from jaxnlt.data.records import Dataset
+from jaxnlt.method import Batch, Division, Phase, Stream, Time, TrainState
 
 HEADS = ("logits", "balanced")
+
+#: A ``torch.Tensor``; PyTorch is imported where it is used.
+Tensor = Any
+#: Takes a training step and returns its loss, a scalar that may be on its way.
+Advance = Callable[[], Any]
 
 
 def available() -> bool:
@@ -41,7 +48,7 @@ def compare(
     dataset: Dataset,
     repeats: int,
     steps: int,
-) -> dict[str, Any]:
+) -> Figures:
     """Times both sides.
 
     Args:
@@ -51,12 +58,12 @@ def compare(
       steps: steps a timing.
 
     Returns:
-      `ratio` (seconds of a PyTorch step over seconds of ours: above 1, ours
-      is faster), median `jax_seconds` and `torch_seconds` a step,
-      `torch_layout` (the faster of both memory layouts),
-      `torch_one_thread_seconds` in that layout, `losses` of the first two
-      steps of either side, `device`, `threads`, `batch_size`, `versions`; or
-      only `missing`, the reason why nothing was compared.
+      ``ratio`` (seconds of a PyTorch step over seconds of ours: above 1, ours
+      is faster), median ``jax_seconds`` and ``torch_seconds`` a step,
+      ``torch_layout`` (the faster of both memory layouts),
+      ``torch_one_thread_seconds`` in that layout, ``losses`` of the first two
+      steps of either side, ``device``, ``threads``, ``batch_size``,
+      ``versions``; or only ``missing``, the reason why nothing was compared.
     """
     config = config.copy_and_resolve_references()
     config.model.dtype = "float32"
@@ -71,21 +78,10 @@ def compare(
     state = base.init_state(network.init(0, shape), method.init_carry())
     batch = _batch(config.warmup_batch_size, shape, dataset.train.labels)
 
-    def timed(advance: Callable[[], float]) -> tuple[float, list[float]]:
-        """Median seconds a step, and the losses of the first two steps."""
-        losses = [float(advance()) for _ in range(2)]
-        seconds = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            for _ in range(steps - 1):
-                advance()
-            # Reading the loss waits for this step, and so for all before it.
-            float(advance())
-            seconds.append((time.perf_counter() - began) / steps)
-        return statistics.median(seconds), losses
-
     phase = method.phases()[0]
-    ours, our_losses = timed(_jax_step(network, phase, config, state, batch))
+    ours, our_losses = _timed(
+        _jax_step(network, phase, config, state, batch, info), repeats, steps
+    )
 
     # Only now, so that its threads do not disturb ours.
     import torch
@@ -97,8 +93,8 @@ def compare(
 
     def theirs(layout: str, count: int) -> tuple[float, list[float]]:
         torch.set_num_threads(count)
-        advance = _torch_step(state, info.counts, config, batch, device, layout)
-        return timed(advance)
+        advance = _TorchStep(state, info.counts, config, batch, device, layout)
+        return _timed(advance, repeats, steps)
 
     layouts = {
         layout: theirs(layout, threads())
@@ -121,10 +117,26 @@ def compare(
     }
 
 
-class _Crops:
-    """A map-style data set: a training crop for every position of `rows`."""
+def _timed(
+    advance: Advance, repeats: int, steps: int
+) -> tuple[float, list[float]]:
+    """Median seconds a step, and the losses of the first two steps."""
+    losses = [float(advance()) for _ in range(2)]
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for _ in range(steps - 1):
+            advance()
+        # Reading the loss waits for this step, and so for all before it.
+        float(advance())
+        seconds.append((time.perf_counter() - began) / steps)
+    return statistics.median(seconds), losses
 
-    def __init__(self, images: decode.CutImages, rows: np.ndarray):
+
+class _Crops:
+    """A map-style data set: a training crop for every position of ``rows``."""
+
+    def __init__(self, images: decode.CutImages, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
@@ -164,151 +176,210 @@ def reading(images: decode.CutImages, rows: np.ndarray, workers: int) -> float:
     return seen / (time.perf_counter() - began)
 
 
-def _batch(size: int, shape: tuple, labels: np.ndarray) -> dict[str, Any]:
+def _batch(size: int, shape: tuple[int, ...], labels: np.ndarray) -> Batch:
+    """Two random views of ``size`` images, with labels of the training set."""
     rng = np.random.default_rng(0)
     views = rng.standard_normal((2, size, *shape)).astype(np.float32)
-    return {
-        "views": tuple(views),
-        "labels": rng.choice(labels, size).astype(np.int32),
-        "weights": np.ones(size, np.float32),
-        "index": np.arange(size, dtype=np.int32),
-    }
+    stream = Stream(
+        index=np.arange(size, dtype=np.int32),
+        labels=rng.choice(labels, size).astype(np.int32),
+        weights=np.ones(size, np.float32),
+        per_sample=(),
+        views=tuple(views),
+    )
+    return Batch({"x": stream}, Time(np.float32(0), np.float32(0)))
 
 
-def _jax_step(network, phase, config, state, batch) -> Callable:
-    """One training step of the given phase, as a call that gives the loss."""
-    optimizer = config.optimizer.to_dict()
-    rate = np.float32(optimizer["learning_rate"])
+def _jax_step(
+    network: models.Network,
+    phase: Phase,
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    batch: Batch,
+    info: base.DataInfo,
+) -> Advance:
+    """One training step of the given phase."""
+    optimizer = config.optimizer
+    division = Division(
+        counts=info.counts.astype(np.float32),
+        num_labelled=np.float32(len(info.labels)),
+        num_unlabelled=np.float32(0),
+        shared=(),
+    )
 
-    def advance(state, stream):
-        zero = jax.numpy.float32(0)
-        everything = {"epoch": zero, "step": zero, "x": stream}
+    def update(
+        state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         return step.update(
-            *(network.apply, phase, optimizer, state, None),
-            *(everything, {}, {}, rate),
+            network.apply,
+            phase,
+            state,
+            None,
+            batch,
+            (),
+            division,
+            jax.numpy.float32(optimizer.learning_rate),
+            optimizer.momentum,
+            optimizer.weight_decay,
         )
 
-    compiled = jax.jit(advance, donate_argnums=0)
-    held = {"state": jax.device_put(state)}
-    stream = jax.device_put(batch)
+    compiled = jax.jit(update, donate_argnums=0)
+    held = jax.device_put(state)
+    placed = jax.device_put(batch)
 
-    def call():
-        held["state"], terms = compiled(held["state"], stream)
+    def advance() -> jax.Array:
+        nonlocal held
+        held, terms = compiled(held, placed)
         return terms["loss"]
 
-    return call
+    return advance
 
 
-def _torch_step(
-    state: Mapping, counts, config, batch, device: str, layout: str
-) -> Callable:
+class _TorchStep:
     """The same step in PyTorch, from the same weights.
 
-    Source: papers/preact_resnet18.md.
+    Args:
+      state: of the network.
+      counts: int [C] samples of each class.
+      config: the whole configuration.
+      batch: views and labels.
+      device: ``cpu`` or ``cuda``.
+      layout: memory format of images and kernels.
+
+    Source: ``papers/preact_resnet18.md``.
     """
-    import torch
-    from torch.nn import functional
 
-    memory_format = getattr(torch, layout)
+    def __init__(
+        self,
+        state: TrainState,
+        counts: np.ndarray,
+        config: ml_collections.ConfigDict,
+        batch: Batch,
+        device: str,
+        layout: str,
+    ) -> None:
+        import torch
 
-    def tensor(path, leaf):
-        """Kernels HWIO and (in, out) become OIHW and (out, in)."""
-        kernel = path[-1].key == "kernel"
-        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim)
-        value = np.transpose(leaf, axes) if kernel else leaf
-        result = torch.tensor(np.ascontiguousarray(value), device=device)
-        if leaf.ndim == 4:
-            result = result.to(memory_format=memory_format)
-        return result
-
-    def flat(tree, heads):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            "/".join(key.key for key in path): tensor(path, leaf)
-            for path, leaf in leaves
-            if path[0].key in heads
-        }
-
-    kept = ("backbone", "bottleneck", *HEADS)
-    params = flat(state["params"], kept)
-    stats = flat(state["batch_stats"], kept)
-    for value in params.values():
-        value.requires_grad_()
-
-    def norm(x, name):
-        return functional.relu(
-            functional.batch_norm(
-                *(x, stats[f"{name}/mean"], stats[f"{name}/var"]),
-                *(params[f"{name}/scale"], params[f"{name}/bias"]),
-                *(True, 0.1, 1e-5),
-            )
+        self._device = device
+        self._memory_format = getattr(torch, layout)
+        self._blocks = models.sizes(config.model)[1]
+        self._params = self._by_path(state.params)
+        self._stats = self._by_path(state.batch_stats)
+        for value in self._params.values():
+            value.requires_grad_()
+        self._views = [
+            torch.tensor(
+                np.asarray(view).transpose(0, 3, 1, 2), device=device
+            ).contiguous(memory_format=self._memory_format)
+            for view in batch.x.views
+        ]
+        labels = torch.tensor(np.asarray(batch.x.labels), device=device)
+        self._labels = labels.long()
+        share = np.maximum(counts, 1) / counts.sum()
+        self._log_prior = torch.tensor(np.log(share), device=device).float()
+        optimizer = config.optimizer
+        self._optimizer = torch.optim.SGD(
+            self._params.values(),
+            lr=optimizer.learning_rate,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+            fused=True,
         )
 
-    def conv(x, name, stride=1):
-        kernel = params[f"{name}/kernel"]
+    def __call__(self) -> Tensor:
+        import torch
+        from torch.nn import functional
+
+        losses = []
+        for view in self._views:
+            x = self._features(view)
+            balanced = self._linear(x, "balanced") + self._log_prior
+            losses.append(
+                functional.cross_entropy(
+                    self._linear(x, "logits"), self._labels
+                )
+                + functional.cross_entropy(balanced, self._labels)
+            )
+        loss = torch.stack(losses).mean()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def _by_path(self, tree: Any) -> dict[str, Tensor]:
+        """Tensors of the parts that the step uses, by path."""
+        used = ("backbone", "bottleneck", *HEADS)
+        return {
+            "/".join(key.key for key in path): self._tensor(path, leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            if path[0].key in used
+        }
+
+    def _tensor(self, path: tuple[Any, ...], leaf: np.ndarray) -> Tensor:
+        """Kernels HWIO and (in, out) become OIHW and (out, in)."""
+        import torch
+
+        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim)
+        value = np.transpose(leaf, axes) if path[-1].key == "kernel" else leaf
+        result = torch.tensor(np.ascontiguousarray(value), device=self._device)
+        if leaf.ndim == 4:
+            result = result.to(memory_format=self._memory_format)
+        return result
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        from torch.nn import functional
+
+        normalised = functional.batch_norm(
+            x,
+            self._stats[f"{name}/mean"],
+            self._stats[f"{name}/var"],
+            self._params[f"{name}/scale"],
+            self._params[f"{name}/bias"],
+            training=True,
+            momentum=0.1,
+            eps=1e-5,
+        )
+        return functional.relu(normalised)
+
+    def _conv(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
+        from torch.nn import functional
+
+        kernel = self._params[f"{name}/kernel"]
         padding = kernel.shape[-1] // 2
         return functional.conv2d(x, kernel, stride=stride, padding=padding)
 
-    def linear(x, name):
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        from torch.nn import functional
+
         return functional.linear(
-            x, params[f"{name}/kernel"], params[f"{name}/bias"]
+            x, self._params[f"{name}/kernel"], self._params[f"{name}/bias"]
         )
 
-    def block(x, name, stride):
-        a = norm(x, f"{name}/bn1")
-        y = conv(a, f"{name}/conv1", stride)
-        y = conv(norm(y, f"{name}/bn2"), f"{name}/conv2")
-        if f"{name}/shortcut/kernel" in params:
-            a = conv(a, f"{name}/shortcut", stride)
+    def _block(self, x: Tensor, name: str, stride: int) -> Tensor:
+        a = self._norm(x, f"{name}/bn1")
+        y = self._conv(a, f"{name}/conv1", stride)
+        y = self._conv(self._norm(y, f"{name}/bn2"), f"{name}/conv2")
+        if f"{name}/shortcut/kernel" in self._params:
+            a = self._conv(a, f"{name}/shortcut", stride)
         return y + a
 
-    def features(x):
-        x = norm(conv(x, "backbone/conv"), "backbone/bn")
-        for i, count in enumerate(models.sizes(config.model)[1]):
+    def _features(self, x: Tensor) -> Tensor:
+        x = self._norm(self._conv(x, "backbone/conv"), "backbone/bn")
+        for i, count in enumerate(self._blocks):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                x = block(x, f"backbone/stage{i + 1}_block{j + 1}", stride)
+                name = f"backbone/stage{i + 1}_block{j + 1}"
+                x = self._block(x, name, stride)
         x = x.mean((2, 3))
-        return linear(x, "bottleneck") if "bottleneck/kernel" in params else x
-
-    views = [
-        torch.tensor(view.transpose(0, 3, 1, 2), device=device).contiguous(
-            memory_format=memory_format
-        )
-        for view in batch["views"]
-    ]
-    labels = torch.tensor(batch["labels"], device=device).long()
-    share = np.maximum(counts, 1) / counts.sum()
-    log_prior = torch.tensor(np.log(share), device=device).float()
-    fields = config.optimizer
-    optimizer = torch.optim.SGD(
-        params.values(),
-        lr=fields.learning_rate,
-        momentum=fields.momentum,
-        weight_decay=fields.weight_decay,
-        fused=True,
-    )
-
-    def call():
-        losses = []
-        for view in views:
-            x = features(view)
-            balanced = linear(x, "balanced") + log_prior
-            losses.append(
-                functional.cross_entropy(linear(x, "logits"), labels)
-                + functional.cross_entropy(balanced, labels)
-            )
-        loss = torch.stack(losses).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return call
+        if "bottleneck/kernel" in self._params:
+            return self._linear(x, "bottleneck")
+        return x
 
 
-def sentence(result: Mapping[str, Any], config) -> str:
-    """What was compared and what came out, for the table."""
+def sentence(
+    result: Mapping[str, Any], config: ml_collections.ConfigDict
+) -> str:
+    """The result of ``compare``, for the table."""
     if "missing" in result:
         return f"PyTorch: not compared, {result['missing']}"
     ours, theirs = (result["losses"][name] for name in ("jax", "torch"))

@@ -1,34 +1,42 @@
-"""How fast a method trains on this machine: `python -m jaxnlt.benchmark`."""
+"""How fast a method trains on this machine: ``python -m jaxnlt.benchmark``."""
 
 import contextlib
 import dataclasses
-import json
 import os
-import pathlib
-import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import ml_collections
 import numpy as np
-from absl import flags
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxnlt import method as base
 from jaxnlt import models, train
+from jaxnlt.bench import command
 from jaxnlt.bench import torch as bench_torch
-from jaxnlt.config import base as config_lib
-from jaxnlt import command_line
+from jaxnlt.bench.command import Figures
 from jaxnlt.data import imbalance, load, registry
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.method import (
+    DataInfo,
+    Method,
+    Outputs,
+    Phase,
+    PyTree,
+    Selection,
+    Selector,
+    TrainState,
+    trust_all,
+)
 from jaxnlt.runtime import console
 from jaxnlt.runtime.errors import UserError
-from jaxnlt.trainer import Trainer
+from jaxnlt.trainer import EpochResult, Trainer
+
+T = TypeVar("T")
 
 USAGE = """\
 usage: python -m jaxnlt.benchmark --config=METHOD[:BENCHMARK[,KEY=VALUE,...]]
@@ -43,7 +51,7 @@ synthetic images of their shape are trained on.
   --repeats        timings; medians are printed
   --steps          training steps a network in each; fewer on a slow machine
   --samples        how many samples are divided (default: the training set's)
-  --json           writes the figures there, too
+  --json           file to which the figures are written
 
   python -m jaxnlt.benchmark --config=configs/dasc.py:cifar10 --steps=2
 """
@@ -54,14 +62,14 @@ def measure(
     repeats: int = 5,
     steps: int = 10,
     samples: int = 0,
-) -> dict[str, Any]:
+) -> Figures:
     """Times every phase, inference, every selector, and PyTorch if present.
 
-    Training goes through `Trainer.train`, as in a run: all networks, the
+    Training goes through ``Trainer.train``, as in a run: all networks, the
     host's share included, selection excluded.
 
     Args:
-      config: as `get_config` of a file in configs/ returns it.
+      config: as ``get_config`` of a file in configs/ returns it.
       repeats: timings; medians are given.
       steps: training steps a network, and inference batches, a timing; fewer
         where an epoch has fewer.
@@ -69,17 +77,17 @@ def measure(
         training set.
 
     Returns:
-      JSON-able dict of `rows` (dicts of `what`, `compile_seconds`, `seconds`,
-      `images`, `images_per_second`), `pytorch` and facts of the machine.
+      ``rows`` (dicts of ``what``, ``compile_seconds``, ``seconds``, ``images``,
+      ``images_per_second``), ``pytorch``, and a description of the machine and
+      the configuration.
 
     Raises:
       UserError: bad fields, or files that the benchmark needs.
     """
-    asked = (("repeats", repeats, 1), ("steps", steps, 1))
-    for name, value, least in (*asked, ("samples", samples, 0)):
-        if value < least:
-            raise UserError(f"--{name}: must be at least {least}, is {value}")
-    load = [round(value, 2) for value in os.getloadavg()]
+    command.check_least(
+        {"repeats": (repeats, 1), "steps": (steps, 1), "samples": (samples, 0)}
+    )
+    load_average = [round(value, 2) for value in os.getloadavg()]
     config = config.copy_and_resolve_references()
     dataset, origin = _dataset(config)
     with _no_compilation_cache():
@@ -106,7 +114,7 @@ def measure(
         "images": origin,
         "device": train.describe_device(trainer.mesh.devices.size),
         "cores": bench_torch.threads(),
-        "load_average": load,
+        "load_average": load_average,
         "jax": jax.__version__,
         "dtype": config.model.dtype,
         "width": width,
@@ -124,7 +132,7 @@ def measure(
 
 @contextlib.contextmanager
 def _no_compilation_cache() -> Iterator[None]:
-    """A compile time read from a cache would be none."""
+    """Turns off the cache, from which a program comes without compiling."""
     before = jax.config.values["jax_enable_compilation_cache"]
     # JAX asks once whether the cache is on, and remembers until it is reset.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -136,7 +144,7 @@ def _no_compilation_cache() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _dataset(config) -> tuple[Dataset, str]:
+def _dataset(config: ml_collections.ConfigDict) -> tuple[Dataset, str]:
     """The benchmark, or noise of its shape where its files are absent."""
     load.check(config)
     bench = registry.get(config.benchmark)
@@ -145,17 +153,20 @@ def _dataset(config) -> tuple[Dataset, str]:
         dataset = load.dataset(config)
         return dataset, f"{len(dataset.train)} of {config.benchmark}"
     except UserError as error:
-        # Files that were named must be there; others may be stood in for.
+        # Files that were named must be there; others may be replaced.
         named = fields.path or fields.noise_file or fields.labels_file
         if named or bench.image_size is None:
             raise
         reason = str(error)
     dataset = _synthetic(config, bench)
     size = len(dataset.train)
-    return dataset, f"{size} synthetic, for the real are absent ({reason})"
+    return dataset, f"{size} synthetic, the real ones are absent ({reason})"
 
 
-def _synthetic(config, bench: registry.Benchmark) -> Dataset:
+def _synthetic(
+    config: ml_collections.ConfigDict, bench: registry.Benchmark
+) -> Dataset:
+    """Random images of a benchmark's shape and class sizes."""
     size, channels = bench.image_size, bench.channels
     classes, largest = bench.num_classes, config.data.n_max or bench.n_max
     assert size and channels and classes and largest
@@ -164,7 +175,7 @@ def _synthetic(config, bench: registry.Benchmark) -> Dataset:
     )
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     images = np.random.default_rng(0).integers(
-        *(0, 256, (len(labels), size, size, channels)), dtype=np.uint8
+        0, 256, (len(labels), size, size, channels), dtype=np.uint8
     )
     split = Split(images, labels, labels, np.arange(len(labels)))
     return Dataset(
@@ -178,16 +189,18 @@ def _synthetic(config, bench: registry.Benchmark) -> Dataset:
     )
 
 
-def _phases(config, method: base.Method) -> list[tuple[int, base.Phase]]:
+def _phases(
+    config: ml_collections.ConfigDict, method: Method
+) -> list[tuple[int, Phase]]:
     """Every phase that the run enters, with its first epoch."""
-    first: dict[str, tuple[int, base.Phase]] = {}
+    first: dict[str, tuple[int, Phase]] = {}
     for epoch in range(config.epochs):
         phase = method.phase(epoch)
         first.setdefault(phase.name, (epoch, phase))
     return list(first.values())
 
 
-def _row(what, compiling, seconds, images) -> dict[str, Any]:
+def _row(what: str, compiling: float, seconds: float, images: int) -> Figures:
     return {
         "what": what,
         "compile_seconds": compiling,
@@ -197,28 +210,39 @@ def _row(what, compiling, seconds, images) -> dict[str, Any]:
     }
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and the seconds until its arrays are there."""
     began = time.perf_counter()
     result = jax.block_until_ready(call())
     return result, time.perf_counter() - began
 
 
-class _Ready(base.Selector):
-    """Stands in for a phase's selector, so that only training is timed."""
+class _Fixed(Selector):
+    """Replaces a phase's selector, so that only training is timed."""
 
-    def __init__(self, selection: base.Selection):
+    def __init__(self, selection: Selection) -> None:
+        super().__init__()
         self._selection = selection
 
-    def select(self, outputs, k, data, memory, epoch, rng):
+    def select(
+        self,
+        outputs: Sequence[Outputs],
+        k: int,
+        data: DataInfo,
+        memory: PyTree,
+        epoch: int,
+        rng: np.random.Generator,
+    ) -> tuple[Selection, PyTree]:
+        """The same selection for every network and epoch."""
         return self._selection, memory
 
 
-def _half(info: base.DataInfo) -> base.Selection:
-    """Trusts a random half."""
+def _half(info: DataInfo) -> Selection:
+    """A selection that trusts a random half."""
     order = np.random.default_rng(0).permutation(len(info.labels))
     labelled, unlabelled = np.array_split(order, 2)
     return dataclasses.replace(
-        base.trust_all(info),
+        trust_all(info),
         labelled=np.sort(labelled),
         unlabelled=np.sort(unlabelled),
         counts=np.bincount(info.labels[labelled], minlength=info.num_classes),
@@ -227,43 +251,57 @@ def _half(info: base.DataInfo) -> base.Selection:
 
 
 def _phase(
-    trainer: Trainer, epoch: int, phase: base.Phase, states, repeats, steps
-) -> tuple[dict[str, Any], list]:
-    memory = trainer.init_memory(states)
-    states, memory = trainer.enter(epoch, states, memory)
+    trainer: Trainer,
+    epoch: int,
+    phase: Phase,
+    states: list[TrainState],
+    repeats: int,
+    steps: int,
+) -> tuple[Figures, list[TrainState]]:
+    """Times training in one phase; also the states after it."""
+    states, memory = trainer.enter(epoch, states, trainer.init_memory(states))
     if phase.selector is not None:
-        ready = _Ready(_half(trainer.info))
         phase = dataclasses.replace(
-            phase, selector=ready, pool=None, order="in_turn"
+            phase,
+            selector=_Fixed(_half(trainer.info)),
+            pool=None,
+            order="in_turn",
         )
 
-    def train_some(states):
-        return trainer.train(
+    def train_some(
+        states: list[TrainState],
+    ) -> tuple[list[TrainState], EpochResult]:
+        states, _, result = trainer.train(
             epoch, phase, states, [[]], memory, lambda *progress: None
         )
+        return states, result
 
     trainer.config.max_steps = 1
-    (states, _, facts), first = _timed(partial(train_some, states))
-    terms = facts["terms"][0]
+    (states, result), first = _timed(partial(train_some, states))
+    terms = result.terms[0]
     jax.block_until_ready(trainer.add(terms, terms))  # compiles it
     trainer.config.max_steps = steps
     seconds = []
     for _ in range(repeats):
-        (states, _, facts), took = _timed(partial(train_some, states))
+        (states, result), took = _timed(partial(train_some, states))
         seconds.append(took)
     median = statistics.median(seconds)
     # The first call trained for one step a network.
-    compiling = first - median * len(facts["steps"]) / sum(facts["steps"])
-    row = _row(phase.name, max(compiling, 0.0), median, facts["images"])
-    return row | {"ms_per_step": 1e3 * median / sum(facts["steps"])}, states
+    taken = sum(result.steps)
+    compiling = max(first - median * len(result.steps) / taken, 0.0)
+    row = _row(phase.name, compiling, median, result.images)
+    return row | {"ms_per_step": 1e3 * median / taken}, states
 
 
-def _inference(trainer: Trainer, state, repeats, steps) -> dict[str, Any]:
+def _inference(
+    trainer: Trainer, state: TrainState, repeats: int, steps: int
+) -> Figures:
+    """Times one network's inference."""
     size = trainer.infer.batch_size
 
-    def infer(batches):
+    def infer(batches: int) -> list[Any]:
         rows = np.arange(batches * size) % len(trainer.dataset.train)
-        return trainer.infer(state, trainer.images, rows)
+        return trainer.infer(state.variables, trainer.images, rows)
 
     _, first = _timed(lambda: infer(1))
     times = [_timed(lambda: infer(steps))[1] for _ in range(repeats)]
@@ -274,40 +312,49 @@ def _inference(trainer: Trainer, state, repeats, steps) -> dict[str, Any]:
 
 
 def _selection(
-    trainer: Trainer, epoch: int, phase: base.Phase, state, repeats, size
-) -> dict[str, Any]:
-    """One network's selection among random outputs."""
+    trainer: Trainer,
+    epoch: int,
+    phase: Phase,
+    state: TrainState,
+    repeats: int,
+    size: int,
+) -> Figures:
+    """Times one network's selection among random outputs."""
     selector = phase.selector
     assert selector is not None
     rng = np.random.default_rng(0)
-    one_batch = trainer.infer(state, trainer.images, np.arange(1))[0]
+    batch = trainer.infer(state.variables, trainer.images, np.arange(1))[0]
     outputs = {
-        name: rng.standard_normal((size, *one_batch[name].shape[1:])).astype(
-            one_batch[name].dtype
+        name: rng.standard_normal((size, *batch[name].shape[1:])).astype(
+            batch[name].dtype
         )
         for name in selector.outputs
     }
-    info = base.DataInfo(
+    info = DataInfo(
         np.resize(trainer.info.labels, size), trainer.info.num_classes
     )
-    everyone = [outputs] * trainer.method.num_nets
     times = []
     for _ in range(repeats):
         memory = selector.init_memory()
         began = time.perf_counter()
         selector.select(
-            *(everyone, 0, info, memory, epoch, np.random.default_rng(0))
+            [outputs] * trainer.method.num_nets,
+            0,
+            info,
+            memory,
+            epoch,
+            np.random.default_rng(0),
         )
         times.append(time.perf_counter() - began)
     median = statistics.median(times)
     return _row(f"selection for {phase.name}, host", 0.0, median, size)
 
 
-def table(result: dict[str, Any], config) -> str:
+def table(result: Figures, config: ml_collections.ConfigDict) -> str:
     """The measurements as text.
 
     Args:
-      result: what `measure` returned.
+      result: what ``measure`` returned.
       config: what was measured.
 
     Returns:
@@ -342,8 +389,8 @@ def table(result: dict[str, Any], config) -> str:
         )
     if result["load_average"][0] > result["cores"] / 2:
         lines.append(
-            "the machine was busy: all is slower than it could be, PyTorch "
-            "with several threads most of all"
+            "the machine was busy: all figures are worse than they could be, "
+            "those of PyTorch with several threads most of all"
         )
     if result["pytorch"] is None:
         lines.append("PyTorch: not installed, not compared")
@@ -352,60 +399,17 @@ def table(result: dict[str, Any], config) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
-    """Writes the measurements; UserError where that is not possible."""
-    try:
-        pathlib.Path(path).write_text(json.dumps(result, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-
-
-def read_command(argv: Sequence[str], **integers: int):
-    """Reads the command line of a benchmark.
-
-    Args:
-      argv: program name and arguments.
-      **integers: its own flags and their defaults.
-
-    Returns:
-      The run's configuration, and a `FlagValues` of the own flags and `json`.
-
-    Raises:
-      UserError: whatever the user can mend.
-    """
-    values = flags.FlagValues()
-    for name, default in integers.items():
-        flags.DEFINE_integer(name, default, "", flag_values=values)
-    flags.DEFINE_string("json", None, "", flag_values=values)
-    known = "|".join((*integers, "json"))
-    own, rest = [argv[0]], [argv[0]]
-    for text in argv[1:]:
-        is_own = re.match(rf"--?({known})(=|$)", text)
-        (own if is_own else rest).append(text)
-    console.parse_flags(values, own)
-    try:
-        config, workdir = command_line.parse(rest)
-    except config_lib.HelpRequested:
-        raise UserError("--config: help is given by jaxnlt.main") from None
-    if workdir is not None:
-        raise UserError("--workdir: a benchmark leaves nothing")
-    return config, values
-
-
 def _command(argv: list[str]) -> None:
-    if console.HELP_FLAGS & set(argv[1:]):
-        print(USAGE, end="")
-        return
-    config, values = read_command(argv, repeats=5, steps=10, samples=0)
+    config, values = command.read_config(
+        argv, {"repeats": 5, "steps": 10, "samples": 0}
+    )
     if config.deterministic:
         raise UserError(
             "config.deterministic: set "
             "XLA_FLAGS=--xla_gpu_deterministic_ops=true to measure this"
         )
     result = measure(config, values.repeats, values.steps, values.samples)
-    print(table(result, config))
-    if values.json is not None:
-        write_json(values.json, result)
+    command.show(table(result, config), result, values.json)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -415,9 +419,9 @@ def main(argv: Sequence[str]) -> int:
       argv: program name and arguments.
 
     Returns:
-      The exit status, as `cli.guarded` says.
+      The exit status, see ``console.guarded``.
     """
-    return console.guarded(_command, argv, "interrupted")
+    return console.guarded(_command, argv, "interrupted", USAGE)
 
 
 if __name__ == "__main__":
