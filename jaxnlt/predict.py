@@ -13,16 +13,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 from absl import flags
 from PIL import Image
 
+from jaxnlt import infer as inference
+from jaxnlt import method as base
+from jaxnlt import models, selection
 from jaxnlt.data import decode, disk, files
 from jaxnlt.data.readers import user
 from jaxnlt.data.records import read_npz
 from jaxnlt.results import files as result_files
-from jaxnlt.runtime import console
+from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
 USAGE = """\
@@ -54,8 +58,8 @@ class Images(NamedTuple):
     read: Callable[[int, int], np.ndarray]
 
 
-class Facts(NamedTuple):
-    """What dataset.json holds of the training set.
+class TrainingSet(NamedTuple):
+    """The training set, as dataset.json describes it.
 
     Attributes:
       class_names: C names.
@@ -74,14 +78,14 @@ class Facts(NamedTuple):
 
 def read_run(
     workdir: str | pathlib.Path,
-) -> tuple[ml_collections.ConfigDict, Facts]:
-    """The configuration and the data's facts of a run.
+) -> tuple[ml_collections.ConfigDict, TrainingSet]:
+    """The configuration and the training set of a run.
 
     Args:
       workdir: its folder.
 
     Returns:
-      The configuration, lists as tuples again, and the facts.
+      The configuration, lists as tuples again, and the training set.
 
     Raises:
       UserError: there is no run.
@@ -94,8 +98,9 @@ def read_run(
             raise UserError(
                 f"{directory}: holds no run, {name}.json is missing"
             )
+    checkpoint.check_layout(facts, directory)
     counts = facts["given_counts"]
-    return ml_collections.ConfigDict(_with_tuples(config)).lock(), Facts(
+    return ml_collections.ConfigDict(_with_tuples(config)).lock(), TrainingSet(
         class_names=tuple(facts["class_names"]),
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
@@ -216,31 +221,32 @@ def predict(
     Raises:
       UserError: no run, no such checkpoint, no or unsuitable images.
     """
-    # Only here: it loads JAX, for which a mistyped command need not wait.
-    import jax
-
-    from jaxnlt import infer as inference
-    from jaxnlt import method as base
-    from jaxnlt import models, selection
-    from jaxnlt.runtime import checkpoint, sharding
-
-    config, facts = read_run(workdir)
-    classes, shape = len(facts.class_names), facts.image_shape
+    config, training_set = read_run(workdir)
+    classes, shape = len(training_set.class_names), training_set.image_shape
     found = find_images(
         images,
         shape,
         config.data.get("image_size", 0),
         disk.transform_of(config),
     )
-    method = base.create(config, base.DataInfo(facts.labels, classes))
+    method = base.create(config, base.DataInfo(training_set.labels, classes))
     network = models.build(
         config.model, classes, method.heads, **method.network_options
     )
+    empty = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), network.shapes(shape)
+    )
+    fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
     kept = checkpoint.load(
-        workdir, epoch, [network.shapes(shape)] * method.num_nets
+        workdir,
+        epoch,
+        [state.variables for state in fresh],
+        base.init_memory(method, fresh, len(training_set.labels)),
     )
     mesh = sharding.make_mesh([config.batch_size, config.warmup_batch_size])
-    infer = inference.Inference(network, method.outputs, config, facts, mesh)
+    infer = inference.Inference(
+        network, method.outputs, config, training_set, mesh
+    )
     everywhere = sharding.replicated(mesh)
     sharding.enable_compilation_cache()
     states = jax.device_put(kept.states, everywhere)
@@ -252,11 +258,11 @@ def predict(
         rows = np.arange(len(pixels))
         outputs = sharding.fetch([infer(s, held, rows) for s in states])
         scores.append(
-            inference.vote(method, outputs, len(pixels), kept.memory)[0]
+            inference.vote(method, outputs, len(pixels), kept.memory).scores
         )
     votes = method.num_nets * len(method.vote)
     probs = selection.softmax(np.concatenate(scores) / votes)
-    return found.ids, probs, facts.class_names
+    return found.ids, probs, training_set.class_names
 
 
 def write_csv(

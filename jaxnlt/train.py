@@ -108,6 +108,7 @@ def _run(
     states = trainer.put(states)
     pooled: FetchedPools = []
     train_outputs: list[Any] = []
+    host_states: list[TrainState] = []
     for epoch in range(start, config.epochs):
         phase, following = method.phase(epoch), method.phase(epoch + 1)
         epoch_began = time.time()
@@ -138,6 +139,7 @@ def _run(
             )
         )
         pooled, train_outputs = fetched.pooled, fetched.train
+        host_states = fetched.states
         seconds = time.time() - epoch_began
         record = {
             "epoch": epoch,
@@ -161,14 +163,16 @@ def _run(
                 last_of_phase=phase
                 not in map(method.phase, range(epoch + 1, config.epochs)),
             )
-    if not train_outputs:  # the run had trained but not yet reported
-        train_outputs = sharding.fetch(trainer.infer_train(states))
+    if not host_states:  # the run had trained but not yet reported
+        host_states, train_outputs = sharding.fetch(
+            (states, trainer.infer_train(states))
+        )
     checkpoints.close()
     votes = vote(method, train_outputs, len(dataset.train), memory)
     heads = method.num_nets * len(method.vote)
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
-        weights_sha256=checkpoint.weights_sha256(sharding.fetch(states)),
+        weights_sha256=checkpoint.weights_sha256(host_states),
         command=command,
         networks_voting=method.num_nets,
         # A network's heads share one pass.

@@ -211,10 +211,10 @@ def test_damaged_checkpoint_is_named_and_skipped(
 
 
 def test_true_labels_change_no_weight(finished, monkeypatch, tmp_path):
-    load = load.dataset
+    read = load.dataset
 
     def shuffled(config):
-        dataset = load(config)
+        dataset = read(config)
         true = np.random.default_rng(1).permutation(dataset.train.true_labels)
         return replace(dataset, train=replace(dataset.train, true_labels=true))
 

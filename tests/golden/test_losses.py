@@ -159,19 +159,19 @@ def queue(memory, size, dtype):
     memory = memory[-size:] if size else memory[:0]
     empty = np.zeros((size - len(memory), memory.shape[1]))
     whole = np.concatenate([empty, memory]).astype(dtype)
-    return {"memory": jnp.asarray(whole), "fill": jnp.int32(len(memory))}
+    return dasc.ContrastMemory(jnp.asarray(whole), jnp.int32(len(memory)))
 
 
 def valid(carry):
     """The rows of a carry that count, oldest first."""
-    size = len(carry["memory"])
-    return np.asarray(carry["memory"])[size - int(carry["fill"]) :]
+    return np.asarray(carry.rows)[len(carry.rows) - int(carry.fill) :]
 
 
 @PRECISIONS
 @golden("dasc_midl")
 def test_instance_discrimination(case, dtype):
-    size_x, size_u = sizes = int(case["Bx"]), int(case["Bu"])
+    sizes = dasc.Sizes(int(case["Bx"]), int(case["Bu"]))
+    size_x, size_u = sizes
     memory_size = int(case["memory_size"])
     with precision(dtype):
         rows, keys = arrays(case, dtype, "q1", "q1_mixed")
