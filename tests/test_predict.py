@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "vote", vote)
         patch.setattr(metrics, "vote", vote)
-        patch.setattr(journal.outcome, "write", lambda *args: {})
+        patch.setattr(journal.Journal, "finish", lambda *args: {})
         train.run(config, str(folder / "run"))
     np.savez(folder / "test.npz", test_images=TEST.images)
     # One vote an epoch on the test set, one at the end on the training set.
