@@ -1,4 +1,4 @@
-"""What is said of the speed of reading, and that it was measured."""
+"""The bench of reading, and the memory that streaming takes."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxnlt import command_line
 from jaxnlt.bench import reading as bench_reading
 from jaxnlt.bench import torch as bench_torch
-from jaxnlt.bench import training as bench_training
 from jaxnlt.data import load
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
@@ -35,20 +35,20 @@ def tiny(tmp_path_factory):
     return runs.tiny("erm", "images", **fields)
 
 
-@pytest.fixture
-def no_torch(monkeypatch):
+def test_every_figure_is_measured(tiny, monkeypatch, tmp_path, capsys):
+    """Through the command, which prints them and writes them as JSON."""
     monkeypatch.setattr(bench_torch, "available", lambda: False)
-
-
-def test_every_figure_is_measured(tiny, no_torch):
-    found = bench_reading.measure(tiny, batches=3, steps=2)
+    monkeypatch.setattr(command_line, "parse", lambda argv: (tiny, None))
+    file = tmp_path / "figures.json"
+    flags = ["--batches=3", "--steps=2", f"--json={file}"]
+    assert bench_reading.main(["bench", *flags]) == 0
+    found = json.loads(file.read_text())
     assert (found["files"], found["batch_size"], found["workers"]) == (8, 4, 2)
     assert found["images_per_second"] > 0 and found["ms_per_step"] > 0
     assert 0 < found["waiting_share"] < 1
     assert 50 < found["peak_mib"] < 1e5
     assert found["torch_images_per_second"] is None
-    json.dumps(found)
-    text = bench_reading.table(found)
+    text = capsys.readouterr().out
     assert "2 threads" in text and "PyTorch: not installed" in text
     assert "% of it waiting for images" in text
     alone = bench_reading.measure(tiny, batches=2, steps=0)
@@ -57,7 +57,7 @@ def test_every_figure_is_measured(tiny, no_torch):
 
 
 def test_pytorch_reads_the_same_files(tiny, monkeypatch):
-    """Stands in for DataLoader: batches of what the data set gives."""
+    """With a fake DataLoader: batches of what the data set gives."""
     seen = []
 
     class DataLoader:
@@ -65,7 +65,7 @@ def test_pytorch_reads_the_same_files(tiny, monkeypatch):
             self, dataset, batch_size, num_workers, multiprocessing_context
         ):
             assert num_workers == 2 and multiprocessing_context == "spawn"
-            pickle.dumps(dataset)  # it travels to the other processes
+            pickle.dumps(dataset)  # it is sent to the other processes
             self.dataset, self.size = dataset, batch_size
 
         def __iter__(self):
@@ -87,25 +87,17 @@ def test_pytorch_reads_the_same_files(tiny, monkeypatch):
 
 
 def test_mistakes_are_refused(tiny, capsys):
-    with pytest.raises(UserError, match="^--batches"):
+    with pytest.raises(UserError, match="^--batches: "):
         bench_reading.measure(tiny, batches=1)
-    with pytest.raises(UserError, match="^--steps"):
+    with pytest.raises(UserError, match="^--steps: "):
         bench_reading.measure(tiny, steps=-1)
     with pytest.raises(UserError, match="^config.benchmark: digits"):
         bench_reading.measure(runs.tiny("erm"))
-    with pytest.raises(SystemExit) as left:
-        sys.exit(bench_reading.main(["benchmark_reading", "--help"]))
-    assert left.value.code == 0 and "usage" in capsys.readouterr().out
+    assert bench_reading.main(["bench", "--help"]) == 0
+    assert "usage" in capsys.readouterr().out
 
 
-def test_the_command_prints_and_writes(tiny, no_torch, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_training.cli, "parse", lambda argv: (tiny, None))
-    file = tmp_path / "figures.json"
-    argv = ["benchmark_reading", "--batches=2", "--steps=0", f"--json={file}"]
-    assert bench_reading.main(argv) == 0
-    assert json.loads(file.read_text())["files"] == 8
-
-
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_files(tiny):
     """Host's and devices' bytes while an epoch is trained, 48 and 400 files."""
     config = tiny.copy_and_resolve_references()
@@ -121,10 +113,15 @@ def test_memory_does_not_grow_with_the_files(tiny):
         trainer = Trainer(config, many)
         trainer.steps = compiled
         states = trainer.put(trainer.init_states())
+        memory = trainer.init_memory(states)
         before, seen = on_devices(), []
         tracemalloc.start()
         trainer.train(
-            *(0, trainer.method.phase(0), states, [[]], trainer.init_memory()),
+            0,
+            trainer.method.phase(0),
+            states,
+            [[]],
+            memory,
             lambda *progress, seen=seen: seen.append(on_devices()),
         )
         host = tracemalloc.get_traced_memory()[1]
