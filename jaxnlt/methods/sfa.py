@@ -8,6 +8,7 @@ each class, its moments averaged over the epochs; the distance of each sample to
 a centroid drawn from it is divided by a mixture within every class.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -174,10 +175,15 @@ class StochasticCentroids(Selector):
         if self.options.sampled_classes == "all":
             sampled = np.ones(data.num_classes, bool)
         shape = (self.options.draws, *moments.first.shape)
-        scores = np.zeros((len(rows), data.num_classes))
-        for noise in rng.standard_normal(shape):
-            centroids = sample_centroids(moments, noise, sampled)
-            scores += selection.nearest_scores(rows, centroids)
+        scores = functools.reduce(
+            np.add,
+            (
+                selection.nearest_scores(
+                    rows, sample_centroids(moments, noise, sampled)
+                )
+                for noise in rng.standard_normal(shape)
+            ),
+        )
         clean = self.clean_probability(scores, data)
         divided = dividemix.divide(clean, self.options.p_threshold, data)
         return divided, moments
