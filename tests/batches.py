@@ -1,4 +1,4 @@
-"""Batches and divisions as a training step receives them, from few arguments."""
+"""Batches and divisions as a training step receives them."""
 
 from jaxnlt import method as base
 from jaxnlt import step

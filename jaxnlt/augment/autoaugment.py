@@ -2,7 +2,7 @@
 
 Which operation, how strong and how likely; pillow.py applies them.
 
-Source: papers/dasc.md §2 (table and magnitude grids).
+Source: ``papers/dasc.md`` section 2 (table and magnitude grids).
 """
 
 import functools
@@ -88,7 +88,7 @@ def resolve(
     Returns:
       (op, value).
 
-    Source: papers/dasc.md §2.
+    Source: ``papers/dasc.md`` section 2.
     """
     if op in _ENHANCE:
         return op, 1.0 + magnitude * sign
@@ -163,7 +163,7 @@ def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
     Returns:
       uint8 [B, H, W, C].
 
-    Source: papers/dasc.md §2.
+    Source: ``papers/dasc.md`` section 2.
     """
     height, width = images.shape[1:3]
     for slot in (0, 1):

@@ -103,7 +103,7 @@ def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
     Returns:
       float32 [B, H, W, C], 0..255; float64 where x64 is on.
 
-    Source: DESIGN.md §9.
+    Source:.
     """
     height, width = images.shape[1:3]
     rows = jnp.arange(height, dtype=jnp.int32)[None, :, None]

@@ -11,7 +11,8 @@ Tables that depend only on the static list are computed in float64 numpy, as
 Pillow does, while tracing; on the device everything is int32 and float32
 whatever jax_enable_x64 says.
 
-Source: behaviour of Pillow 13; papers/dasc.md §2 names the operations.
+Source: behaviour of Pillow 13; ``papers/dasc.md`` section 2 names the
+operations.
 """
 
 import functools
@@ -56,7 +57,8 @@ def apply_choices(
     Raises:
       ValueError: an operation that does not exist, or another C.
 
-    Source: papers/dasc.md §2; Pillow's ImageOps, ImageEnhance, transform.
+    Source: ``papers/dasc.md`` section 2; Pillow's ImageOps, ImageEnhance and
+    transform.
     """
     names = {name for name, _ in choices}
     unknown = names - {*OPS, IDENTITY[0]}
@@ -395,7 +397,7 @@ def blend(
     Returns:
       uint8 [B, H, W, C].
 
-    Source: Pillow's Image.blend; papers/dasc.md §2.
+    Source: Pillow's Image.blend; ``papers/dasc.md`` section 2.
     """
     # A compiler may fuse d + factor * difference into one rounding, which
     # moves some levels by one.  Of a factor cut into two halves of 12 bits
@@ -482,7 +484,7 @@ def apply_jitter(images: jax.Array, draws: JitterDraws) -> jax.Array:
     Returns:
       uint8 [B, H, W, C].
 
-    Source: papers/dasc.md §2; torchvision's ColorJitter.
+    Source: ``papers/dasc.md`` section 2; torchvision's ColorJitter.
     """
     for op in draws.order:
         pixels = images.astype(jnp.int32)
@@ -505,6 +507,6 @@ def jitter(key: jax.Array, images: jax.Array) -> jax.Array:
     Returns:
       uint8 [B, H, W, C].
 
-    Source: papers/dasc.md §2.
+    Source: ``papers/dasc.md`` section 2.
     """
     return apply_jitter(images, sample_jitter(key, images.shape[0]))

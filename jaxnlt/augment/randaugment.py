@@ -4,7 +4,7 @@ Every image draws its own operations; what an operation does to pixels is
 `jaxnlt.image_ops`, how strong a level is stands in `jaxnlt.policies`.  The
 draws and what they do are separate functions, as in `jaxnlt.augment`.
 
-Source: randaugment 1.0.2 (papers/h2e.md section 9); Cubuk et al.,
+Source: randaugment 1.0.2 (``papers/h2e.md`` section 9); Cubuk et al.,
 "RandAugment", 2020.
 """
 
@@ -140,7 +140,7 @@ def cutout(
     Returns:
       uint8 [B, H, W, C].
 
-    Source: randaugment 1.0.2, papers/h2e.md section 9.
+    Source: randaugment 1.0.2, ``papers/h2e.md`` section 9.
     """
     height, width, channels = images.shape[1:]
     half = (side // 2)[:, None, None]
@@ -165,7 +165,7 @@ def apply_pypi(images: jax.Array, draws: PypiDraws) -> jax.Array:
     Returns:
       uint8 [B, H, W, C].
 
-    Source: randaugment 1.0.2, papers/h2e.md section 9.
+    Source: randaugment 1.0.2, ``papers/h2e.md`` section 9.
     """
     height, width = images.shape[1:3]
     choices, index = pypi_choices(height, width)
@@ -192,7 +192,7 @@ def pypi(key: jax.Array, images: jax.Array) -> jax.Array:
     Returns:
       uint8 [B, H, W, C].
 
-    Source: randaugment 1.0.2, papers/h2e.md section 9.
+    Source: randaugment 1.0.2, ``papers/h2e.md`` section 9.
     """
     return apply_pypi(images, sample_pypi(key, *images.shape[:3]))
 

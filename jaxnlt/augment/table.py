@@ -35,7 +35,7 @@ def normalise(
     Returns:
       [..., C] of the dtype.
 
-    Source: papers/dasc.md §2.
+    Source: ``papers/dasc.md`` section 2.
     """
     working = jnp.promote_types(dtype, jnp.float32)
     scaled = images.astype(working) / jnp.asarray(255, working)
@@ -83,7 +83,7 @@ def apply_crop(images: jax.Array, draws: CropDraws) -> jax.Array:
     Returns:
       [B, H, W, C], same dtype.
 
-    Source: papers/dasc.md §2.
+    Source: ``papers/dasc.md`` section 2.
     """
     height, width = images.shape[1:3]
     y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
@@ -148,7 +148,7 @@ def rotate(images: jax.Array, angle: jax.Array) -> jax.Array:
     Returns:
       [B, H, W, C], same dtype.
 
-    Source: papers/h2e.md §9.
+    Source: ``papers/h2e.md`` section 9.
     """
     height, width = images.shape[1:3]
     y = jnp.arange(height, dtype=jnp.float32)[None, :, None] + 0.5 - height / 2

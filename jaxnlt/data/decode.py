@@ -34,7 +34,7 @@ def resize(image: Image.Image, side: int) -> Image.Image:
     Returns:
       The image; the same one where nothing changes.
 
-    Source: papers/smr.md §3.
+    Source: ``papers/smr.md`` section 3.
     """
     short, long = sorted(image.size)
     if not side or short == side:
@@ -54,7 +54,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     Returns:
       An image of ``size`` by ``size``.
 
-    Source: papers/smr.md §3.
+    Source: ``papers/smr.md`` section 3.
     """
     left, top = (_middle(length, size) for length in image.size)
     return image.crop((left, top, left + size, top + size))
@@ -74,7 +74,7 @@ def random_crop(
     Returns:
       An image of ``size`` by ``size``.
 
-    Source: papers/smr.md §3.
+    Source: ``papers/smr.md`` section 3.
     """
     top, left = (
         int(u * (length - size + 1))
@@ -112,7 +112,7 @@ def random_resized_crop(
     Returns:
       An image of ``size`` by ``size``, bilinear with antialiasing.
 
-    Source: papers/sfa.md §3.4, papers/h2e.md §9.
+    Source: ``papers/sfa.md`` section 3.4, ``papers/h2e.md`` section 9.
     """
     width, height = image.size
     low, high = (math.log(bound) for bound in ratio)
@@ -157,7 +157,7 @@ def views(
     Returns:
       For every view uint8 [size, size, 3].
 
-    Source: papers/smr.md §3.
+    Source: ``papers/smr.md`` section 3.
     """
     image = Image.fromarray(pixels)
     resized: dict[int, Image.Image] = {}

@@ -54,7 +54,7 @@ class Archive(NamedTuple):
     sha256: str
 
 
-# As in the lists of tensorflow-datasets: ECOSYSTEM.md Part 1 (a).
+# As in the checksum lists of tensorflow-datasets.
 ARCHIVES = {
     "cifar10": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

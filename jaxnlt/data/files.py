@@ -67,7 +67,7 @@ class ImageFiles:
         Raises:
           BadImage: it is missing, empty, damaged or cut short.
 
-        Source: papers/h2e.md §14.3, step 1, for ``squares``.
+        Source: ``papers/h2e.md`` section 14.3, step 1, for ``squares``.
         """
         from PIL import Image
 
@@ -195,7 +195,7 @@ _H2E = Transform(
     "random_resized_crop",
     (0.5, 1.0),
     eval_resize=256,
-    source="papers/h2e.md §9",
+    source="``papers/h2e.md`` section 9",
 )
 #: By benchmark: ``webvision_smr`` is SMR's, ``webvision`` that of DivideMix
 #: and SFA.  The device pads and crops where ``crop`` is ``none``; it mirrors,
@@ -210,35 +210,36 @@ TRANSFORMS: dict[str, Transform] = {
         "random_resized_crop",
         (0.08, 1.0),
         eval_resize=320,
-        source="papers/sfa.md §3.4",
+        source="``papers/sfa.md`` section 3.4",
     ),
     "webvision_smr": Transform(
         320,
         299,
         "random_crop",
         eval_resize=320,
-        source="papers/smr.md §3",
+        source="``papers/smr.md`` section 3",
     ),
     "clothing1m": Transform(
         256,
         224,
         "random_crop",
         eval_resize=256,
-        source="papers/smr.md §3, papers/dividemix_rolt.md §2.2",
+        source="``papers/smr.md`` section 3, ``papers/dividemix_rolt.md`` "
+        "section 2.2",
     ),
     "animal10n": Transform(
         64,
         64,
         "random_crop",
         eval_resize=64,
-        source="papers/smr.md §3",
+        source="``papers/smr.md`` section 3",
     ),
     "red_mini_imagenet": Transform(
         32,
         32,
         "none",
         eval_resize=32,
-        source="papers/dasc.md §1.3, §2",
+        source="``papers/dasc.md`` section 1.3, section 2",
     ),
     "red_mini_imagenet_84": Transform(
         0,
@@ -246,7 +247,7 @@ TRANSFORMS: dict[str, Transform] = {
         "random_resized_crop",
         (0.08, 1.0),
         eval_resize=96,  # int(1.15 * 84) in the loader
-        source="papers/dasc.md §1.3",
+        source="``papers/dasc.md`` section 1.3",
     ),
     "food101n": _H2E,
     "imagenet_nlt": _H2E,

@@ -27,7 +27,7 @@ def class_counts(
     Raises:
       UserError: ``imb`` lies outside (0, 1] or ``imb_type`` is unknown.
 
-    Source: papers/dasc.md §1.1, papers/sfa.md §3.1.
+    Source: ``papers/dasc.md`` section 1.1, ``papers/sfa.md`` section 3.1.
     """
     check_imb(imb, imb_type)
     if imb is None or imb == 1:
@@ -73,7 +73,7 @@ def draw_subset(
     Returns:
       Per class the kept and the unused indices, each in shuffled order.
 
-    Source: papers/dasc.md §1.1; golden dasc_dataset_build.
+    Source: ``papers/dasc.md`` section 1.1; golden dasc_dataset_build.
     """
     kept, unused = [], []
     for k, size in enumerate(counts):

@@ -92,7 +92,7 @@ def dataset(config: Any) -> Dataset:
     Raises:
       UserError: whatever the user can mend, in one line.
 
-    Source: DESIGN.md §5, §9; the order of draws: golden dasc_dataset_build.
+    The order of the draws is that of the golden file dasc_dataset_build.
     """
     check(config)
     bench = registry.get(config.benchmark)

@@ -25,7 +25,7 @@ SYNTHETIC = (
     "joint",
     "joint_any",
 )
-# Which human labels exist for which classes: papers/dasc.md §1.2.
+# Which human labels exist for which classes: ``papers/dasc.md`` section 1.2.
 HUMAN = {
     "cifar10": (
         "human:aggre",
@@ -39,7 +39,8 @@ HUMAN = {
 # SFA and RoLT draw over images listed class by class, the others over images
 # in official order.
 CLASS_BY_CLASS = ("sym_excl", "joint", "joint_any")
-# The pairing of DaSC's flip noise never changes: papers/dasc.md §1.2.
+# The pairing of DaSC's flip noise never changes: ``papers/dasc.md`` section
+# 1.2.
 FLIP_SEED = 1
 BLOCK = 5
 
@@ -208,8 +209,8 @@ def transition(
     Returns:
       ``float64 [C, C]``.
 
-    Source: papers/dasc.md §1.2, papers/sfa.md §3.2, papers/unicon.md §8,
-    papers/dividemix_rolt.md §4.1.
+    Source: ``papers/dasc.md`` section 1.2, ``papers/sfa.md`` section 3.2,
+    ``papers/unicon.md`` section 8, ``papers/dividemix_rolt.md`` section 4.1.
     """
     if kind == "sym":
         # Written as the authors do, for the same last bit.
@@ -252,7 +253,7 @@ def redrawn_share(rate: float, counts: np.ndarray) -> float:
     Raises:
       UserError: redrawing all labels would not make so many wrong.
 
-    Source: papers/dividemix_rolt.md §4.1.
+    Source: ``papers/dividemix_rolt.md`` section 4.1.
     """
     wrong = 1 - np.square(counts / counts.sum()).sum()
     if rate > wrong + 1e-9:  # as much as the sum above may be off
@@ -274,7 +275,7 @@ def draw(
     """Draws noisy labels.
 
     Args:
-      kind: one of ``SYNTHETIC``, DESIGN.md §5.
+      kind: one of ``SYNTHETIC``,.
       labels: ``[N]`` true labels in the order of the authors' draws: official
         order, or class by class for the kinds in ``CLASS_BY_CLASS``.
       num_classes: ``C``.
@@ -289,9 +290,10 @@ def draw(
     Raises:
       UserError: the noise does not fit the number of classes or their sizes.
 
-    Source: papers/dasc.md §1.2 (sym, flip), papers/dividemix_rolt.md §2.1
-    (sym_count, asym) and §4.1 (joint_any), papers/sfa.md §3.2 (sym_excl,
-    joint), papers/unicon.md §8 (asym_block).
+    Source: ``papers/dasc.md`` section 1.2 (sym, flip),
+    ``papers/dividemix_rolt.md`` section 2.1 (sym_count, asym) and section 4.1
+    (joint_any), ``papers/sfa.md`` section 3.2 (sym_excl, joint),
+    ``papers/unicon.md`` section 8 (asym_block).
     """
     if rng is None:
         rng = np.random.RandomState(seed)

@@ -79,7 +79,7 @@ class Benchmark:
     homepage: str = ""
 
 
-# Constants of both CIFARs: papers/dasc.md §2.
+# Constants of both CIFARs: ``papers/dasc.md`` section 2.
 _CIFAR10 = Benchmark(
     name="cifar10",
     about="CIFAR-10: 10 kinds of things, 32x32; files on disk are needed",
@@ -116,8 +116,8 @@ _NPZ = Benchmark(
     about="your own images in one .npz file (--config.data.path=FILE.npz)",
 )
 
-# Constants of ImageNet: papers/smr.md §3.  Crops are the host's, mirror
-# images and policies the device's.
+# Constants of ImageNet: ``papers/smr.md`` section 3.  Crops are the host's,
+# mirror images and policies the device's.
 _ON_DISK = Benchmark(
     name="images",
     about="your own large images as DIR/train/CLASS/*.jpg, streamed from disk",
@@ -131,7 +131,7 @@ _ON_DISK = Benchmark(
     warmup_batch_size=64,
     transform="images",
 )
-# H2E's settings: papers/h2e.md §2, §9.
+# H2E's settings: ``papers/h2e.md`` section 2, section 9.
 _NLT = dataclasses.replace(
     _ON_DISK,
     name="imagenet_nlt",
@@ -159,7 +159,7 @@ _LARGE = (
         num_classes=101,
         transform="food101_nlt",
     ),
-    # papers/dividemix_rolt.md §1, papers/sfa.md §4.
+    # ``papers/dividemix_rolt.md`` section 1, ``papers/sfa.md`` section 4.
     dataclasses.replace(
         _ON_DISK,
         name="webvision",
@@ -169,12 +169,13 @@ _LARGE = (
         epochs=81,
         learning_rate=0.01,
         transform="webvision",
-        # papers/smr.md §12, papers/sfa.md §8.
+        # ``papers/smr.md`` section 12, ``papers/sfa.md`` section 8.
         top5=True,
         homepage="https://data.vision.ee.ethz.ch/cvl/webvision/"
         "dataset2017.html",
     ),
-    # papers/dividemix_rolt.md §1, §2.2; papers/smr.md §2, §3.
+    # ``papers/dividemix_rolt.md`` section 1, section 2.2; ``papers/smr.md``
+    # section 2, section 3.
     dataclasses.replace(
         _ON_DISK,
         name="clothing1m",
@@ -189,7 +190,7 @@ _LARGE = (
         transform="clothing1m",
         homepage="https://github.com/Cysu/noisy_label",
     ),
-    # papers/smr.md §2, §3.
+    # ``papers/smr.md`` section 2, section 3.
     dataclasses.replace(
         _ON_DISK,
         name="animal10n",
@@ -214,8 +215,9 @@ _LARGE = (
         transform="food101n",
         homepage="https://kuanghuei.github.io/Food-101N/",
     ),
-    # papers/dasc.md §1.3, §2, §4: 32 pixels, padded and cropped on the device;
-    # the policy is CIFAR's.  DaSC and TABASCO jitter the colours in every view.
+    # ``papers/dasc.md`` section 1.3, section 2, section 4: 32 pixels, padded
+    # and cropped on the device; the policy is CIFAR's.  DaSC and TABASCO jitter
+    # the colours in every view.
     dataclasses.replace(
         _ON_DISK,
         name="red_mini_imagenet",
@@ -235,7 +237,7 @@ _LARGE = (
 )
 
 _TABLE = (
-    # Settings of the trial in DESIGN.md §9.
+    # Settings of the trial in.
     Benchmark(
         name="digits",
         about="scikit-learn's 8x8 handwritten digits; nothing to download",

@@ -24,7 +24,7 @@ def class_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
     Returns:
       float64[C], to be divided by their sum.
 
-    Source: Kang et al. 2020, eq. 1; papers/h2e.md section 3.
+    Source: Kang et al. 2020, eq. 1; ``papers/h2e.md`` section 3.
     """
     counts = np.asarray(counts)
     share = (counts.max() / np.maximum(counts, 1)) ** -exponent
@@ -81,8 +81,8 @@ def resampled(
     Returns:
       int32[ceil(n / batch_size), batch_size].
 
-    Source: papers/dividemix_rolt.md 4.4.  An epoch there has max n_k * C rows;
-    here it has n, so that it costs what a plain one costs.
+    Source: ``papers/dividemix_rolt.md`` section 4.4.  An epoch there has max
+    n_k * C rows; here it has n, so that it costs what a plain one costs.
     """
     own = labels[index]
     quota = class_quota(np.bincount(own), exponent, len(index), rng)
@@ -104,7 +104,7 @@ def drawn_classes(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     Returns:
       int64[n].
 
-    Source: papers/h2e.md section 3 (inverse distribution function).
+    Source: ``papers/h2e.md`` section 3 (inverse distribution function).
     """
     possible = np.flatnonzero(weights)
     reached = np.cumsum(weights[possible])
@@ -132,7 +132,7 @@ def independent(
     Returns:
       int32[steps, batch_size].
 
-    Source: papers/h2e.md section 3, the reversed (-1) and the balanced (0)
+    Source: ``papers/h2e.md`` section 3, the reversed (-1) and the balanced (0)
     environment.
     """
     own = labels[index]
@@ -170,7 +170,7 @@ def class_aware(
     Returns:
       int32[steps, batch_size].
 
-    Source: papers/h2e.md section 10.
+    Source: ``papers/h2e.md`` section 10.
     """
     own = labels[index]
     total = steps * batch_size
@@ -248,8 +248,8 @@ def subset(
     Returns:
       int64 [at most ``size``], distinct.
 
-    Source: papers/smr.md §14, papers/dividemix_rolt.md §2.2; golden
-    smr_clothing_subset.
+    Source: ``papers/smr.md`` section 14, ``papers/dividemix_rolt.md`` section
+    2.2; golden smr_clothing_subset.
     """
     order = rng.permutation(np.arange(len(labels)))
     given = labels[order]

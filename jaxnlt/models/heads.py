@@ -36,7 +36,7 @@ class Backbone(Protocol):
 class Projector(nn.Module):
     """l2norm(out(relu(bn(hidden(x))))), hidden four times as wide as out.
 
-    Source: papers/dasc.md, 3.
+    Source: ``papers/dasc.md`` section 3.
     """
 
     dim: int
@@ -55,7 +55,7 @@ class Projector(nn.Module):
 class Embedding(nn.Module):
     """bn(linear(x)), not normalised.
 
-    Source: papers/unicon.md, 2.
+    Source: ``papers/unicon.md`` section 2.
     """
 
     dim: int
@@ -75,7 +75,7 @@ class Identifier(nn.Module):
 
     .. math:: f W + b - \ln(\pi^\tau + 10^{-12})
 
-    Source: papers/h2e.md, 3.
+    Source: ``papers/h2e.md`` section 3.
 
     Attributes:
       prior: C class frequencies pi.
@@ -103,8 +103,8 @@ class Classifier(nn.Module):
     Heads are computed in the dtype of the parameters also when the backbone
     runs in bfloat16: they cost nothing, and contrast divides by 0.1.
 
-    Source: papers/dasc.md, 3; papers/sfa.md, 2.1; papers/unicon.md, 2;
-    papers/h2e.md, 3.
+    Source: ``papers/dasc.md`` section 3; ``papers/sfa.md`` section 2.1;
+    ``papers/unicon.md`` section 2; ``papers/h2e.md`` section 3.
 
     Attributes:
       backbone: images -> pooled features.

@@ -180,7 +180,7 @@ class InceptionResNetV2(nn.Module):
     Global pooling equals the published 8x8 pooling for images of 299 to 330
     pixels.
 
-    Source: papers/inception_resnet_v2.md; papers/sfa.md section 2.2.
+    Source: ``papers/inception_resnet_v2.md``; ``papers/sfa.md`` section 2.2.
 
     Attributes:
       width: channels of the first layer; 32 as published, all others scale

@@ -30,7 +30,7 @@ def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
     depends on the seed and its own path alone, so networks that differ in their
     heads start with the same backbone.
 
-    Source: papers/preact_resnet18.md, Init.
+    Source: ``papers/preact_resnet18.md``, Init.
 
     Args:
       shapes: nested dicts whose leaves have a ``shape``.
@@ -74,8 +74,8 @@ def normal_by_fan_out(params: Mapping, seed: int) -> dict[str, Any]:
     Returns:
       The same tree.
 
-    Source: papers/smr.md section 5; papers/h2e.md section 8;
-    papers/dividemix_rolt.md section 4.
+    Source: ``papers/smr.md`` section 5; ``papers/h2e.md`` section 8;
+    ``papers/dividemix_rolt.md`` section 4.
     """
     values = traverse_util.flatten_dict(params)
     for path, value in values.items():

@@ -18,7 +18,7 @@ class BatchNorm(nn.Module):
     keeps the biased one).  Statistics are float32 under bfloat16 and float64
     under float64.
 
-    Source: papers/preact_resnet18.md, BatchNorm.
+    Source: ``papers/preact_resnet18.md``, BatchNorm.
     """
 
     momentum: float = 0.9
@@ -103,7 +103,7 @@ def adaptive_mean(x: jax.Array, size: int) -> jax.Array:
     Returns:
       [B, size, size, C].
 
-    Source: papers/smr.md section 5.
+    Source: ``papers/smr.md`` section 5.
     """
     return jnp.einsum(
         "ih,bhwc,jw->bijc",

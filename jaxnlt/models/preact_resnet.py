@@ -57,7 +57,7 @@ class PreActBlock(Block):
     where the shape changes the shortcut is a 1x1 convolution of ``a`` without
     BN.
 
-    Source: papers/preact_resnet18.md, Peculiarities 1, 4 and 5.
+    Source: ``papers/preact_resnet18.md``, Peculiarities 1, 4 and 5.
     """
 
     @nn.compact
@@ -80,7 +80,7 @@ class PreActResNet(nn.Module):
     after the last block, so features can be negative.  Global pooling equals
     the published 4x4 pooling at 32 pixels.
 
-    Source: papers/preact_resnet18.md, Layers.
+    Source: ``papers/preact_resnet18.md``, Layers.
 
     Attributes:
       block: the residual block.

@@ -16,7 +16,7 @@ class Bottleneck(BasicBlock):
     The 1x1, 3x3 and 1x1 convolutions have F, F and 4 F channels; the 3x3 one
     has the stride (v1.5).  The shortcut is the basic block's.
 
-    Source: papers/smr.md section 5.
+    Source: ``papers/smr.md`` section 5.
     """
 
     expansion: ClassVar[int] = 4
@@ -36,7 +36,7 @@ class ResNet(ResNetCifar):
     Stem and pooling halve the resolution once each.  ``width`` 64 and
     ``blocks`` (2, 2, 2, 2) are the ResNet-18.
 
-    Source: papers/h2e.md section 8.
+    Source: ``papers/h2e.md`` section 8.
     """
 
     stem: ClassVar[tuple[int, int]] = (7, 2)
@@ -46,7 +46,7 @@ class ResNet(ResNetCifar):
 class BottleneckResNet(ResNet):
     """The same of bottlenecks; ``blocks`` (3, 4, 6, 3) is the ResNet-50.
 
-    Source: papers/smr.md section 5.
+    Source: ``papers/smr.md`` section 5.
     """
 
     block: ClassVar[type[Block]] = Bottleneck

@@ -16,7 +16,7 @@ class BasicBlock(Block):
     Where the shape changes the shortcut is a 1x1 convolution with BN, else the
     identity.
 
-    Source: papers/dividemix_rolt.md section 4.
+    Source: ``papers/dividemix_rolt.md`` section 4.
     """
 
     @nn.compact
@@ -41,7 +41,7 @@ class SmallResNet(PreActResNet):
     Features are those after the last ReLU, never negative.  DaSC trains it on
     mini-ImageNet at 32 pixels.
 
-    Source: papers/dasc.md section 3.
+    Source: ``papers/dasc.md`` section 3.
     """
 
     block: ClassVar[type[Block]] = BasicBlock
@@ -53,7 +53,7 @@ class ResNetCifar(SmallResNet):
     As published, ``width`` is 16, ``blocks`` (5, 5, 5), the ResNet-32, and
     features are of length 64.
 
-    Source: papers/dividemix_rolt.md section 4.
+    Source: ``papers/dividemix_rolt.md`` section 4.
     """
 
     def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class VGG(nn.Module):
     linear layer has ``64 * width`` outputs, ReLU and dropout of one half; the
     second one's are the features.
 
-    Source: papers/smr.md section 5.
+    Source: ``papers/smr.md`` section 5.
 
     Attributes:
       width: channels of the first stage; 64 as published.

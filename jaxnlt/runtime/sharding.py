@@ -163,9 +163,7 @@ def fetch(tree: PyTree) -> PyTree:
     Returns:
       The same tree of NumPy arrays, copies that no donated buffer can change.
     """
-    return jax.tree.map(
-        np.array, jax.device_get(processes.whole(tree))
-    )
+    return jax.tree.map(np.array, jax.device_get(processes.whole(tree)))
 
 
 def enable_compilation_cache() -> None:

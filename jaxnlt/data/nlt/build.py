@@ -10,7 +10,7 @@ every colour, rate and seed.  In return every image of the training and the
 test list is decoded once before anything is written, and the first that is
 missing or damaged is named.
 
-Source: papers/h2e.md §14.
+Source: ``papers/h2e.md`` section 14.
 """
 
 import concurrent.futures
@@ -112,7 +112,7 @@ def construct(raw: nlt_raw.Raw, options: Options) -> list[list[protocol.Row]]:
     Raises:
       UserError: a class has too few images.
 
-    Source: papers/h2e.md §14.3-14.5.
+    Source: ``papers/h2e.md`` section 14.3-14.5.
     """
     names = raw.class_names
     counts = imbalance.class_counts(options.n_max, len(names), options.imb)

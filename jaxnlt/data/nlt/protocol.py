@@ -56,7 +56,7 @@ def noise_rates(colour: str, rate: float) -> tuple[float, float]:
     Returns:
       The web rate and the exchange rate.
 
-    Source: papers/h2e.md §14.3, steps 2-4.
+    Source: ``papers/h2e.md`` section 14.3, steps 2-4.
     """
     return {
         "red": (rate, 0.0),
@@ -76,7 +76,7 @@ def expected_noise(web_rate: float, swap_rate: float, classes: int) -> float:
     Returns:
       The share before the tail is cut, and the mean share after it.
 
-    Source: papers/h2e.md §14.3, step 3, and §14.6.
+    Source: ``papers/h2e.md`` section 14.3, step 3, and section 14.6.
     """
     return web_rate + (1 - 1 / classes) * swap_rate
 
@@ -94,7 +94,7 @@ def shares(size: int, rate: float) -> tuple[int, int]:
     Returns:
       The two numbers.
 
-    Source: papers/h2e.md §14.3, step 2; golden h2e_classcounts.
+    Source: ``papers/h2e.md`` section 14.3, step 2; golden h2e_classcounts.
     """
     return int(size * (1 - rate)), int(size * rate)
 
@@ -137,7 +137,7 @@ def with_web(
       Per class its images, ``size`` of them unless truncation or a lack of
       images makes it less.
 
-    Source: papers/h2e.md §14.3, steps 1 and 2.
+    Source: ``papers/h2e.md`` section 14.3, steps 1 and 2.
     """
     keep, add = shares(size, rate)
     pools = [draw(rows, size, rng) for rows in clean]
@@ -167,7 +167,7 @@ def exchange(
     Returns:
       Per class its images; those in a wrong class have the source ``swap``.
 
-    Source: papers/h2e.md §14.3, steps 3 and 4.
+    Source: ``papers/h2e.md`` section 14.3, steps 3 and 4.
     """
     moved = int(size * rate)
     stay: list[list[Row]] = []
@@ -209,7 +209,7 @@ def cut_tail(
     Returns:
       Per class the images that are left.
 
-    Source: papers/h2e.md §14.3, step 5.
+    Source: ``papers/h2e.md`` section 14.3, step 5.
     """
     return [
         draw(rows, max(len(rows) - (size - int(count)), 0), rng)
@@ -241,7 +241,7 @@ def imagenet_nlt(
     Raises:
       UserError: a class ends without an image.
 
-    Source: papers/h2e.md §14.3.
+    Source: ``papers/h2e.md`` section 14.3.
     """
     size, (web_rate, swap_rate) = int(counts[0]), rates
     classes = with_web(clean, web, size, web_rate, rng)
@@ -284,7 +284,7 @@ def keep_counts(
     Raises:
       UserError: a class has fewer than ``n_c``.
 
-    Source: papers/h2e.md §14.4, §14.5.
+    Source: ``papers/h2e.md`` section 14.4, section 14.5.
     """
     for name, rows, count in zip(names, classes, counts, strict=True):
         if len(rows) < count:

@@ -11,7 +11,7 @@ Food101-NLT: ``Food-101N_release/`` and, for the test set, ``food-101/``.
 
 Other usual places are looked at too, see the tuples below.
 
-Source: papers/h2e.md §14.2.
+Source: ``papers/h2e.md`` section 14.2.
 """
 
 import os
@@ -96,7 +96,7 @@ def imagenet(raw: pathlib.Path) -> Raw:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/h2e.md §14.2, §14.3.
+    Source: ``papers/h2e.md`` section 14.2, section 14.3.
     """
     base = locate(raw, CNWL, "class_name.txt")
     names = tuple(read_text(base / "class_name.txt").splitlines())
@@ -142,7 +142,7 @@ def animal(raw: pathlib.Path) -> Raw:
     Raises:
       UserError: something is missing, or a file name bears no label.
 
-    Source: papers/h2e.md §14.2, §14.4.
+    Source: ``papers/h2e.md`` section 14.2, section 14.4.
     """
     names = ANIMALS
     images: list[list[Row]] = [[] for _ in names]
@@ -174,7 +174,7 @@ def food(raw: pathlib.Path) -> Raw:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/h2e.md §14.2, §14.5.
+    Source: ``papers/h2e.md`` section 14.2, section 14.5.
     """
     base = locate(raw, FOOD_N, "meta/imagelist.tsv")
     meta = base / "meta"

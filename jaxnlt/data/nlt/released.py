@@ -28,7 +28,7 @@ def read(file: pathlib.Path, raw: Raw) -> list[list[Row]]:
       UserError: a damaged file, an image that the raw folder lacks or has
         under another label, a class without images.
 
-    Source: papers/h2e.md §12.
+    Source: ``papers/h2e.md`` section 12.
     """
     try:
         content = json.loads(read_text(file))

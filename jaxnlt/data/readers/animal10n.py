@@ -5,8 +5,8 @@ start with their label.  Binary: ``data_batch_*.bin`` and ``test_batch.bin``,
 records of four bytes of number and four of label, most significant first,
 and 3x64x64 bytes of pixels, colour after colour.
 
-Source: papers/smr.md §14, papers/h2e.md §14.2; the format of the binary:
-README and reader of github.com/kaist-dmlab/SELFIE.
+Source: ``papers/smr.md`` section 14, ``papers/h2e.md`` section 14.2; the format
+of the binary: README and reader of github.com/kaist-dmlab/SELFIE.
 """
 
 import pathlib
@@ -42,7 +42,7 @@ def read(path: str) -> FileSource:
     Raises:
       UserError: neither form is there, or a file is damaged; it is named.
 
-    Source: papers/smr.md §14.
+    Source: ``papers/smr.md`` section 14.
     """
     with image_lists.described("animal10n"):
         root = image_lists.folder(path)

@@ -4,7 +4,7 @@
 ``clean_{val,test}_key_list.txt``, in the folder or its ``annotations/``, and
 the images ``images/0/00/*.jpg``, or ``0/00/*.jpg`` as in the authors' tree.
 
-Source: papers/smr.md §14.
+Source: ``papers/smr.md`` section 14.
 """
 
 import pathlib
@@ -49,7 +49,7 @@ def read(path: str) -> FileSource:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/smr.md §14.
+    Source: ``papers/smr.md`` section 14.
     """
     with image_lists.described("clothing1m"):
         lists = nlt_raw.locate(image_lists.folder(path), PLACES, TRAIN)

@@ -19,7 +19,7 @@ def read() -> Source:
     Returns:
       The source with ``images [N, 8, 8, 1]``.
 
-    Source: DESIGN.md §9.
+    Source:.
     """
     from sklearn.datasets import load_digits
 

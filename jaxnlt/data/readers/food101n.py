@@ -2,7 +2,7 @@
 
 ``Food-101N_release/{images,meta}`` beside ``food-101/{images,meta}``.
 
-Source: papers/h2e.md §14.2.
+Source: ``papers/h2e.md`` section 14.2.
 """
 
 import pathlib
@@ -26,7 +26,7 @@ def read(path: str) -> FileSource:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/h2e.md §14.2.
+    Source: ``papers/h2e.md`` section 14.2.
     """
     with image_lists.described("food101n"):
         root = image_lists.folder(path)

@@ -1,6 +1,6 @@
 """The NLT sets of H2E, from the manifests that ``build_nlt`` writes.
 
-Source: papers/h2e.md §14.
+Source: ``papers/h2e.md`` section 14.
 """
 
 import pathlib
@@ -33,7 +33,7 @@ def read(path: str, labels_file: str) -> FileSource:
     Raises:
       UserError: a file is missing or not the builder's.
 
-    Source: papers/h2e.md §14.3.
+    Source: ``papers/h2e.md`` section 14.3.
     """
     with image_lists.described("imagenet_nlt"):
         if not labels_file:

@@ -4,7 +4,7 @@
 ``all_images/``, ``noisy_images/`` or ``training/SPLIT/CLASS/``, and the
 validation images in ``validation/``, flat or in a folder per class.
 
-Source: papers/dasc.md §1.3, papers/h2e.md §14.2.
+Source: ``papers/dasc.md`` section 1.3, ``papers/h2e.md`` section 14.2.
 """
 
 import itertools
@@ -47,7 +47,7 @@ def read(path: str, split: str = "") -> FileSource:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/dasc.md §1.3.
+    Source: ``papers/dasc.md`` section 1.3.
     """
     with image_lists.described("red_mini_imagenet"):
         root = image_lists.folder(path)
@@ -95,7 +95,7 @@ def add_web(
     Raises:
       UserError: there are too few web images.
 
-    Source: papers/dasc.md §1.3.
+    Source: ``papers/dasc.md`` section 1.3.
     """
     size = len(train)
     wanted = int(size / (1 - rate) - size)
@@ -156,7 +156,9 @@ def _placed(
 ) -> list[str]:
     """Paths relative to the root, of the first layout that has an image."""
 
-    def path(place: str, folder: str, suffix: str, name: str, label: int) -> str:
+    def path(
+        place: str, folder: str, suffix: str, name: str, label: int
+    ) -> str:
         if suffix:
             name = name.rpartition(".")[0] + suffix
         return f"{place}/{folder.format(label)}{name}"

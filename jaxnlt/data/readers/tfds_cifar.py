@@ -38,7 +38,6 @@ def prepare(name: str, archive: pathlib.Path, data_dir: pathlib.Path) -> None:
       OSError: the disk.
       Exception: whatever tensorflow-datasets raises while it writes.
 
-    Source: ECOSYSTEM.md Part 1 (a).
     """
     with tfds_copy.quiet() as tfds:
         # Its bars overwrite one another; the whole takes some seconds.

@@ -5,7 +5,7 @@ images ``google/q*/*.jpg`` and the validation images ``val_images_256/*.jpg``.
 ImageNet's validation images, sorted into a folder per class, are a second
 test set where they are found.
 
-Source: papers/smr.md §14, papers/sfa.md §3.4.
+Source: ``papers/smr.md`` section 14, ``papers/sfa.md`` section 3.4.
 """
 
 import collections
@@ -50,7 +50,7 @@ def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
     Raises:
       UserError: something is missing or damaged; it is named.
 
-    Source: papers/smr.md §14.
+    Source: ``papers/smr.md`` section 14.
     """
     with image_lists.described("webvision"):
         base = nlt_raw.locate(image_lists.folder(path), PLACES, TRAIN)
@@ -97,7 +97,7 @@ def class_counts(
     Raises:
       UserError: ``imb`` lies outside (0, 1] or ``imb_type`` is unknown.
 
-    Source: papers/sfa.md §3.4; golden sfa_data.
+    Source: ``papers/sfa.md`` section 3.4; golden sfa_data.
     """
     sizes = imbalance.class_counts(
         int(available.max()), len(available), imb, imb_type

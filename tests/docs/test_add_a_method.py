@@ -1,4 +1,4 @@
-"""The README's example of a new method runs as it stands, and stays short."""
+"""The documented example of a new method runs as it stands, and is short."""
 
 import ast
 import json
@@ -11,14 +11,15 @@ import jaxnlt.methods
 from jaxnlt import command_line, train
 from tests import runs
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "add_a_method.md"
 #: Non-blank lines without docstrings that method and config may have.
 MOST_LINES = 80
 
 
 def example() -> dict[str, str]:
-    """The code blocks that the README calls files, by their paths."""
-    text = README.read_text()
+    """The code blocks that the page calls files, by their paths."""
+    text = PAGE.read_text()
     pattern = r"`([\w/]+\.py)`:\n\n```python\n(.*?)```"
     return dict(re.findall(pattern, text, re.DOTALL))
 
@@ -35,6 +36,17 @@ def lines_of_code(source: str) -> int:
         bool(line.strip()) and number not in skipped
         for number, line in enumerate(source.splitlines(), 1)
     )
+
+
+def test_a_stranger_reads_at_most_a_thousand_lines():
+    rows = re.findall(
+        r"\| \[([\w/.]+)\]\([^)]*\) \| (\d+) \|", PAGE.read_text()
+    )
+    assert len(rows) >= 3
+    for path, count in rows:
+        lines = (ROOT / path).read_text().splitlines()
+        assert sum(bool(line.strip()) for line in lines) == int(count)
+    assert sum(int(count) for _, count in rows) <= 1000
 
 
 def test_counts_code_alone():
