@@ -10,14 +10,17 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
-    *("--config.model.width=4", "--config.model.blocks=(1,)"),
-    *("--config.batch_size=16", "--config.warmup_batch_size=16"),
-    *("--config.max_steps=2", "--config.eval_batch_size=200"),
+    "--config.model.width=4",
+    "--config.model.blocks=(1,)",
+    "--config.batch_size=16",
+    "--config.warmup_batch_size=16",
+    "--config.max_steps=2",
+    "--config.eval_batch_size=200",
 )
 
 
 def environment(devices=1, **more):
-    """What a process needs to see so many CPU devices."""
+    """Environment of a process with so many CPU devices."""
     cache = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -32,8 +35,8 @@ class Job:
     """Processes of one command.
 
     Args:
-      arguments: after `python`.
-      count: how many processes; 1 is told nothing of others.
+      arguments: after ``python``.
+      count: how many processes; one joins no other.
       devices: of each.
       environments: more variables of single processes, {number: {...}}.
     """

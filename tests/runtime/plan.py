@@ -2,11 +2,11 @@
 
 ``python -m tests.runtime.plan compare FOLDER COUNTS METHOD...`` trains in the
 processes and on the devices that its environment names; JAX_ENABLE_X64 must be
-set.
-`run WORKDIR METHOD` is a whole run of it; `ahead FOLDER` dispatches many more
-programs than XLA lets wait on a CPU device.
-What a selector decided on one device is kept in the folder and taken from
-there, for a mixture may turn a last bit into another split.
+set.  ``run WORKDIR METHOD`` is a whole run of it; ``ahead FOLDER`` dispatches
+many more programs than XLA lets wait on a CPU device.
+
+The folder keeps the selections that were made on one device, because a mixture
+may turn another last bit into another split.
 """
 
 import pathlib
@@ -25,14 +25,14 @@ from jaxnlt.trainer import Trainer
 from tests import runs
 
 STEPS = 10  # of every phase
-TOLD = "told.txt"  # what a job has found
+FOUND = "found.txt"  # figures of a job
 
 
 SIZES = models.sizes
 
 
 def sizes(model_config):
-    """Lets the post-activation ResNet be its first convolution alone."""
+    """Reduces the post-activation ResNet to its first convolution."""
     if model_config.name == "resnet18_small":
         return model_config.width, (0,)
     return SIZES(model_config)
@@ -62,18 +62,19 @@ def train(config, dataset, file, last_phase=False):
       config: of a method.
       dataset: loaded from it.
       file: selections of all epochs, and the networks before the last phase;
-        made if it is not there.
+        written if it is not there.
       last_phase: whether to begin with these networks.
     """
     trainer = Trainer(config, dataset)
     epochs = first_epochs(trainer.method, config.epochs)
     if config.max_steps == 1:  # no step but the first
         epochs = epochs[:1]
-    known, before = {}, (trainer.init_states(), trainer.init_memory())
+    initial = trainer.init_states()
+    known, before = {}, (initial, trainer.init_memory(initial))
     if file.exists():
-        known, kept = pickle.loads(file.read_bytes())
+        known, stored = pickle.loads(file.read_bytes())
         if last_phase:
-            epochs, before = epochs[-1:], kept
+            epochs, before = epochs[-1:], stored
     states, memory = trainer.put(before[0]), before[1]
     decide, made = trainer.select, {}
 
@@ -91,10 +92,10 @@ def train(config, dataset, file, last_phase=False):
         phase = trainer.method.phase(epoch)
         pooled = sharding.fetch(trainer.infer_pools(epoch, phase, states))
         states, memory = trainer.enter(epoch, states, memory)
-        states, memory, facts = trainer.train(
+        states, memory, result = trainer.train(
             epoch, phase, states, pooled, memory, lambda *args: None
         )
-        assert all(len(i.labelled) for i in facts["selections"])
+        assert all(len(s.labelled) for s in result.selections)
     if not known:
         file.write_bytes(pickle.dumps((made, before)))
     leaves = jax.tree.leaves(sharding.fetch(states))
@@ -108,15 +109,15 @@ def largest(a, b):
     return max(np.abs(x - y).max(initial=0) for x, y in zip(a, b, strict=True))
 
 
-def tell(folder, *words):
-    """Adds a line to `TOLD` of the folder; gloo prints into the output's."""
+def note(folder, *words):
+    """Adds a line to ``FOUND`` of the folder; gloo prints to the output."""
     if processes.is_lead():
-        with (folder / TOLD).open("a") as file:
+        with (folder / FOUND).open("a") as file:
             print(*words, file=file)
 
 
 def use_devices(count):
-    """Trainers to come use the first so many of all devices."""
+    """Lets every new trainer use the first so many of all devices."""
     chosen = jax.devices()[:count]
     sharding.make_mesh = lambda sizes: jax.make_mesh(
         (count,),
@@ -127,10 +128,10 @@ def use_devices(count):
 
 
 def compare(folder, method, counts, dtype="float64", steps=STEPS):
-    """Trains on every count of devices; tells how far from the first.
+    """Trains on every count of devices; notes differences from the first.
 
-    The first count of the first call for a method sets the standard, which
-    the folder keeps.
+    The first count of the first call for a method is the reference, which the
+    folder keeps.
     """
     config = configuration(method, dtype, steps)
     dataset = load.dataset(config)
@@ -138,28 +139,30 @@ def compare(folder, method, counts, dtype="float64", steps=STEPS):
     for count in counts:
         use_devices(count)
         leaves = train(
-            *(config, dataset, folder / f"{name}.pkl"),
-            # All the others are as long to compile, and differ in no way.
+            config,
+            dataset,
+            folder / f"{name}.pkl",
+            # The other phases take as long to compile and differ in no way.
             last_phase=not processes.alone(),
         )
         if not (folder / f"{name}.npz").exists():
             np.savez(folder / f"{name}.npz", *leaves)
         with np.load(folder / f"{name}.npz") as stored:
             first = [stored[key] for key in stored.files]
-        tell(folder, name, jax.process_count(), count, largest(leaves, first))
+        note(folder, name, jax.process_count(), count, largest(leaves, first))
 
 
 def run(workdir, method):
     """A run on all devices, from its start or from what the workdir holds.
 
-    Tells what it goes on from, as it stands on the devices.
+    Notes the restored networks, as they are on the devices.
     """
     config = configuration(method)
     watch = preemption.Watch()
     restore = checkpoint.Checkpoints.restore
 
-    def noted(self, states):
-        found = restore(self, states)
+    def noted(self, states, memory):
+        found = restore(self, states, memory)
         if found is None:
             return None
         placed = sharding.put(
@@ -167,7 +170,7 @@ def run(workdir, method):
             sharding.replicated(sharding.make_mesh([config.batch_size])),
         )
         digest = checkpoint.weights_sha256(sharding.fetch(placed))
-        tell(workdir.parent, "restored", found.epoch, digest)
+        note(workdir.parent, "restored", found.epoch, digest)
         return found
 
     checkpoint.Checkpoints.restore = noted
@@ -176,7 +179,7 @@ def run(workdir, method):
 
 
 def ahead():
-    """Dispatches as training does, first one and then the other late."""
+    """Dispatches as training does, the processes late in turn."""
     mesh = sharding.make_mesh([8])
     batched = sharding.batched(mesh)
     turn = jax.jit(lambda x: x[::-1] + x.mean(), out_shardings=batched)
@@ -190,7 +193,7 @@ def ahead():
 
 
 def main(what, folder, *rest):
-    """As the first lines of this file say."""
+    """Runs one of the commands in the first lines of this file."""
     processes.join()
     models.sizes = sizes
     folder = pathlib.Path(folder)

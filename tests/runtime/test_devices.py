@@ -13,16 +13,20 @@ from tests.data import streamed
 from tests.runtime import jobs, plan
 
 METHODS = tuple(runs.methods())
-EVERY_COUNT = "dividemix"  # the others on one device and on eight
+METHOD = "dividemix"
 X64 = {"JAX_ENABLE_X64": "1"}
 TOLERANCE = {"float64": 1e-10, "float32": 1e-6}
 
 
 def job(what, folder, *rest, count=1, devices=1):
     """Lets processes of tests/runtime/plan.py finish."""
-    environments = {n: X64 for n in range(count)}
+    environments = dict.fromkeys(range(count), X64)
     running = jobs.Job(
-        *("-m", "tests.runtime.plan", what, folder, *rest),
+        "-m",
+        "tests.runtime.plan",
+        what,
+        folder,
+        *rest,
         **{"count": count, "devices": devices, "environments": environments},
     )
     ended = running.finish(600)
@@ -30,46 +34,52 @@ def job(what, folder, *rest, count=1, devices=1):
         assert status == 0, stderr[-3000:]
 
 
-def told(folder):
-    """Lines, split into words, that jobs have left in a folder."""
-    return [line.split() for line in (folder / plan.TOLD).open()]
+def found_by(folder):
+    """Lines, split into words, that jobs have written in a folder."""
+    return [line.split() for line in (folder / plan.FOUND).open()]
 
 
-@pytest.fixture(scope="module")
-def differences(tmp_path_factory):
+def differences(folder):
     """{(method-dtype, processes, devices): largest difference to 1 device}."""
-    folder = tmp_path_factory.mktemp("plans")
-    others = [method for method in METHODS if method != EVERY_COUNT]
-    job("compare", folder, "1,2,4,8", EVERY_COUNT, devices=8)
-    job("compare", folder, "1,8", *others, devices=8)
-    job("compare", folder, "4", EVERY_COUNT, *others, count=2, devices=2)
     return {
         (name, int(processes), int(devices)): float(worst)
-        for name, processes, devices, worst in told(folder)
+        for name, processes, devices, worst in found_by(folder)
     }
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_one_device_and_eight_and_two_processes_agree(method, differences):
-    counts = (1, 2, 4, 8) if method == EVERY_COUNT else (1, 8)
-    wanted = {(1, count) for count in counts} | {(2, 4)}
-    found = {
-        key[1:]: worst
-        for key, worst in differences.items()
-        if key[0] == f"{method}-float64"
-    }
-    assert set(found) == wanted
-    assert max(found.values()) < TOLERANCE["float64"], found
-    assert found[1, 8] > 0  # they did not compute the same twice
+def test_one_device_and_eight_and_two_processes_agree(tmp_path):
+    job("compare", tmp_path, "1,8", METHOD, devices=8)
+    job("compare", tmp_path, "4", METHOD, count=2, devices=2)
+    found = differences(tmp_path)
+    for dtype, tolerance in TOLERANCE.items():
+        name = f"{METHOD}-{dtype}"
+        assert {key[1:] for key in found if key[0] == name} == {
+            (1, 1),
+            (1, 8),
+            (2, 4),
+        }
+        worst = [found[name, 1, 8], found[name, 2, 4]]
+        assert max(worst) < tolerance, found
+        assert found[name, 1, 8] > 0  # they did not compute the same twice
 
 
-def test_the_first_step_agrees_in_float32(differences):
-    found = [v for k, v in differences.items() if k[0].endswith("-float32")]
-    # Of the first method of each call: 4 counts, 2, and that of processes.
-    assert len(found) == 7
-    assert max(found) < TOLERANCE["float32"], found
+@pytest.mark.slow
+def test_every_method_agrees_on_every_count(tmp_path):
+    others = [method for method in METHODS if method != METHOD]
+    job("compare", tmp_path, "1,2,4,8", METHOD, devices=8)
+    job("compare", tmp_path, "1,8", *others, devices=8)
+    job("compare", tmp_path, "4", *others, count=2, devices=2)
+    found = differences(tmp_path)
+    expected = {(METHOD, 1, count) for count in (1, 2, 4, 8)}
+    for method in others:
+        expected |= {(method, 1, 1), (method, 1, 8), (method, 2, 4)}
+    of_float64 = {key for key in found if key[0].endswith("-float64")}
+    assert of_float64 == {(f"{m}-float64", p, d) for m, p, d in expected}
+    for (name, *_), worst in found.items():
+        assert worst < TOLERANCE[name.rpartition("-")[2]], found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count, devices", [(1, 8), (2, 2)])
 def test_programs_that_wait_take_no_thread_from_the_first(
     count, devices, tmp_path
@@ -80,7 +90,7 @@ def test_programs_that_wait_take_no_thread_from_the_first(
 
 # Resuming on other devices ----------------------------------------------------
 
-RESUMED = "tabasco"  # selects, has two networks, and shares others' programs
+RESUMED = "dividemix"  # whose programs the comparison has compiled
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +106,7 @@ def saved_on_eight(tmp_path_factory):
     return whole, killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count, devices", [(1, 1), (1, 4), (2, 2)])
 def test_a_run_of_eight_devices_goes_on_elsewhere(
     count, devices, saved_on_eight, tmp_path
@@ -105,9 +116,9 @@ def test_a_run_of_eight_devices_goes_on_elsewhere(
     shutil.copytree(killed, target)
     saved = checkpoint.load(target)
     job("run", target, RESUMED, count=count, devices=devices)
-    # What stands on the devices is what was saved, to the bit.
+    # The networks on the devices are the saved ones, to the bit.
     digest = checkpoint.weights_sha256(saved.states)
-    assert told(tmp_path) == [["restored", str(saved.epoch), digest]]
+    assert found_by(tmp_path) == [["restored", str(saved.epoch), digest]]
     a, b = (checkpoint.load(folder) for folder in (whole, target))
     assert a.epoch == b.epoch == saved.epoch + 1
     pairs = zip(*map(jax.tree.leaves, (a.states, b.states)), strict=True)
@@ -121,23 +132,30 @@ def test_a_run_of_eight_devices_goes_on_elsewhere(
 # Streamed images --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_read_a_half_each(tmp_path):
-    """Training is one process's; a broken test image is counted once."""
+    """They train as one does; a broken test image is counted once."""
     root = tmp_path / "images"
     streamed.write_folder(root)
     broken = sorted((root / "test").rglob("*.png"))[0]
     broken.write_bytes(b"no image")
     arguments = (
-        *("-m", "jaxnlt.main", "--config=erm:images,epochs=1"),
-        *(f"--config.data.path={root}", "--config.data.image_size=16"),
-        *("--config.model.name=preact_resnet18", *jobs.TINY),
-        *("--config.model.dtype=float64", "--config.data.on_bad_image=skip"),
+        "-m",
+        "jaxnlt.main",
+        "--config=erm:images,epochs=1",
+        f"--config.data.path={root}",
+        "--config.data.image_size=16",
+        "--config.model.name=preact_resnet18",
+        *jobs.TINY,
+        "--config.model.dtype=float64",
+        "--config.data.on_bad_image=skip",
     )
     found = []
     for count in (1, 2):
         workdir = tmp_path / str(count)
         running = jobs.Job(
-            *(*arguments, f"--workdir={workdir}"),
+            *arguments,
+            f"--workdir={workdir}",
             **{"count": count, "environments": {0: X64, 1: X64}},
         )
         ended = running.finish()
@@ -145,7 +163,7 @@ def test_two_processes_read_a_half_each(tmp_path):
         (record,) = runs.records(workdir)
         assert record["bad_images"] == 1
         said = "".join(stderr for _, _, stderr in ended)
-        # It stands in for images that fill the last batch up, too.
+        # Another image replaces it where it fills the last batch up, too.
         assert 1 <= said.count(f"{broken}: ") <= count
         found.append(jax.tree.leaves(checkpoint.load(workdir).states))
     worst = max(
@@ -158,7 +176,8 @@ def test_two_processes_read_a_half_each(tmp_path):
 
 DIVIDED = """
 import jax, numpy as np
-from jaxnlt import sharding
+from jaxnlt.data import load, streaming
+from jaxnlt.runtime import sharding
 from tests.runtime import plan
 images = np.random.default_rng(0).integers(256, size=(1003, 6, 6, 3))
 images = images.astype(np.uint8)
@@ -173,8 +192,7 @@ assert (np.asarray(take(divided, index)) == images[index]).all()
 text = take.lower(divided, index).compile().as_text()
 print("1004,6,6,3]" not in text, "u8[251,6,6,3]" in text)
 config = plan.configuration("erm")
-from jaxnlt import data, streaming
-dataset = data.load(config)
+dataset = load.dataset(config)
 with config.unlocked():
     config.data.divided = True
 held = streaming.hold(dataset.train, config, mesh)

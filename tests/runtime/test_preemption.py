@@ -1,4 +1,4 @@
-"""SIGTERM, processes that die or fail: how a run ends, and goes on."""
+"""SIGTERM and processes that end or fail: how a run ends and resumes."""
 
 import signal
 import time
@@ -6,9 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxnlt import train
-from jaxnlt import command_line
-from jaxnlt.results import files as result_files
+from jaxnlt import command_line, train
 from jaxnlt.runtime import checkpoint, preemption, processes
 from tests import runs
 from tests.runtime import jobs
@@ -17,37 +15,35 @@ EPOCHS = 40
 ENOUGH = 30.0  # seconds within which a whole job must end
 
 
-def arguments(workdir, *more):
-    return (
-        f"--config=erm:digits,epochs={EPOCHS}",
-        *(*jobs.TINY, *more, f"--workdir={workdir}"),
-    )
+def arguments(workdir):
+    config = f"--config=erm:digits,epochs={EPOCHS}"
+    return (config, *jobs.TINY, f"--workdir={workdir}")
 
 
-def started(workdir, *more, **options):
+def started(workdir, count):
     """A job that has trained two epochs at least, of many."""
-    job = jobs.Job("-m", "jaxnlt.main", *arguments(workdir, *more), **options)
+    job = jobs.Job("-m", "jaxnlt.main", *arguments(workdir), count=count)
     jobs.wait_for_lines(workdir / "metrics.jsonl", 2)
     return job
 
 
-def go_on(workdir, *more):
-    """The same command again, in this process."""
-    return train.run(*command_line.parse(["main", *arguments(workdir, *more)]))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The same run without any interruption."""
-    return go_on(tmp_path_factory.mktemp("whole"))
-
-
-def test_sigterm_ends_in_order_and_the_same_command_goes_on(tmp_path, whole):
-    job = started(tmp_path / "run")
+def ended(job, number, signum=signal.SIGTERM):
+    """How a job ends, in time, once one of its processes has a signal."""
     sent = time.monotonic()
-    job.send(0)
-    ((status, _, stderr),) = job.finish()
+    job.send(number, signum)
+    found = job.finish()
     assert time.monotonic() - sent < ENOUGH
+    return found
+
+
+def go_on(workdir):
+    """The same command again, in this process."""
+    return train.run(*command_line.parse(["main", *arguments(workdir)]))
+
+
+def test_sigterm_ends_in_order_and_the_same_command_goes_on(tmp_path):
+    whole = go_on(tmp_path / "whole")
+    ((status, _, stderr),) = ended(started(tmp_path / "run", 1), 0)
     assert status == 75, stderr
     assert not (tmp_path / "run" / "summary.json").exists()
     saved = checkpoint.load(tmp_path / "run").epoch
@@ -58,12 +54,12 @@ def test_sigterm_ends_in_order_and_the_same_command_goes_on(tmp_path, whole):
     )
     again = go_on(tmp_path / "run")
     assert again["weights_sha256"] == whole["weights_sha256"]
-    rows = runs.records(tmp_path / "run")
-    rows_whole = result_files.read_jsonl(f"{whole['workdir']}/metrics.jsonl")
+    rows, rows_whole = map(runs.records, (tmp_path / "run", tmp_path / "whole"))
     assert len(rows) == EPOCHS
     assert all(map(runs.same_figures, rows, rows_whole))
 
 
+@pytest.mark.slow
 def test_sigterm_before_the_first_epoch_leaves_a_run_to_start(tmp_path):
     job = jobs.Job("-m", "jaxnlt.main", *arguments(tmp_path / "run"))
     jobs.wait_for_lines(tmp_path / "run" / "config.json", 1)
@@ -73,16 +69,15 @@ def test_sigterm_before_the_first_epoch_leaves_a_run_to_start(tmp_path):
     assert "jaxnlt: stopped by SIGTERM " in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_sigterm_stops_every_process(number, tmp_path):
-    job = started(tmp_path / "run", count=2)
-    sent = time.monotonic()
-    job.send(number)
-    ended = job.finish()
-    assert time.monotonic() - sent < ENOUGH
-    assert [status for status, *_ in ended] == [75, 75], ended
-    assert "jaxnlt: stopped by " in ended[0][2]
-    assert "jaxnlt: " not in ended[1][2]  # the first process speaks for all
+    (first, *_, stderr), (second, *_, other) = ended(
+        started(tmp_path / "run", 2), number
+    )
+    assert (first, second) == (75, 75), (stderr, other)
+    assert "jaxnlt: stopped by " in stderr
+    assert "jaxnlt: " not in other  # the first process reports for all
     if number:
         return
     # Alone, on what two have saved.
@@ -91,23 +86,22 @@ def test_one_sigterm_stops_every_process(number, tmp_path):
     assert saved + 1 < len(runs.records(tmp_path / "run")) == EPOCHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_killed_process_ends_the_other(number, tmp_path):
-    job = started(tmp_path / "run", count=2)
-    sent = time.monotonic()
-    job.send(number, signal.SIGKILL)
-    ended = job.finish()
-    assert time.monotonic() - sent < ENOUGH
-    assert ended[number][0] == -signal.SIGKILL
-    status, _, stderr = ended[1 - number]
+    job = started(tmp_path / "run", 2)
+    found = ended(job, number, signal.SIGKILL)
+    assert found[number][0] == -signal.SIGKILL
+    status, _, stderr = found[1 - number]
     # JAX itself may abort a process, 0.11 any, 0.10 one without the first.
     assert status in (1, -signal.SIGABRT), stderr
     assert "Traceback" not in stderr
-    said = "jaxnlt: error: another process has ended" in stderr
+    reported = "jaxnlt: error: another process has ended" in stderr
     # JAX 0.11 may be faster, with a line of its own.
-    assert said or (number == 0 and "another task died" in stderr)
+    assert reported or (number == 0 and "another task died" in stderr)
 
 
+@pytest.mark.slow
 def test_a_failing_process_ends_the_other_with_its_message(tmp_path):
     """Only the second process cannot read its images."""
     rng = np.random.default_rng(0)
@@ -121,7 +115,10 @@ def test_a_failing_process_ends_the_other_with_its_message(tmp_path):
             train_labels=labels[rows],
         )
     job = jobs.Job(
-        *("-m", "jaxnlt.main", "--config=erm:npz", *jobs.TINY),
+        "-m",
+        "jaxnlt.main",
+        "--config=erm:npz",
+        *jobs.TINY,
         "--config.data.path=~/set.npz",
         f"--workdir={tmp_path / 'run'}",
         count=2,
@@ -135,42 +132,45 @@ def test_a_failing_process_ends_the_other_with_its_message(tmp_path):
     assert (status_0, status_1) == (1, 2), (stderr_0, stderr_1)
     line = stderr_1.splitlines()[-1]
     assert line.startswith("jaxnlt: error: ") and "set.npz" in line
-    said = stderr_0.splitlines()[-1]
-    assert said.startswith("jaxnlt: error: process 1 on ")
-    assert said.endswith(line.removeprefix("jaxnlt: error: "))
+    reported = stderr_0.splitlines()[-1]
+    assert reported.startswith("jaxnlt: error: process 1 on ")
+    assert reported.endswith(line.removeprefix("jaxnlt: error: "))
     assert time.monotonic() - began < 60 + ENOUGH
 
 
 def test_the_first_to_leave_does_not_end_the_last(monkeypatch):
-    """It has said that all is done while this one is still at the barrier."""
-    said, left = [], []
+    """It announces the end while this one is still at the barrier."""
+    announced, left = [], []
 
     class Client:
         blocking_key_value_get = staticmethod(lambda *_: preemption._COMPLETE)
         wait_at_barrier = staticmethod(lambda *_: time.sleep(0.5))
-        key_value_set = staticmethod(lambda *words: said.append(words))
+        key_value_set = staticmethod(lambda *words: announced.append(words))
 
     monkeypatch.setattr(processes, "client", Client)
     monkeypatch.setattr(preemption.Watch, "_exit", lambda *_: left.append(_))
     with preemption.Watch().guarding():
         pass
     assert not left
-    assert said == [(preemption._END_KEY, preemption._COMPLETE)]
+    assert announced == [(preemption._END_KEY, preemption._COMPLETE)]
 
 
+@pytest.mark.slow
 def test_processes_must_share_the_workdir(tmp_path):
     """A workdir below two homes."""
     for number in (0, 1):
         (tmp_path / str(number)).mkdir()
     job = jobs.Job(
-        *("-m", "jaxnlt.main", *arguments("~/run")),
+        "-m",
+        "jaxnlt.main",
+        *arguments("~/run"),
         count=2,
         environments={
             number: {"HOME": str(tmp_path / str(number))} for number in (0, 1)
         },
     )
-    ended = job.finish()
-    assert [status for status, *_ in ended] == [2, 2], ended
-    assert "process 1 on " in ended[0][2]
-    assert "must share the file system" in ended[0][2]
-    assert ended[1][1:] == ("", "")
+    (first, _, stderr), (second, *other) = job.finish()
+    assert (first, second) == (2, 2), (stderr, other)
+    assert "process 1 on " in stderr
+    assert "must share the file system" in stderr
+    assert other == ["", ""]
