@@ -27,7 +27,7 @@ from jaxnlt.trainer import Trainer
 # The budget, for a million samples or fewer; time grows with the samples.
 MILLION = 1_000_000
 SECONDS_A_NETWORK, SECONDS_LABELS = 60.0, 10.0
-TIMES_THE_INPUTS, FURTHER_MIB = 4.0, 256.0
+TIMES_THE_INPUTS, EXTRA_MIB = 4.0, 256.0
 
 USAGE = f"""\
 usage: python -m jaxnlt.bench.selection [--selector=dividemix]
@@ -40,7 +40,7 @@ had with the outputs made, beside the budget: {SECONDS_A_NETWORK:.0f} s a \
 network and
 {SECONDS_LABELS:.0f} s for labels.csv up to a million samples (more in \
 proportion), {TIMES_THE_INPUTS:.0f} times the
-outputs' own memory and {FURTHER_MIB:.0f} MiB.
+outputs' own memory and {EXTRA_MIB:.0f} MiB.
 
   --selector   {", ".join(selectors.SELECTORS)} (DaSC's)
   --samples    how many are divided
@@ -121,8 +121,11 @@ def measure(
     peaks = [command.peak_mib()]
 
     nets = range(method.num_nets)
-    kept = {phase.name: [phase.selector.init_memory() for _ in nets]}
-    memory = Memory(kept, (), np.zeros((0, samples), np.float32))
+    memory = Memory(
+        selector={phase.name: [phase.selector.init_memory() for _ in nets]},
+        method=(),
+        history=np.zeros((0, samples), np.float32),
+    )
     began = time.perf_counter()
     chosen, _ = trainer.select(epoch, phase, pooled, memory, nets)
     seconds["select"] = time.perf_counter() - began
@@ -145,7 +148,7 @@ def measure(
     budget = {
         "select": SECONDS_A_NETWORK * method.num_nets * grown,
         "labels_csv": SECONDS_LABELS * grown,
-        "beyond_mib": TIMES_THE_INPUTS * inputs + FURTHER_MIB,
+        "beyond_mib": TIMES_THE_INPUTS * inputs + EXTRA_MIB,
     }
     used = seconds | {"beyond_mib": peaks[2] - peaks[0]}
     return {

@@ -1,4 +1,4 @@
-"""labels.csv: what a finished run says of every training label."""
+"""labels.csv: the verdict of a finished run on every training label."""
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ WRONG = "wrong"
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What the networks say of the N training labels.
+    """The verdict of the networks on the N training labels.
 
     Attributes:
       clean_probability: float [N] in [0, 1], belief that the given label is

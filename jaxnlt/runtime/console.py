@@ -129,7 +129,7 @@ def set_environment(deterministic: bool) -> None:
     Args:
       deterministic: only operations that repeat to the bit, on GPUs.
     """
-    # XLA's log would stand between our lines; its errors are exceptions.
+    # XLA's log would mix with our lines; its errors are exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if deterministic:
         given = os.environ.get("XLA_FLAGS", "")
