@@ -1,22 +1,14 @@
 """Benchmarks whose images stay on disk: who reads them, how they are cut."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxnlt.data import decode, files, registry
-from jaxnlt.data.files import FileSource
 from jaxnlt.data.readers import (
-    animal10n,
-    clothing1m,
-    food101n,
     red_mini_imagenet,
-    webvision,
 )
-from jaxnlt.data.readers import images as images_reader
-from jaxnlt.data.readers import nlt as nlt_reader
 from jaxnlt.data.records import Source, Split
 from jaxnlt.runtime.errors import UserError, one_of
 
@@ -25,20 +17,6 @@ ON_BAD_IMAGE = ("stop", "skip")
 #: Noise of red mini-ImageNet: drawn from its web images at config.data.rate,
 #: or a split of the release as it stands.
 RED, SPLIT = "red", "split:"
-#: Benchmarks that read config.data.labels_file.
-LISTED = ("images", "imagenet_nlt", "animal10_nlt", "food101_nlt")
-
-READERS: dict[str, Callable[..., FileSource]] = {
-    "webvision": webvision.read,
-    "animal10n": animal10n.read,
-    "food101n": food101n.read,
-    "clothing1m": clothing1m.read,
-    "red_mini_imagenet": red_mini_imagenet.read,
-    "imagenet_nlt": nlt_reader.read,
-    "animal10_nlt": nlt_reader.read,
-    "food101_nlt": nlt_reader.read,
-    "images": images_reader.read,
-}
 
 
 def check(config: Any, bench: registry.Benchmark) -> None:
@@ -82,28 +60,6 @@ def is_web_noise(noise: str) -> bool:
       True of 'red' and 'split:NAME'.
     """
     return noise == RED or noise.startswith(SPLIT)
-
-
-def read(config: Any, bench: registry.Benchmark) -> Source:
-    """Lists the images of a benchmark.
-
-    Args:
-      config: `data.path`, `data.labels_file` and `data.noise` of it are read.
-      bench: its benchmark, one that has a transform.
-
-    Returns:
-      The source, its images `files.ImageFiles` or, of ANIMAL-10N's binary
-      form, in memory.
-
-    Raises:
-      UserError: something is missing or damaged; it is named.
-    """
-    data, options = config.data, {}
-    if bench.name in LISTED:
-        options["labels_file"] = data.labels_file
-    elif bench.name == "red_mini_imagenet" and data.noise.startswith(SPLIT):
-        options["split"] = data.noise.removeprefix(SPLIT)
-    return READERS[bench.name](data.path, **options)
 
 
 def add_web(

@@ -82,3 +82,32 @@ def draw_subset(
         kept.append(members[:size])
         unused.append(members[size:])
     return kept, unused
+
+
+def longer_tail(
+    available: np.ndarray, imb: float | None, imb_type: str = "exp"
+) -> np.ndarray:
+    """Sizes of a longer tail than the natural one.
+
+    The class that is ``k``-th by size keeps
+    ``min(n_k, int(n_max imb^(k / (C - 1))))`` images; the smaller number goes
+    first where two are of one size.
+
+    Args:
+      available: int [C], images of each class.
+      imb: in (0, 1]; None or 1 keeps every image.  The authors' code cuts
+        below 0.5 only.
+      imb_type: see ``class_counts``.
+
+    Returns:
+      int64 [C].
+
+    Raises:
+      UserError: ``imb`` lies outside (0, 1] or ``imb_type`` is unknown.
+
+    Source: ``papers/sfa.md`` section 3.4; golden sfa_data.
+    """
+    sizes = class_counts(int(available.max()), len(available), imb, imb_type)
+    counts = np.empty(len(available), np.int64)
+    counts[np.argsort(-available, kind="stable")] = sizes
+    return np.minimum(counts, available)

@@ -1,15 +1,20 @@
 """Data sets, long tails and label noise: ``load(config)`` gives all of it."""
 
+import importlib
 import math
 from typing import Any
 
 import numpy as np
 
 from jaxnlt.data import disk, files, imbalance, noise, registry
-from jaxnlt.data.readers import cifar, human, user, webvision
-from jaxnlt.data.readers import digits as digits_reader
-from jaxnlt.data.readers import tfds as tfds_reader
-from jaxnlt.data.records import Dataset, Source, Split, labels_array
+from jaxnlt.data.readers import cifar, human, tfds_copy
+from jaxnlt.data.records import (
+    Dataset,
+    ReadRequest,
+    Source,
+    Split,
+    labels_array,
+)
 from jaxnlt.runtime.errors import UserError, logger
 
 # Of a training set without a test set about a tenth is held out.
@@ -29,10 +34,10 @@ def check(config: Any) -> None:
     bench = registry.get(config.benchmark)
     data = config.data
     imbalance.check_imb(data.imb, data.imb_type)
-    if bench.name == "red_mini_imagenet" and disk.is_web_noise(data.noise):
-        noise.check("none", data.rate, bench.name)
+    if bench.web_noise and disk.is_web_noise(data.noise):
+        noise.check("none", data.rate, bench.family)
     else:
-        noise.check(data.noise, data.rate, cifar.family(bench.name))
+        noise.check(data.noise, data.rate, bench.family)
     disk.check(config, bench)
     if data.noise_file and data.noise == disk.RED:
         raise UserError(
@@ -45,14 +50,14 @@ def check(config: Any) -> None:
         raise UserError(
             f"config.data.image_size: must be >= 0, is {data.image_size}"
         )
-    if data.get("image_size", 0) and not (
-        bench.name in ("folder", "tfds") or bench.transform
-    ):
+    if data.get("image_size", 0) and not bench.resizes:
         raise UserError(
-            "config.data.image_size: only folder and tfds resize images, and "
-            "benchmarks that stay on disk"
+            f"config.data.image_size: {bench.name} keeps the size of its images"
         )
-    tfds_reader.check(bench.name, data.get("name", ""))
+    if bench.named:
+        tfds_copy.check_name(data.get("name", ""))
+    elif data.get("name", ""):
+        raise UserError(f"config.data.name: {bench.name} is a single set")
     if config.split not in ("", "dev"):
         raise UserError(
             f"config.split: must be '' or 'dev', is {config.split!r}"
@@ -62,13 +67,11 @@ def check(config: Any) -> None:
             f"config.split: {bench.name} has no development set; put the "
             "images to tune on into its test set"
         )
-    if data.labels_file and not (
-        bench.name in ("folder", *disk.LISTED)
-        or data.noise.startswith("human:")
-    ):
+    human = data.noise.startswith("human:")
+    if data.labels_file and not (bench.takes_labels_file or human):
         raise UserError(
-            "config.data.labels_file: used by the benchmarks folder, "
-            f"{', '.join(disk.LISTED)} and by noise=human:* only"
+            f"config.data.labels_file: {bench.name} does not take labels from "
+            "a file; benchmarks of images and noise=human:* do"
         )
     if not 0 <= _data_seed(config) < 2**32:
         raise UserError(
@@ -96,7 +99,7 @@ def dataset(config: Any) -> Dataset:
     """
     check(config)
     bench = registry.get(config.benchmark)
-    source = _read(config, bench)
+    source = read(_request(config, bench))
     seed = _data_seed(config)
     pool, test, test_kind = source.train, source.test, "test"
     if test is None:
@@ -142,23 +145,33 @@ def _data_seed(config: Any) -> int:
     return config.seed if given is None or given == -1 else given
 
 
-def _read(config: Any, bench: registry.Benchmark) -> Source:
+def _request(config: Any, bench: registry.Benchmark) -> ReadRequest:
     data = config.data
-    if bench.name == "digits":
-        if data.path:
-            raise UserError("config.data.path: digits are built in")
-        return digits_reader.read()
-    if bench.name == "npz":
-        return user.npz(data.path)
-    if bench.name == "folder":
-        return user.folder(
-            data.path, data.labels_file, data.get("image_size", 0)
-        )
-    if bench.name == "tfds":
-        return tfds_reader.read(data.name, data.path, data.get("image_size", 0))
-    if bench.transform:
-        return disk.read(config, bench)
-    return cifar.read(bench, data.path)
+    return ReadRequest(
+        benchmark=bench,
+        path=data.path,
+        labels_file=data.labels_file,
+        image_size=data.get("image_size", 0),
+        name=data.get("name", ""),
+        noise=data.noise,
+    )
+
+
+def read(request: ReadRequest) -> Source:
+    """Calls the reader that the benchmark's entry names.
+
+    Args:
+      request: the entry, and where its files are.
+
+    Returns:
+      The whole data set, before long tail and noise.
+
+    Raises:
+      UserError: something is missing or damaged; it is named.
+    """
+    file, _, function = request.benchmark.reader.partition(":")
+    module = importlib.import_module(f"jaxnlt.data.readers.{file}")
+    return getattr(module, function or "source")(request)
 
 
 def _draw_long_tail(
@@ -177,10 +190,9 @@ def _draw_long_tail(
         # The user's files, whose sizes are as they are unless imb says else.
         n_max = int(available.max())
     imb, imb_type = config.data.imb, config.data.imb_type
-    if bench.name == "webvision":
-        # Its tail goes on with the natural one, by size.
+    if bench.natural_tail:
         capped = np.minimum(available, n_max)
-        counts = webvision.class_counts(capped, imb, imb_type)
+        counts = imbalance.longer_tail(capped, imb, imb_type)
     else:
         counts = imbalance.class_counts(n_max, classes, imb, imb_type)
     short = np.flatnonzero(available < counts)

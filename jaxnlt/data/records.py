@@ -48,6 +48,27 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadRequest:
+    """What every reader is asked for; each takes what its layout has.
+
+    Attributes:
+      benchmark: the entry of registry.py.
+      path: ``config.data.path``.
+      labels_file: ``config.data.labels_file``.
+      image_size: ``config.data.image_size``.
+      name: ``config.data.name``.
+      noise: ``config.data.noise``.
+    """
+
+    benchmark: Any
+    path: str
+    labels_file: str
+    image_size: int
+    name: str
+    noise: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A data set as it lies on disk, before long tail and noise.
 

@@ -45,6 +45,14 @@ class Benchmark:
       labels_files: usual names of its files of human labels.
       top5: whether its papers tell top-5 accuracies.
       homepage: where it is officially described.
+      reader: file in jaxnlt/data/readers/ whose ``source`` reads it, or
+        FILE:FUNCTION.
+      family: set whose human labels and class maps its noise uses.
+      resizes: whether images are resized to ``config.data.image_size``.
+      named: whether ``config.data.name`` chooses among several sets.
+      takes_labels_file: whether ``config.data.labels_file`` lists its labels.
+      natural_tail: whether its own class sizes go on with the long tail.
+      web_noise: whether its noise adds images from the web.
     """
 
     name: str
@@ -77,11 +85,20 @@ class Benchmark:
     labels_files: tuple[str, ...] = ()
     top5: bool = False
     homepage: str = ""
+    reader: str = "images"
+    family: str = ""
+    resizes: bool = False
+    named: bool = False
+    takes_labels_file: bool = False
+    natural_tail: bool = False
+    web_noise: bool = False
 
 
 # Constants of both CIFARs: ``papers/dasc.md`` section 2.
 _CIFAR10 = Benchmark(
     name="cifar10",
+    reader="cifar",
+    family="cifar10",
     about="CIFAR-10: 10 kinds of things, 32x32; files on disk are needed",
     num_classes=10,
     n_max=5000,
@@ -101,6 +118,7 @@ _CIFAR10 = Benchmark(
 _CIFAR100 = dataclasses.replace(
     _CIFAR10,
     name="cifar100",
+    family="cifar100",
     about="CIFAR-100: 100 kinds of things, 32x32; files on disk are needed",
     num_classes=100,
     n_max=500,
@@ -113,6 +131,7 @@ _CIFAR100 = dataclasses.replace(
 )
 _NPZ = Benchmark(
     name="npz",
+    reader="user:npz_source",
     about="your own images in one .npz file (--config.data.path=FILE.npz)",
 )
 
@@ -120,6 +139,8 @@ _NPZ = Benchmark(
 # mirror images and policies the device's.
 _ON_DISK = Benchmark(
     name="images",
+    resizes=True,
+    takes_labels_file=True,
     about="your own large images as DIR/train/CLASS/*.jpg, streamed from disk",
     channels=3,
     mean=(0.485, 0.456, 0.406),
@@ -135,6 +156,7 @@ _ON_DISK = Benchmark(
 _NLT = dataclasses.replace(
     _ON_DISK,
     name="imagenet_nlt",
+    reader="nlt",
     about="ImageNet-NLT, from a manifest of jaxnlt.data.build_nlt",
     num_classes=100,
     weak="flip_rotate",
@@ -163,6 +185,9 @@ _LARGE = (
     dataclasses.replace(
         _ON_DISK,
         name="webvision",
+        reader="webvision",
+        takes_labels_file=False,
+        natural_tail=True,
         about="mini WebVision 1.0: 50 classes of images from the web",
         num_classes=50,
         model="inception_resnet_v2",
@@ -179,6 +204,8 @@ _LARGE = (
     dataclasses.replace(
         _ON_DISK,
         name="clothing1m",
+        reader="clothing1m",
+        takes_labels_file=False,
         about="Clothing1M: a million images of 14 kinds of clothes",
         num_classes=14,
         mean=(0.6959, 0.6537, 0.6371),
@@ -194,6 +221,8 @@ _LARGE = (
     dataclasses.replace(
         _ON_DISK,
         name="animal10n",
+        reader="animal10n",
+        takes_labels_file=False,
         about="ANIMAL-10N: 10 animals that are easily confused, 64x64",
         num_classes=10,
         mean=(0.6959, 0.6537, 0.6371),
@@ -210,6 +239,8 @@ _LARGE = (
     dataclasses.replace(
         _NLT,
         name="food101n",
+        reader="food101n",
+        takes_labels_file=False,
         about="Food-101N: 101 dishes from the web, tested on Food-101",
         num_classes=101,
         transform="food101n",
@@ -221,6 +252,9 @@ _LARGE = (
     dataclasses.replace(
         _ON_DISK,
         name="red_mini_imagenet",
+        reader="red_mini_imagenet",
+        takes_labels_file=False,
+        web_noise=True,
         about="red mini-ImageNet: 100 classes with images from the web, 32x32",
         num_classes=100,
         weak="crop_jitter_flip",
@@ -240,6 +274,7 @@ _TABLE = (
     # Settings of the trial in.
     Benchmark(
         name="digits",
+        reader="digits",
         about="scikit-learn's 8x8 handwritten digits; nothing to download",
         num_classes=10,
         n_max=134,
@@ -263,12 +298,18 @@ _TABLE = (
     dataclasses.replace(
         _NPZ,
         name="folder",
+        reader="user:folder_source",
+        resizes=True,
+        takes_labels_file=True,
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
     ),
     dataclasses.replace(
         _NPZ,
         name="tfds",
+        reader="tfds",
+        resizes=True,
+        named=True,
         about="any tensorflow-datasets set of which an array_record copy is on "
         "disk (--config.data.name=NAME)",
         homepage="https://www.tensorflow.org/datasets",

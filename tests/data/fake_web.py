@@ -8,8 +8,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from jaxnlt.data import load, registry
 from jaxnlt.data.nlt import build
 from jaxnlt.data.readers import clothing1m
+from jaxnlt.data.records import ReadRequest
 from tests.data import fake_nlt
 from tests.data.fake_nlt import jpeg, text
 
@@ -178,3 +180,11 @@ def images(root: pathlib.Path) -> pathlib.Path:
                 size = (30 + 9 * i, 50 - 3 * label)
                 jpeg(root / part / name / f"{i}.jpg", label + i, size)
     return root
+
+
+def read(name, path, labels_file="", split=""):
+    """Reads a benchmark through its entry in the registry."""
+    noise = f"split:{split}" if split else "red"
+    return load.read(
+        ReadRequest(registry.get(name), path, labels_file, 0, "", noise)
+    )

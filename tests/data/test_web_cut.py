@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxnlt import train
-from jaxnlt.data import decode, disk, files, load, streaming
+from jaxnlt.data import decode, files, load, streaming
+from jaxnlt.data.nlt import manifest as manifests
 from jaxnlt.data.nlt import protocol
 from jaxnlt.runtime import sharding
 from tests import runs
@@ -60,8 +61,8 @@ def manifest(tmp_path_factory):
             true = protocol.WRONG if source == "web" else label
             rows.append(protocol.Row(path, label, true, source))
     out.rmdir()
-    manifest.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
-    return disk.read("imagenet_nlt", str(raw), labels_file=str(out)), rows
+    manifests.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
+    return fake_web.read("imagenet_nlt", str(raw), labels_file=str(out)), rows
 
 
 def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
@@ -76,8 +77,10 @@ def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
         before = image
         if row.source != "web":
             image = image.transform(
-                *((84, 84), Image.Transform.EXTENT),
-                *((0, 0, *image.size), BILINEAR),
+                (84, 84),
+                Image.Transform.EXTENT,
+                (0, 0, *image.size),
+                BILINEAR,
             )
         box = part(image, 0.5, uniforms[i])
         expected = image.crop(box).resize((224, 224), BILINEAR)
@@ -97,7 +100,7 @@ def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
 
 def test_84_pixels_of_red_mini_imagenet(tmp_path):
     root = fake_web.red(tmp_path / "red")
-    train_split = disk.read("red_mini_imagenet", str(root)).train
+    train_split = fake_web.read("red_mini_imagenet", str(root)).train
     split = train_split.take(np.arange(4))
     (cut, whole), uniforms = streamed(split, "red_mini_imagenet_84")
     for i in range(4):
@@ -120,7 +123,8 @@ def test_84_pixels_of_red_mini_imagenet(tmp_path):
     # As large as a network for tests can bear.
     small = {"batch_size": 4, "warmup_batch_size": 4, "eval_batch_size": 16}
     config = runs.tiny(
-        *("erm", "red_mini_imagenet"),
+        "erm",
+        "red_mini_imagenet",
         **{"epochs": 1, "max_steps": 1, "data.image_size": 16} | small | given,
     )
     summary = train.run(config, tmp_path / "run")

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxnlt.data import disk, files, registry
+from jaxnlt.data import files, registry
+from jaxnlt.data.readers import webvision
 from jaxnlt.runtime.errors import Once, UserError, logger
 from tests.data import fake_web
 
@@ -33,7 +34,10 @@ def copy(kept, tmp_path):
 
 def refused(name, root, **options) -> str:
     with pytest.raises(UserError) as error:
-        disk.read(name, str(root), **options)
+        if {"imagenet", "num_classes"} & set(options):
+            webvision.read(str(root), **options)
+        else:
+            fake_web.read(name, str(root), **options)
     message = str(error.value)
     assert "\n" not in message
     if name != "images":
@@ -240,7 +244,7 @@ def test_listed_twice(copy, caplog):
     file = root / "info" / "train_filelist_google.txt"
     with open(file, "a") as stream:
         stream.write("google/q0000/img 0_0.jpg 49\n")
-    source = disk.read("webvision", str(root))
+    source = fake_web.read("webvision", str(root))
     assert len(source.train) == 100 and source.train.labels[0] == 0
     assert f"{file}: lists 1 images more than once" in caplog.text
 
@@ -263,24 +267,24 @@ def test_webvision_options(copy):
 
 def test_nlt(tmp_path):
     with pytest.raises(UserError, match="labels_file: is missing, it names"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file="")
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file="")
     manifest = tmp_path / "manifest.csv"
     with pytest.raises(UserError, match="classes.txt: No such.*H2E-Framework"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
     fake_web.text(tmp_path / "classes.txt", ["a", "b"])
     rows = ["path,label,true_label,source", "x/1.jpg,0,0,imagenet"]
     fake_web.text(manifest, [*rows, "x/2.jpg,1,-1,web"])
     with pytest.raises(UserError, match="/x: no such folder, .*manifest.csv"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file=str(tmp_path))
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file=str(tmp_path))
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match="test.csv: No such file"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
     fake_web.text(manifest, [*rows, "x/2.jpg,2,-1,web"])
     with pytest.raises(UserError, match="manifest.csv: line 3 is not"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
     fake_web.text(manifest, rows)
     with pytest.raises(UserError, match="manifest.csv: class b has no image"):
-        disk.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
+        fake_web.read("imagenet_nlt", str(tmp_path), labels_file=str(manifest))
 
 
 def test_images_class_of_the_test_set(copy):
@@ -292,10 +296,10 @@ def test_images_class_of_the_test_set(copy):
 
 def test_a_missing_image_is_named_when_it_is_opened(copy):
     root = copy("clothing1m")
-    images = disk.read("clothing1m", str(root)).train.images
+    images = fake_web.read("clothing1m", str(root)).train.images
     path = root / images.paths[5]
     path.unlink()
-    again = disk.read("clothing1m", str(root)).train.images
+    again = fake_web.read("clothing1m", str(root)).train.images
     np.testing.assert_array_equal(again.paths, images.paths)
     with pytest.raises(files.BadImage) as error:
         again.open(5)
@@ -310,7 +314,7 @@ def test_warnings_name_the_list_first(copy, caplog):
         for kind in ("noisy", "clean"):
             file = root / f"{kind}_label_kv.txt"
             file.write_text(file.read_text() * 2)
-        disk.read("clothing1m", str(root))
+        fake_web.read("clothing1m", str(root))
     finally:
         logger.removeFilter(once)
     assert caplog.text.count("more than once") == 2

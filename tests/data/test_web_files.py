@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt.data import disk, files, registry
+from jaxnlt.data import files, registry
 from jaxnlt.data.records import Split
 from jaxnlt.runtime.errors import UserError
 from tests.data import fake_web
@@ -101,7 +101,7 @@ def test_squares(split):
             assert found.shape == (side, side, 3) and found.dtype == np.uint8
             expected = bilinear(as_it_is.astype(float), side)
             # Pillow cuts fractions off.
-            assert -1.001 < (found - expected).min()
+            assert (found - expected).min() > -1.001
             assert (found - expected).max() < 0.001
         else:
             np.testing.assert_array_equal(found, as_it_is)
@@ -129,10 +129,10 @@ def test_true_labels(tmp_path):
 
 def test_transforms():
     table = files.TRANSFORMS
-    for name in disk.READERS:
+    for name in [n for n, e in registry.BENCHMARKS.items() if e.transform]:
         assert registry.get(name).transform in table, name
     for name, entry in table.items():
-        assert entry.source.startswith("papers/"), name
+        assert "papers/" in entry.source, name
         assert entry.crop in ("random_crop", "random_resized_crop", "none")
         assert 0 < entry.scale[0] <= entry.scale[1] <= 1, name
         # A crop fits into what was resized before it.

@@ -4,8 +4,7 @@ import random
 
 import numpy as np
 
-from jaxnlt.data import sampling
-from jaxnlt.data.readers import webvision
+from jaxnlt.data import imbalance, sampling
 from tests.golden.cases import golden
 
 
@@ -59,5 +58,5 @@ def test_tail_of_webvision(case):
     found = case.group("web_counts_exp_")
     assert found
     for factor, counts in found.items():
-        got = webvision.class_counts(raw, float(factor))
+        got = imbalance.longer_tail(raw, float(factor))
         np.testing.assert_array_equal(got, counts)

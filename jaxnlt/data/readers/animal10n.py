@@ -18,7 +18,7 @@ from jaxnlt.data.files import FileSource
 from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.readers import lists as image_lists
 from jaxnlt.data.readers import user
-from jaxnlt.data.records import Split, labels_array
+from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError
 
 PLACES = (*nlt_raw.ANIMAL, "binary", "binary_ver")
@@ -28,6 +28,11 @@ _TEST = "test_batch.bin"
 _RECORD = np.dtype(
     [("id", ">u4"), ("label", ">u4"), ("pixels", np.uint8, (3, SIDE, SIDE))]
 )
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path)
 
 
 def read(path: str) -> FileSource:

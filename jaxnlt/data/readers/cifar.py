@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxnlt.data.readers import pickles, tfds_copy
-from jaxnlt.data.records import Source, Split, labels_array
+from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.data.registry import Benchmark
 from jaxnlt.runtime.errors import UserError, logger
 
@@ -62,6 +62,11 @@ def existing(path: str) -> pathlib.Path:
     if not given.exists():
         raise UserError(f"config.data.path: {given}: does not exist")
     return given
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.benchmark, request.path)
 
 
 def read(bench: Benchmark, path: str) -> Source:

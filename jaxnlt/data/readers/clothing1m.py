@@ -12,7 +12,7 @@ import pathlib
 from jaxnlt.data.files import FileSource
 from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.readers import lists as image_lists
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
 NAMES = (
@@ -34,6 +34,11 @@ NAMES = (
 PLACES = (".", "annotations", "clothing1m", "Clothing1M")
 TRAIN = "noisy_train_key_list.txt"
 _PREFIX = "images/"
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path)
 
 
 def read(path: str) -> FileSource:

@@ -10,6 +10,12 @@ import pathlib
 from jaxnlt.data.files import FileSource
 from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.readers import lists as image_lists
+from jaxnlt.data.records import ReadRequest, Source
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path)
 
 
 def read(path: str) -> FileSource:

@@ -3,6 +3,12 @@
 from jaxnlt.data.files import FileSource
 from jaxnlt.data.readers import lists as image_lists
 from jaxnlt.data.readers import user
+from jaxnlt.data.records import ReadRequest, Source
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path, request.labels_file)
 
 
 def read(path: str, labels_file: str = "") -> FileSource:

@@ -9,12 +9,17 @@ from jaxnlt.data.files import FileSource, file_split
 from jaxnlt.data.nlt import manifest
 from jaxnlt.data.readers import lists as image_lists
 from jaxnlt.data.readers import user
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
 #: The authors keep ImageNet's images as squares of so many pixels.
 SIDE = 84
 _SQUARE = ("imagenet", "swap")
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path, request.labels_file)
 
 
 def read(path: str, labels_file: str) -> FileSource:

@@ -18,7 +18,7 @@ from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.nlt.protocol import WRONG
 from jaxnlt.data.readers import lists as image_lists
 from jaxnlt.data.readers import user
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
 CLEAN_SPLIT = "blue_noise_nl_0.0"
@@ -29,6 +29,14 @@ _TRAINING = tuple(
 _VAL = (*nlt_raw.VAL, "val", "mini-imagenet/val")
 # A few may be missing; whoever opens them says so.
 _PROBED = 100
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    split = ""
+    if request.noise.startswith("split:"):
+        split = request.noise.removeprefix("split:")
+    return read(request.path, split)
 
 
 def read(path: str, split: str = "") -> FileSource:

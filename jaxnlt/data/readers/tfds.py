@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnlt.data.readers import cifar, tfds_copy, user
-from jaxnlt.data.records import Source, Split, labels_array
+from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError, logger
 
 _MODES = {1: "L", 3: "RGB"}
@@ -22,20 +22,9 @@ _MODES = {1: "L", 3: "RGB"}
 _CHUNK, _THREADS = 512, 8
 
 
-def check(benchmark: str, name: str) -> None:
-    """Refuses a name that is missing, or not used.
-
-    Args:
-      benchmark: its name; ``tfds`` alone has copies to choose from.
-      name: ``config.data.name``.
-
-    Raises:
-      UserError: naming the field.
-    """
-    if benchmark == "tfds":
-        tfds_copy.check_name(name)
-    elif name:
-        raise UserError("config.data.name: used by the benchmark tfds only")
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.name, request.path, request.image_size)
 
 
 def read(name: str, path: str, image_size: int = 0) -> Source:

@@ -10,7 +10,13 @@ import numpy as np
 from PIL import Image
 
 from jaxnlt.data.files import FileSource, file_split
-from jaxnlt.data.records import Source, Split, labels_array, read_npz
+from jaxnlt.data.records import (
+    ReadRequest,
+    Source,
+    Split,
+    labels_array,
+    read_npz,
+)
 from jaxnlt.runtime.errors import UserError, logger
 
 SUFFIXES = frozenset(
@@ -37,6 +43,16 @@ _NPZ_KEYS = (
 )
 # Decoding releases Python's lock, so threads help.
 _THREADS = 8
+
+
+def npz_source(request: ReadRequest) -> Source:
+    """What ``npz`` returns, for an entry of the registry."""
+    return npz(request.path)
+
+
+def folder_source(request: ReadRequest) -> Source:
+    """What ``folder`` returns, for an entry of the registry."""
+    return folder(request.path, request.labels_file, request.image_size)
 
 
 def npz(path: str) -> Source:

