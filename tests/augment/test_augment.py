@@ -130,7 +130,8 @@ def test_other_operations_and_channels_are_refused():
         pillow.apply_choices(images[..., :2], (pillow.IDENTITY,), which)
 
 
-# papers/dasc.md §2: value without sign, translations as a share of the size
+# ``papers/dasc.md`` section 2: value without sign, translations as a share
+# of the size
 TABLE = """
 invert - 0.1 contrast 0.6 0.2
 rotate 6.667 0.7 translateX 0.4532 0.3

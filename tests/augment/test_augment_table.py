@@ -13,10 +13,16 @@ from tests.augment.test_augment import BATCH, random_images
 PARTS = {
     function.__name__: function
     for function in (
-        *(table.none, table.shift, table.digits_strong),
-        *(table.crop_flip, table.flip, table.flip_rotate),
-        *(pillow.jitter, autoaugment.policy),
-        *(randaugment.standard, randaugment.pypi),
+        table.none,
+        table.shift,
+        table.digits_strong,
+        table.crop_flip,
+        table.flip,
+        table.flip_rotate,
+        pillow.jitter,
+        autoaugment.policy,
+        randaugment.standard,
+        randaugment.pypi,
     )
 }
 MADE_OF = {

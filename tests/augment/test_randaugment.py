@@ -20,7 +20,7 @@ pypi, standard = jax.jit(randaugment.pypi), jax.jit(randaugment.standard)
 def every_operation():
     """Operation, level and sign of all 15 x 9 x 2, as three columns."""
     grid = np.meshgrid(
-        *(np.arange(15), np.arange(1, 10), [False, True]), indexing="ij"
+        np.arange(15), np.arange(1, 10), [False, True], indexing="ij"
     )
     return [axis.reshape(-1) for axis in grid]
 
@@ -28,7 +28,7 @@ def every_operation():
 def with_package(image, op, level, positive, y, x):
     """What the package does with one operation, by Pillow and slices.
 
-    The grids are written out as papers/h2e.md section 9 has them.
+    The grids are written out as ``papers/h2e.md`` section 9 has them.
     """
     share, sign = (level / 9), (1 if positive else -1)
     name = randaugment.PYPI_OPS[op]
@@ -120,8 +120,10 @@ def test_package_draws_are_even():
 def test_cutout_at_the_border_and_on_grey_images():
     images = np.zeros((3, 6, 8, 1), np.uint8)
     out = randaugment.cutout(
-        *(jnp.asarray(images), jnp.asarray([4, 7, 0])),
-        *(jnp.asarray([0, 5, 3]), jnp.asarray([7, 0, 3])),
+        jnp.asarray(images),
+        jnp.asarray([4, 7, 0]),
+        jnp.asarray([0, 5, 3]),
+        jnp.asarray([7, 0, 3]),
     )
     expected = images.copy()
     expected[0, :2, 5:] = 122

@@ -62,7 +62,9 @@ def test_parse_refuses(text, message):
 def test_base_takes_the_benchmark_s_numbers_unless_told():
     plain = config_lib.base(config_lib.parse("digits"))
     assert (plain.data.imb, plain.data.noise, plain.data.rate) == (
-        *(0.1, "sym", 0.4),
+        0.1,
+        "sym",
+        0.4,
     )
     told = config_lib.base(
         config_lib.parse("digits,imb=1,noise=none,rate=0,seed=4")

@@ -47,7 +47,7 @@ SEMI = {
 }
 #: (method, benchmark) -> config and config.METHOD, as `flatten` names them.
 TABLES = {
-    # papers/dividemix_rolt.md section 1, 2.2 and 3.1.
+    # ``papers/dividemix_rolt.md`` section 1, 2.2 and 3.1.
     ("dividemix", "webvision"): (
         {
             "epochs": 81,
@@ -94,7 +94,7 @@ TABLES = {
             "pool_samples": 1000 * 32,
         },
     ),
-    # papers/smr.md section 2, 3, 11 and 14.
+    # ``papers/smr.md`` section 2, 3, 11 and 14.
     ("smr", "animal10n"): (
         {
             "epochs": 201,
@@ -155,7 +155,7 @@ TABLES = {
             "pool_samples": 0,
         },
     ),
-    # papers/sfa.md section 4 and 7; drops are counted from 0.
+    # ``papers/sfa.md`` section 4 and 7; drops are counted from 0.
     ("sfa", "webvision"): (
         {
             "epochs": 100,
@@ -177,7 +177,7 @@ TABLES = {
             "peer": "epoch_start",
         },
     ),
-    # papers/dasc.md section 4: those of CIFAR.
+    # ``papers/dasc.md`` section 4: those of CIFAR.
     ("dasc", "red_mini_imagenet"): (
         {
             "epochs": 101,
@@ -207,7 +207,7 @@ TABLES = {
         },
         {"warmup": 30, "lambda_u": 25.0, "alpha": 4.0, "unlabelled_loss": True},
     ),
-    # papers/h2e.md section 1 to 3.
+    # ``papers/h2e.md`` section 1 to 3.
     ("h2e", "imagenet_nlt"): (
         {
             "epochs": 380,
@@ -230,7 +230,7 @@ TABLES = {
             "robust_weight_decay": 1e-5,
         },
     ),
-    # papers/unicon.md section 1 and 7.
+    # ``papers/unicon.md`` section 1 and 7.
     ("unicon", "clothing1m"): (
         {
             "epochs": 201,

@@ -19,8 +19,11 @@ def call(benchmark, raw, out, more=None) -> int:
     more = DRAWN[benchmark] if more is None else more
     return build.main(
         [
-            *("build_nlt", f"--benchmark={benchmark}", f"--raw={raw}"),
-            *(f"--out={out}", *more.split()),
+            "build_nlt",
+            f"--benchmark={benchmark}",
+            f"--raw={raw}",
+            f"--out={out}",
+            *more.split(),
         ]
     )
 

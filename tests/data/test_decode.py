@@ -105,7 +105,7 @@ def test_a_random_resized_crop_keeps_area_and_shape_within_bounds():
     image, rng = Recorded(400, 300), np.random.default_rng(1)
     for numbers in rng.random((2000, decode.UNIFORMS)):
         size = decode.random_resized_crop(
-            *(image, 8, (0.25, 0.5), (3 / 4, 4 / 3), numbers)
+            image, 8, (0.25, 0.5), (3 / 4, 4 / 3), numbers
         )
         assert size == (8, 8)
     left, top, right, bottom = np.array(image.boxes).T

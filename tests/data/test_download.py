@@ -270,8 +270,14 @@ def broken(server, how: str) -> tuple[download.Archive, str]:
 @pytest.mark.parametrize(
     "how",
     [
-        *("hash", "short", "long", "cut", "absent", "unreachable"),
-        *("no archive", "a file is missing"),
+        "hash",
+        "short",
+        "long",
+        "cut",
+        "absent",
+        "unreachable",
+        "no archive",
+        "a file is missing",
     ],
 )
 def test_failures_are_one_line_and_leave_nothing(

@@ -39,9 +39,7 @@ def test_a_class_that_ends_the_list_empty_gets_nothing():
 
 def test_rows_come_in_cycles_within_their_class():
     index = np.flatnonzero(np.arange(len(LABELS)) % 2)
-    rows = sampling.resampled(
-        *(index, LABELS, 0.0, 10), np.random.default_rng(0)
-    )
+    rows = sampling.resampled(index, LABELS, 0.0, 10, np.random.default_rng(0))
     assert rows.shape == (5, 10) and rows.dtype == np.int32
     assert set(rows.flat) <= set(index)
     for c in np.unique(LABELS[index]):

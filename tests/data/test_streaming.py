@@ -258,7 +258,7 @@ def test_what_inference_met_is_not_counted(damaged):
     trainer.infer_train(states)
     assert len(trainer.images.bad) == 2
     _, _, facts = trainer.train(
-        *(0, phase, states, [], memory, lambda *progress: None)
+        0, phase, states, [], memory, lambda *progress: None
     )
     plan = phase.streams(
         base.trust_all(trainer.info), rng_of(config.seed, 0, 0, 3)

@@ -17,7 +17,7 @@ def precision(dtype):
 
 
 def close(actual, expected, dtype, grad=False):
-    """Compares with the authors' float64 numbers, at golden/dasc.md's word."""
+    """Compares with the authors' float64 numbers, at the measured tolerance."""
     rtol, atol = (1e-4 if grad else 2e-5), 2e-6
     if dtype == np.float64:  # relative to the largest entry of the array
         rtol, atol = 1e-6, 1e-6 * float(np.max(np.abs(expected), initial=0))

@@ -48,9 +48,17 @@ def test_loss_mixture(case, monkeypatch):
         stored = {
             key: case[f"{tag}_{key}"]
             for key in (
-                *("logits", "labels", "history_norm", "loss_raw", "loss_norm"),
-                *("loss_avg5", "prob", "prob_f64", "means_f64"),
-                *("prob_min_over_seeds", "prob_max_over_seeds"),
+                "logits",
+                "labels",
+                "history_norm",
+                "loss_raw",
+                "loss_norm",
+                "loss_avg5",
+                "prob",
+                "prob_f64",
+                "means_f64",
+                "prob_min_over_seeds",
+                "prob_max_over_seeds",
                 "clean_at_0p5",
             )
             if f"{tag}_{key}" in case
@@ -61,7 +69,8 @@ def test_loss_mixture(case, monkeypatch):
         history = stored.get("history_norm")
         rate = 0.5 if history is None else 0.9  # which averages the losses
         selector = method(
-            *(info.num_classes, f"cifar10,noise=sym_count,rate={rate}"),
+            info.num_classes,
+            f"cifar10,noise=sym_count,rate={rate}",
             # 90 % noise has a threshold of its own; these are the release's.
             **{"p_threshold": 0.5, **parallel},
         ).semi.selector
@@ -73,12 +82,16 @@ def test_loss_mixture(case, monkeypatch):
             np.testing.assert_allclose(raw, stored["loss_raw"], atol=1e-5)
         with monkeypatch.context() as patch:
             fitted = spy(patch, mixtures, "gmm_probability")
-            mixtures = spy(patch, mixtures, "GaussianMixture")
+            made_mixtures = spy(patch, mixtures, "GaussianMixture")
             seeds = [Fixed(), *map(np.random.default_rng, range(3))]
             chosen = [
                 selector.select(
-                    *([{}, {"logits": stored["logits"]}], 1, info),
-                    *(memory, 12, rng),
+                    [{}, {"logits": stored["logits"]}],
+                    1,
+                    info,
+                    memory,
+                    12,
+                    rng,
                 )
                 for rng in seeds
             ]
@@ -105,7 +118,7 @@ def test_loss_mixture(case, monkeypatch):
                 expected = stored["clean_at_0p5"]
                 np.testing.assert_array_equal(trusted[sure], expected[sure])
         if "means_f64" in stored:
-            means = np.sort(mixtures[0][1].means_[:, 0])
+            means = np.sort(made_mixtures[0][1].means_[:, 0])
             np.testing.assert_allclose(means, stored["means_f64"], atol=5e-3)
 
 
@@ -150,7 +163,10 @@ def test_class_weighted_terms(case, dtype):
         z_x, z_u, t_x, t_u, weights = (
             jnp.asarray(case[name], dtype)
             for name in (
-                *("logits_x", "logits_u", "targets_x", "targets_u"),
+                "logits_x",
+                "logits_u",
+                "targets_x",
+                "targets_u",
                 "roltplus_weight_x",
             )
         )

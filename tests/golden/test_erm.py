@@ -47,12 +47,12 @@ def test_ldam_and_drw(case, monkeypatch):
     for phase, name in ((ours.train, "plain"), (ours.second, "drw")):
         value, grad = jax.value_and_grad(
             lambda p, phase=phase: phase.loss(
-                *(base.Net(apply, {}, None), p, batch, {}, {}, {})
+                base.Net(apply, {}, None), p, batch, {}, {}, {}
             )[0]
         )(params)
         np.testing.assert_allclose(value, case[f"{name}_loss"], rtol=1e-5)
         np.testing.assert_allclose(
-            *(grad["features"], case[f"{name}_grad"]), rtol=1e-5, atol=1e-5
+            grad["features"], case[f"{name}_grad"], rtol=1e-5, atol=1e-5
         )
 
 

@@ -1,6 +1,6 @@
 """H2E's pieces against the authors' code: penalty, weights, mixup, samplers.
 
-Tolerances: golden/h2e.md.
+Tolerances are those that were measured for the authors' code.
 """
 
 import jax
@@ -270,7 +270,11 @@ def test_class_aware_sampler(case):
         ours = np.concatenate(
             [
                 sampling.class_aware(
-                    *(np.arange(len(labels)), labels, group, 1, length),
+                    np.arange(len(labels)),
+                    labels,
+                    group,
+                    1,
+                    length,
                     np.random.default_rng(seed),
                 )
                 for seed in range(len(stored))

@@ -70,11 +70,11 @@ def check_parameters(tensors, expected: int, size: int = 32) -> None:
     assert sum(map(np.size, jax.tree.leaves(given["params"]))) == expected
 
 
-# --- DaSC and TABASCO: golden/dasc.md ---------------------------------------
+# --- DaSC and TABASCO ---------------------------------------
 
 
 def dasc_tensors(case) -> dict[str, np.ndarray]:
-    """The parameters of golden/dasc.md's formula."""
+    """The parameters of the golden file's formula."""
     tensors = {}
     names, shapes = case["param_names"], case["param_shapes"]
     for t, (name, text) in enumerate(zip(names, shapes, strict=True)):
@@ -133,7 +133,7 @@ def test_dasc_network(case, dtype, train):
         )
 
 
-# --- SMR and UNICON: golden/smr_unicon_models.md ----------------------------
+# --- SMR and UNICON ----------------------------
 
 
 CHUNK = 1 << 22  # a VGG's linear layer has 10^8 weights
@@ -306,7 +306,7 @@ def test_smr_train(case):
     )
 
 
-# --- SFA: golden/sfa_dividemix_rolt.md --------------------------------------
+# --- SFA --------------------------------------
 
 
 def sfa_tensors(case) -> dict[str, np.ndarray]:
@@ -380,7 +380,7 @@ def test_sfa_inception(case):
         )
 
 
-# --- RoLT: golden/sfa_dividemix_rolt.md -------------------------------------
+# --- RoLT -------------------------------------
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])

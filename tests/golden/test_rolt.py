@@ -87,7 +87,7 @@ def test_co_divide(case, monkeypatch):
             )
             selector = rolt_plus.Method(made, info).semi.selector
             chosen, _ = selector.select(
-                *([out], 0, info, {}, 60), np.random.default_rng(0)
+                [out], 0, info, {}, 60, np.random.default_rng(0)
             )
             if basis == "loss" and not per_class:
                 values = fitted[-1][0][0]
@@ -121,7 +121,7 @@ def scored(case, logits):
     """A network that gives stored logits, or cosines, as they are."""
 
     def apply(variables, images, heads, train):
-        return {head: variables["params"]["stored"] for head in heads}, {}
+        return dict.fromkeys(heads, variables["params"]["stored"]), {}
 
     params = {"stored": logits, "logits": {"kernel": None}}
     return base.Net(apply, {}, None), params

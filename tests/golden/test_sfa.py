@@ -250,7 +250,7 @@ def test_degenerate_selection(case, persist, caplog):
             [outputs], 0, info, memory, epoch + later, Stored(eps)
         )
         clean = result.clean_probability
-        assert ((0 <= clean) & (clean <= 1)).all()
+        assert ((clean >= 0) & (clean <= 1)).all()
         assert all(np.isfinite(memory[key]).all() for key in memory)
     counts = np.bincount(labels, minlength=num_classes)
     confident = selector.confident(outputs["balanced"], info, epoch)

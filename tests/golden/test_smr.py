@@ -167,7 +167,11 @@ def test_selection(case, monkeypatch):
             for epoch, values in enumerate(epochs):
                 outputs = [{"logits": logits_of(values, labels, classes)}]
                 chosen, memory = selector.select(
-                    *(outputs, 0, made.data, memory, epoch),
+                    outputs,
+                    0,
+                    made.data,
+                    memory,
+                    epoch,
                     np.random.default_rng(epoch),
                 )
         (gmm_input, *_), _ = fitted[-1]

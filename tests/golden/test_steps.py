@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import method as base
-from jaxnlt import step
 from jaxnlt.losses.mixmatch import MixupDraws
 from tests import batches
 from tests.golden import tiny

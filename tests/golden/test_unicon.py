@@ -145,7 +145,10 @@ def test_asymmetric_noise(case):
     matrix = noise.transition("asym_block", float(case["r"]), 100)
     np.testing.assert_allclose(matrix, case["transition"], atol=1e-12)
     drawn = noise.draw(
-        *("asym_block", case["labels"], 100, float(case["r"])),
+        "asym_block",
+        case["labels"],
+        100,
+        float(case["r"]),
         int(case["numpy_randomstate_seed"]),
     )
     np.testing.assert_array_equal(drawn, case["noisy"])
@@ -263,13 +266,15 @@ def test_whole_steps(case):
         }
         net = base.Net(apply, state["batch_stats"], peer)
         targets = mixmatch.two_view_targets(
-            *(net, state["params"], batch["x"], batch["u"]), float(case["T"])
+            net, state["params"], batch["x"], batch["u"], float(case["T"])
         )
         np.testing.assert_allclose(targets[0], case[it + "targets_x"], **close)
         np.testing.assert_allclose(targets[1], case[it + "targets_u"], **close)
         mixed = mixmatch.mixed_batch(
-            *(batch["x"]["views"][2:], batch["u"]["views"][2:]),
-            *(*targets, draws),
+            batch["x"]["views"][2:],
+            batch["u"]["views"][2:],
+            *targets,
+            draws,
         )
         for got, name in zip(mixed, ("input", "target"), strict=True):
             expected = case[f"{it}mixed_{name}"]

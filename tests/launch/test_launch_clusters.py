@@ -134,8 +134,15 @@ def test_tpu_goes_on_after_75_and_preemption(fakes):
     create = "queued-resources create jaxnlt"
     delete = "queued-resources delete jaxnlt"
     assert brief(fakes) == [
-        *(create, *INSTALL, RUN, RUN),
-        *(delete, create, *INSTALL, RUN, delete),
+        create,
+        *INSTALL,
+        RUN,
+        RUN,
+        delete,
+        create,
+        *INSTALL,
+        RUN,
+        delete,
     ]
     assert fakes.arguments() == ["-m", "jaxnlt.main", *ARGUMENTS]
     assert fakes.environment() == {"JAXNLT_DISTRIBUTED": "auto"}

@@ -69,14 +69,19 @@ def test_figures_of_the_run_are_those_it_logged(logged):
     for record in records[1:]:
         figures = own[record["epoch"]]
         for key in (
-            *("selection_auc", "clean_precision", "clean_recall"),
-            *("noise_precision", "noise_recall"),
+            "selection_auc",
+            "clean_precision",
+            "clean_recall",
+            "noise_precision",
+            "noise_recall",
         ):
             assert figures[key] == record[key], key
     assert study_selector.largest_difference(workdir, own) == 0
     # The run's own values are not repeated; the others do something.
     assert list(found)[1:] == [
-        *("sfa.beta=0", "sfa.persist_moments=false", "sfa.draws=5"),
+        "sfa.beta=0",
+        "sfa.persist_moments=false",
+        "sfa.draws=5",
     ]
     last = [by_epoch[4]["selection_auc"] for by_epoch in found.values()]
     assert len({float(auc) for auc in last}) == 4
@@ -121,7 +126,8 @@ def test_a_resumed_run_replaces_what_it_had_logged(logged, tmp_path):
 
 def test_command_prints_both_tables(logged, capsys, monkeypatch):
     monkeypatch.setattr(
-        *(sys, "argv"),
+        sys,
+        "argv",
         ["study_selector.py", str(logged[1]), "--vary", "sfa.beta=0"],
     )
     assert study_selector.main() == 0

@@ -59,10 +59,27 @@ def test_only_some_seeds(command):
 
 def test_a_product_has_every_cell_once(command):
     _, lines, _ = command(
-        *("--methods", "dasc", "mixup", "H2E, two rounds"),
-        *("--benchmarks", "cifar10", "cifar100", "--imb", "0.1", "0.02"),
-        *("--noise", "none", "sym", "human:noisy", "--rate", "0.4", "0.6"),
-        *("--seeds", "1", "5", "--out=OUT"),
+        "--methods",
+        "dasc",
+        "mixup",
+        "H2E, two rounds",
+        "--benchmarks",
+        "cifar10",
+        "cifar100",
+        "--imb",
+        "0.1",
+        "0.02",
+        "--noise",
+        "none",
+        "sym",
+        "human:noisy",
+        "--rate",
+        "0.4",
+        "0.6",
+        "--seeds",
+        "1",
+        "5",
+        "--out=OUT",
     )
     # None and human noise take no rate: 1 + 2 + 1.
     assert len(lines) == len(set(lines)) == 3 * 2 * 2 * 4 * 2

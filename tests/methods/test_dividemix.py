@@ -121,9 +121,7 @@ def test_history_survives_a_checkpoint(tmp_path):
     for epoch, memory in enumerate(memories):
         facts = {"epoch": epoch}
         held = {"selector": {"semi": [memory, memory]}}
-        kept.save(
-            *(epoch, [state], held, facts), accuracy=0.5, last_of_phase=True
-        )
+        kept.save(epoch, [state], held, facts, accuracy=0.5, last_of_phase=True)
     kept.close()
     for epoch, memory in enumerate(memories):
         held = checkpoint.load(tmp_path, epoch).memory["selector"]["semi"][1]
@@ -151,7 +149,7 @@ def tiny_trainer():
     images = rng.integers(0, 256, (12, 8, 8, 1), np.uint8)
     split = Split(images, labels, labels, np.arange(12))
     dataset = Dataset(
-        *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
+        split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {}
     )
     return Trainer(runs.tiny("dividemix"), dataset)
 
@@ -203,7 +201,7 @@ def semi_terms(method, unlabelled=3.0, epoch=40):
     variables = toy.variables(0)
     net = base.Net(toy.apply, [], toy.variables(1))
     total, carry, terms = method.semi_loss(
-        *(net, variables["params"], batch, draws, sizes, {"kept": 1})
+        net, variables["params"], batch, draws, sizes, {"kept": 1}
     )
     assert carry == {"kept": 1}
     # u1, u2, x1, x2, mixed.

@@ -109,7 +109,7 @@ def values(arg, carry=None, params=None):
     params = params or VARIABLES["params"]
     method = make(arg)
     return method.phase(0).loss(
-        *(base.Net(apply, [], None), params, batch(), {}, {}, carry)
+        base.Net(apply, [], None), params, batch(), {}, {}, carry
     )
 
 
@@ -179,7 +179,10 @@ def test_ldam_is_a_cosine_classifier():
 def test_drw_weighs_classes_from_the_second_phase_on():
     method = make(",second=drw,epochs=10")
     assert [method.phase(e).name for e in (0, 7, 8, 10)] == [
-        *("train", "train", "drw", "drw"),
+        "train",
+        "train",
+        "drw",
+        "drw",
     ]
     weights = (1 - 0.9999) / (1 - 0.9999 ** np.bincount(LABELS))
     weights = weights[LABELS]
@@ -187,7 +190,7 @@ def test_drw_weighs_classes_from_the_second_phase_on():
     ce = -log_probs(images)[np.arange(4), LABELS]
     net = base.Net(toy.apply, [], None)
     total, _, _ = method.phase(9).loss(
-        *(net, VARIABLES["params"], batch(), {}, {}, None)
+        net, VARIABLES["params"], batch(), {}, {}, None
     )
     expected = (weights * ce).sum() / weights.sum()
     np.testing.assert_allclose(total, expected, rtol=1e-5)
@@ -197,7 +200,9 @@ def test_sampling_reaches_the_streams():
     labels = np.repeat(np.arange(3), (40, 8, 2))
     info = base.DataInfo(labels, 3)
     for sampling, largest in (
-        *(("instance", 40), ("square_root", 30), ("class_balanced", 17)),
+        ("instance", 40),
+        ("square_root", 30),
+        ("class_balanced", 17),
     ):
         config = erm_config.get_config(f"digits,sampling={sampling}")
         with config.unlocked():

@@ -58,8 +58,8 @@ def test_methods_are_the_files_of_the_folder():
         name: importlib.import_module(f"jaxnlt.methods.{name}")
         for name in names - {"base"}
     }
-    assert METHODS == sorted(
-        n for n, m in modules.items() if hasattr(m, "Method")
+    assert (
+        sorted(n for n, m in modules.items() if hasattr(m, "Method")) == METHODS
     )
 
 

@@ -109,10 +109,17 @@ def test_every_number_of_epochs_gives_every_phase():
 @pytest.mark.parametrize(
     "field, value",
     [
-        *(("mix", "blend"), ("iterate", "often"), ("frozen_bn", "off")),
-        *(("view", "odd"), ("raw_view", "odd"), ("rounds", 2)),
-        *(("erm_weight", -1.0), ("penalty_ramp", -1.0), ("rounds", -1)),
-        *(("starts.round1.robust", 3), ("scores", "labels.csv")),
+        ("mix", "blend"),
+        ("iterate", "often"),
+        ("frozen_bn", "off"),
+        ("view", "odd"),
+        ("raw_view", "odd"),
+        ("rounds", 2),
+        ("erm_weight", -1.0),
+        ("penalty_ramp", -1.0),
+        ("rounds", -1),
+        ("starts.round1.robust", 3),
+        ("scores", "labels.csv"),
     ],
 )
 def test_bad_fields_are_refused(field, value):
@@ -285,8 +292,12 @@ def test_environments():
 def select(method, logits, memory=None):
     selector = method.first["robust"].selector
     return selector.select(
-        *([{"identifier": logits}], 0, method.data),
-        *(memory or selector.init_memory(), 0, None),
+        [{"identifier": logits}],
+        0,
+        method.data,
+        memory or selector.init_memory(),
+        0,
+        None,
     )
 
 

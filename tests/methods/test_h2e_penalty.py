@@ -214,4 +214,4 @@ def test_class_aware_groups():
     assert (np.sort(order[:16].reshape(4, 4)) == [0, 2, 3, 4]).all()
     times = np.bincount(flat, minlength=len(GIVEN))
     for c in (0, 2, 3):
-        assert np.ptp(times[GIVEN == c]) <= 1
+        assert np.ptp(times[c == GIVEN]) <= 1

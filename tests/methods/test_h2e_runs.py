@@ -13,8 +13,14 @@ from tests import runs
 from tests.methods.test_h2e import make
 
 TWO_ROUNDS = [
-    *("base", "identify", "robust", "robust"),
-    *("base", "identify", "robust", "robust"),
+    "base",
+    "identify",
+    "robust",
+    "robust",
+    "base",
+    "identify",
+    "robust",
+    "robust",
 ]
 
 

@@ -30,8 +30,12 @@ def outputs(seed=0):
 def select(method, epoch, memory=None, out=None):
     selector = method.train.selector
     return selector.select(
-        *(out or outputs()[1], 0, method.data),
-        *(memory or selector.init_memory(), epoch, None),
+        out or outputs()[1],
+        0,
+        method.data,
+        memory or selector.init_memory(),
+        epoch,
+        None,
     )
 
 
@@ -121,7 +125,9 @@ def test_votes_of_the_nearest_centroid():
 @pytest.mark.parametrize(
     "field, value",
     [
-        *(("loss", "hinge"), ("ensembling", "mean"), ("vote_by", "toss")),
+        ("loss", "hinge"),
+        ("ensembling", "mean"),
+        ("vote_by", "toss"),
         ("ensemble_decay", 1.0),
     ],
 )
@@ -138,7 +144,7 @@ def test_co_divide(basis, per_class):
     method = rolt_plus.Method(runs.tiny("rolt_plus", **fields), info)
     true, out = outputs()
     chosen, _ = method.semi.selector.select(
-        *(out, 0, info, {}, 20), np.random.default_rng(0)
+        out, 0, info, {}, 20, np.random.default_rng(0)
     )
     clean = np.isin(np.arange(60), chosen.labelled)
     assert (clean == (true == LABELS)).mean() > 0.85

@@ -101,7 +101,7 @@ def semi_terms(method, epoch, dtype=np.float32):
     sizes = {"num_labelled": 4.0, "num_unlabelled": 3.0}
     net = base.Net(toy.apply, [], toy.variables(1))
     total, _, terms = method.semi_loss(
-        *(net, toy.variables(0)["params"], batch, draws, sizes, {})
+        net, toy.variables(0)["params"], batch, draws, sizes, {}
     )
     assert np.isfinite(total)
     return float(total), {k: float(v) for k, v in terms.items()}
@@ -125,7 +125,7 @@ def test_weights_of_the_classes_from_their_epoch_on(dtype, monkeypatch):
         off, early, late = plus(), plus(drw_start=9.0), plus(drw_start=8.0)
         plain, terms = semi_terms(off, 8, dtype)
         np.testing.assert_allclose(
-            *(semi_terms(early, 8, dtype)[0], plain), rtol=1e-6
+            semi_terms(early, 8, dtype)[0], plain, rtol=1e-6
         )
         monkeypatch.setattr(rolt_plus.losses, "cross_entropy", spy)
         total, deferred = semi_terms(late, 8, dtype)

@@ -31,10 +31,16 @@ def test_recalibration_replaces_a_semi_supervised_epoch():
     method = make("cifar10")
     assert recalibrations(method) == list(range(29, 300, 30))
     assert method.phases() == (
-        *(method.warmup, method.semi, method.recalibration),
+        method.warmup,
+        method.semi,
+        method.recalibration,
     )
     assert [method.phase(e).name for e in (9, 10, 28, 29, 30)] == [
-        *("warmup", "semi", "semi", "recalibration", "semi"),
+        "warmup",
+        "semi",
+        "semi",
+        "recalibration",
+        "semi",
     ]
     # Warm-up goes first, and so does the first epoch after it.
     assert recalibrations(make("cifar100"))[0] == 59

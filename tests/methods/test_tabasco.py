@@ -31,7 +31,7 @@ def select(method, out, seed=0):
     chosen, memory = selector.select([out], 0, method.data, {}, 20, rng)
     assert memory == {}
     clean = chosen.clean_probability
-    assert ((0 <= clean) & (clean <= 1)).all()
+    assert ((clean >= 0) & (clean <= 1)).all()
     return chosen
 
 

@@ -27,7 +27,9 @@ def test_phases():
     assert method.phase(0) is method.warmup and method.phase(1) is method.semi
     semi = method.semi
     assert (semi.taught_by, semi.order, semi.peer) == (
-        *("peer", "select_train_each", "updated"),
+        "peer",
+        "select_train_each",
+        "updated",
     )
     assert semi.views["u"] == ("weak", "weak", "strong", "strong")
     assert not method.warmup.trainable(("embedding", "linear", "kernel"))

@@ -18,7 +18,7 @@ TABLE = {
     "unicon.unfilled": ("none", "repeat_index_0"),
     "unicon.unlabelled_batch": ("rounded", "exact"),
 }
-# Batches of the release's scoring: papers/unicon.md section 3.
+# Batches of the release's scoring: ``papers/unicon.md`` section 3.
 SCORED = {"eval_batch_size": (256, 100)}
 
 

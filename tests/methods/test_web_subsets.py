@@ -119,7 +119,7 @@ def test_both_networks_recalibrate_on_the_same_rows():
     images = rng.integers(0, 256, (64, 8, 8, 1), np.uint8)
     split = Split(images, LABELS, None, np.arange(64))
     dataset = Dataset(
-        *(split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {})
+        split, split, ("a", "b", "c"), (0.5,), (0.25,), "test", {}
     )
     fields = {"smr.pool_samples": 12, "smr.recalibrate_on": "pool"}
     trainer = Trainer(runs.tiny("smr", **fields), dataset)

@@ -50,7 +50,8 @@ def test_residual_block(scale, last_relu):
     module = inception_resnet_v2.Residual(
         inception_resnet_v2.BLOCK_8,
         4,
-        *(np.float32, np.float32),
+        np.float32,
+        np.float32,
         scale=scale,
         last_relu=last_relu,
     )

@@ -67,7 +67,10 @@ def test_every_head_and_method_s_bottleneck(tmp_path):
     net = network(file, heads=("logits", "balanced", "embedding"))
     values, drawn = net.init(0, SHAPE), network("").init(0, SHAPE)
     assert set(values["params"]) == {
-        *("backbone", "logits", "balanced", "embedding")
+        "backbone",
+        "logits",
+        "balanced",
+        "embedding",
     }
     same = [
         np.array_equal(*pair)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from jaxnlt import command_line, train
 from jaxnlt import method as base
-from jaxnlt import train
-from jaxnlt import command_line
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 from tests import runs

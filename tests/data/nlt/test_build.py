@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from jaxnlt import train
-from jaxnlt.data.nlt import manifest, protocol
+from jaxnlt.data.nlt import manifest as manifests
+from jaxnlt.data.nlt import protocol
 from jaxnlt.data.nlt import raw as nlt_raw
 from jaxnlt.data.readers import user
 from jaxnlt.runtime.errors import UserError
@@ -35,7 +36,7 @@ def test_build(benchmark, kept, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     names = ["classes.txt", "labels.csv", "manifest.csv", "test.csv"]
     assert sorted(files(out)) == names
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     classes = len(manifest.class_names)
     given = np.bincount(manifest.labels, minlength=classes)
     assert given.tolist() == COUNTS[benchmark]
@@ -44,7 +45,7 @@ def test_build(benchmark, kept, tmp_path, capsys):
     rows = list(zip(manifest.labels.tolist(), manifest.paths, strict=True))
     assert rows == sorted(rows)
     assert all((raw / path).is_file() for path in manifest.paths)
-    test = manifest.read_manifest(out / "test.csv")
+    test = manifests.read_manifest(out / "test.csv")
     assert np.bincount(test.labels).tolist() == [2] * classes
     assert test.true_labels is not None
     np.testing.assert_array_equal(test.true_labels, test.labels)
@@ -60,12 +61,14 @@ def test_build(benchmark, kept, tmp_path, capsys):
 def test_imagenet_manifest(kept, tmp_path):
     raw, out = kept["imagenet_nlt"], tmp_path / "out"
     assert call("imagenet_nlt", raw, out) == 0
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert manifest.class_names == fake_nlt.NAMES
     assert set(manifest.sources) == {"imagenet", "web", "swap"}
     for path, label, true, source in zip(
         manifest.paths,
-        *(manifest.labels, manifest.true_labels, manifest.sources),
+        manifest.labels,
+        manifest.true_labels,
+        manifest.sources,
         strict=True,
     ):
         synset = path.split("/")[2] if source != "web" else None
@@ -89,7 +92,7 @@ def test_imagenet_manifest(kept, tmp_path):
 def test_food_knows_what_is_verified(kept, tmp_path, capsys):
     raw, out = kept["food101_nlt"], tmp_path / "out"
     assert call("food101_nlt", raw, out) == 0
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert manifest.class_names == fake_nlt.FOODS
     assert manifest.true_labels is None
     for path, label in zip(manifest.paths, manifest.labels, strict=True):
@@ -105,7 +108,7 @@ def test_food_knows_what_is_verified(kept, tmp_path, capsys):
 def test_animals_bear_their_label(kept, tmp_path, capsys):
     raw, out = kept["animal10_nlt"], tmp_path / "out"
     assert call("animal10_nlt", raw, out) == 0
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert manifest.true_labels is None
     assert manifest.class_names[9] == "guinea pig"
     for path, label in zip(manifest.paths, manifest.labels, strict=True):
@@ -161,7 +164,7 @@ def test_other_places_of_the_raw_files(raws, tmp_path):
         file.rename(val / fake_nlt.SYNSETS[label] / file.name)
     assert call("imagenet_nlt", raw, tmp_path / "b") == 0
     a, b = (
-        manifest.read_manifest(tmp_path / name / "manifest.csv")
+        manifests.read_manifest(tmp_path / name / "manifest.csv")
         for name in "ab"
     )
     last = [p.rpartition("/")[2] for p in a.paths]
@@ -183,7 +186,7 @@ def test_animal_archive_inside_its_folder(raws, tmp_path):
 
 
 def weights(path, keys):
-    path.write_text(json.dumps({key: 0.01 for key in keys}))
+    path.write_text(json.dumps(dict.fromkeys(keys, 0.01)))
     return f"--manifest={path}"
 
 
@@ -203,7 +206,7 @@ def test_released_imagenet_file(kept, tmp_path, capsys):
     flag = weights(tmp_path / "final_dict.json", keys)
     out = tmp_path / "out"
     assert call("imagenet_nlt", kept["imagenet_nlt"], out, flag) == 0
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert np.bincount(manifest.labels).tolist() == [6, 6, 4, 3]
     found = {
         (f"{label:02d}", path.rpartition("/")[2].split(".")[0])
@@ -225,7 +228,7 @@ def test_released_animal_file(kept, tmp_path):
         tmp_path / "final_dict.json", [f"/d/LT/{n[0]}/{n}" for n in names]
     )
     assert call("animal10_nlt", raw, tmp_path / "out", flag) == 0
-    manifest = manifest.read_manifest(tmp_path / "out" / "manifest.csv")
+    manifest = manifests.read_manifest(tmp_path / "out" / "manifest.csv")
     assert sorted(p.split("/")[1] for p in manifest.paths) == names
 
 
@@ -243,9 +246,9 @@ ALL_ANIMALS = [f"/d/{k}/{k}_img_1553496000000.jpg" for k in range(10)]
         ({"/d/x/0_img_1553496000000.jpg": 1}, "its folder names no class"),
         ({"/d/10/0_img_1553496000000.jpg": 1}, "its folder names no class"),
         ({"0_img_1553496000000.jpg": 1}, "its folder names no class"),
-        ({key: 1 for key in ALL_ANIMALS[:9]}, "class guinea pig has no image"),
+        (dict.fromkeys(ALL_ANIMALS[:9], 1), "class guinea pig has no image"),
         (
-            {key: 1 for key in [*ALL_ANIMALS, "/e" + ALL_ANIMALS[0]]},
+            dict.fromkeys([*ALL_ANIMALS, "/e" + ALL_ANIMALS[0]], 1),
             "is listed twice",
         ),
     ],
@@ -290,13 +293,13 @@ def test_damaged_manifests_are_named(line, words, tmp_path):
     file.write_text(f"path,label,true_label,source\n{line}\n" if line else "")
     if not line:
         with pytest.raises(UserError, match="first line must be path,label"):
-            manifest.read_manifest(file)
+            manifests.read_manifest(file)
         file.write_text("path,label,true_label,source\n")
     with pytest.raises(UserError, match=f"{file}: {words}"):
-        manifest.read_manifest(file)
+        manifests.read_manifest(file)
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(UserError, match="classes.txt: No such file"):
-        manifest.read_manifest(file)
+        manifests.read_manifest(file)
 
 
 def folder_config(raw, out):
@@ -327,7 +330,7 @@ def test_labels_csv_is_read_as_folder(benchmark, more, noise, kept, tmp_path):
     raw, out = kept[benchmark], tmp_path / "out"
     assert call(benchmark, raw, out, f"{more} --n_max=20 --imb=0.3") == 0
     source = user.folder(str(raw), str(out / "labels.csv"), 84)
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert tuple(source.train.ids) == manifest.paths
     np.testing.assert_array_equal(source.train.labels, manifest.labels)
     classes = len(manifest.class_names)
@@ -345,7 +348,7 @@ def test_labels_csv_trains(kept, tmp_path):
     assert call("imagenet_nlt", raw, out, more) == 0
     train.run(folder_config(raw, out), str(tmp_path / "run"))
     found = json.loads((tmp_path / "run" / "dataset.json").read_text())
-    manifest = manifest.read_manifest(out / "manifest.csv")
+    manifest = manifests.read_manifest(out / "manifest.csv")
     assert found["image_shape"] == [84, 84, 3]
     # A tenth is held out, for the raw folder has no test/CLASS.
     held_out = np.bincount(manifest.labels) - found["given_counts"]

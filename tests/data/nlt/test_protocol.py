@@ -149,7 +149,13 @@ def test_table():
     wrong = [sum(row.wrong for row in members) for members in rows]
     lines = build.table(raw.class_names, rows, 0.25).split("\n")
     assert lines[0].split() == [
-        *("class", "given", "wrong", "web", "swap", "unknown", "name")
+        "class",
+        "given",
+        "wrong",
+        "web",
+        "swap",
+        "unknown",
+        "name",
     ]
     assert lines[1].split() == f"0 20 {wrong[0]} 0 {wrong[0]} 0 class 0".split()
     assert lines[2].split()[:4] == ["1", "20", str(wrong[1]), "5"]
