@@ -72,6 +72,14 @@ class _Stderr(logging.Handler):
 def _quiet() -> Iterator[_Stderr]:
     """Sends log records through ``_Stderr``; silences Python warnings."""
     handler, level = _Stderr(), logger.level
+    # absl, which Orbax logs with, installs one while it is imported.
+    plain = [
+        other
+        for other in logging.root.handlers
+        if type(other) is logging.StreamHandler
+    ]
+    for other in plain:
+        logging.root.removeHandler(other)
     logging.root.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -82,6 +90,8 @@ def _quiet() -> Iterator[_Stderr]:
     finally:
         logger.setLevel(level)
         logging.root.removeHandler(handler)
+        for other in plain:
+            logging.root.addHandler(other)
 
 
 def guarded(
