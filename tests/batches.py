@@ -1,35 +1,25 @@
-"""Batches and divisions as a training step receives them."""
+"""What a loss receives, without a data set."""
+
+import jax.numpy as jnp
 
 from jaxnlt import method as base
-from jaxnlt import step
 
 
-def stream(views=(), labels=None, weights=None, index=None, per_sample=()):
-    """One stream of a batch."""
-    return base.Stream(index, labels, weights, per_sample, tuple(views))
+def stream(views, labels=(), weights=(), per_sample=()):
+    """A stream of given views; labels and weights where the loss reads them."""
+    return base.Stream(
+        index=jnp.arange(len(labels)),
+        labels=jnp.asarray(labels),
+        weights=jnp.asarray(weights),
+        per_sample=per_sample,
+        views=tuple(views),
+    )
 
 
-def batch(epoch=0, step=0, **streams):
-    """Streams by name, at a time."""
+def batch(x, u=None, epoch=0, step=0):
+    streams = {"x": x} if u is None else {"x": x, "u": u}
     return base.Batch(streams, base.Time(epoch, step))
 
 
-def division(counts=None, num_labelled=1, num_unlabelled=1, shared=()):
-    """What a loss receives of a selection."""
-    return base.Division(counts, num_labelled, num_unlabelled, shared)
-
-
-def update(apply, phase, optimizer, state, peer, batch, draws, division, rate):
-    """``step.update`` with momentum and weight decay of a dict."""
-    return step.update(
-        apply,
-        phase,
-        state,
-        peer,
-        batch,
-        draws,
-        division,
-        rate,
-        optimizer["momentum"],
-        optimizer["weight_decay"],
-    )
+def division(counts=(), labelled=1.0, unlabelled=1.0, shared=()):
+    return base.Division(jnp.asarray(counts), labelled, unlabelled, shared)

@@ -13,6 +13,7 @@ from jaxnlt.data import noise
 from jaxnlt.losses import mixmatch
 from jaxnlt.methods import dividemix
 from jaxnlt.selection import mixtures
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.scripted import Script, spy
@@ -76,7 +77,7 @@ def test_loss_mixture(case, monkeypatch):
         ).semi.selector
         memory = selector.init_memory()
         if history is not None:
-            memory = {"losses": history.astype(np.float64)}
+            memory = dividemix.LossHistory(history.astype(np.float64))
         if "loss_raw" in stored:
             raw = selection.cross_entropy(stored["logits"], labels)
             np.testing.assert_allclose(raw, stored["loss_raw"], atol=1e-5)
@@ -100,7 +101,7 @@ def test_loss_mixture(case, monkeypatch):
             if name in stored:
                 np.testing.assert_allclose(values, stored[name], atol=1e-5)
         if "loss_norm" in stored and history is not None:
-            kept = chosen[0][1]["losses"]
+            kept = chosen[0][1].losses
             expected = [*history, stored["loss_norm"]][-4:]
             np.testing.assert_allclose(kept, expected, atol=1e-5)
         clean = chosen[0][0].clean_probability
@@ -202,7 +203,9 @@ def test_warmup_loss(case, dtype):
             def loss(logits, dm=dm):
                 batch = {"x": {"views": (labels,), "labels": labels}}
                 net = Script([], []).net()
-                return dm.phase(0).loss(net, logits, batch, {}, {}, {})[0]
+                return batches.loss(
+                    dm.phase(0).loss, net, logits, batch, {}, {}, {}
+                )[0]
 
             value, grad = jax.value_and_grad(loss)(
                 jnp.asarray(case["logits_x"], dtype)
@@ -273,8 +276,8 @@ def check_step(case, dtype, phase, number, patch):
     mixed = spy(patch, mixmatch, "terms")
 
     def loss(logits):
-        total, _, terms = phase.loss(
-            script.net(), logits, batch, draws, sizes, {}
+        total, _, terms = batches.loss(
+            phase.loss, script.net(), logits, batch, draws, sizes, {}
         )
         return total, terms
 

@@ -10,6 +10,7 @@ from jaxnlt import method as base
 from jaxnlt.losses import robust
 from jaxnlt.methods import erm
 from jaxnlt.results import metrics
+from tests import batches
 from tests.golden.cases import golden
 
 
@@ -46,8 +47,8 @@ def test_ldam_and_drw(case, monkeypatch):
     }
     for phase, name in ((ours.train, "plain"), (ours.second, "drw")):
         value, grad = jax.value_and_grad(
-            lambda p, phase=phase: phase.loss(
-                base.Net(apply, {}, None), p, batch, {}, {}, {}
+            lambda p, phase=phase: batches.loss(
+                phase.loss, base.Net(apply, {}, None), p, batch, {}, {}, {}
             )[0]
         )(params)
         np.testing.assert_allclose(value, case[f"{name}_loss"], rtol=1e-5)
@@ -74,7 +75,7 @@ def test_class_weights(case):
         "x": {"views": (images,), "labels": jnp.asarray(case["labels"])},
     }
     net = base.Net(ce, {}, None)
-    total, _, _ = ours.second.loss(net, {}, batch, {}, {}, {})
+    total, _, _ = batches.loss(ours.second.loss, net, {}, batch, {}, {}, {})
     expected = case["weighted_ce_of_5x_logits"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 

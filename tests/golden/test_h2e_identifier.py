@@ -11,9 +11,9 @@ import numpy as np
 
 from configs import h2e as h2e_config
 from jaxnlt import method as base
-from jaxnlt import step
 from jaxnlt.methods import h2e
 from jaxnlt.models import heads
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.test_h2e_losses import close, close_gradient
@@ -85,8 +85,8 @@ class Run:
 
     def loss(self, params, number):
         net = base.Net(self.apply, {}, None)
-        total, _, terms = self.phase.loss(
-            net, params, self.batch(number), {}, {}, {}
+        total, _, terms = batches.loss(
+            self.phase.loss, net, params, self.batch(number), {}, {}, {}
         )
         return total, terms
 
@@ -95,12 +95,12 @@ class Run:
         optimizer = {"momentum": self.method.config.optimizer.momentum}
         optimizer["weight_decay"] = None  # the phase's own counts
         update = jax.jit(
-            partial(step.update, self.apply, self.phase, optimizer)
+            partial(batches.update, self.apply, self.phase, optimizer)
         )
         state, rate = self.start(), self.method.learning_rate(self.epoch)
         for number in range(self.steps):
             state, terms = update(state, None, self.batch(number), {}, {}, rate)
-            yield terms["loss"], state["params"]["identifier"]
+            yield terms["loss"], state.params["identifier"]
 
 
 def parts(head):

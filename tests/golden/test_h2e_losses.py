@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses
-from jaxnlt.losses import active_passive
+from jaxnlt.losses import robust
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 
@@ -44,15 +44,9 @@ def sum_of(first, second):
         # The release ignores alpha beside GCE, and both in GCE+NCE.
         alpha = 1.0 if first == "GCE" else hp["alpha"]
         beta = 1.0 if (first, second) == ("GCE", "NCE") else hp["beta"]
-        return active_passive.combined(
-            logits,
-            labels,
-            names[first],
-            names[second],
-            alpha,
-            beta,
-            hp["q"],
-            hp["gamma"],
+        name = f"{names[first]}_{names[second]}"
+        return robust.active_passive(
+            name, logits, labels, (alpha, beta), hp["q"], hp["gamma"]
         )
 
     return loss
@@ -65,46 +59,47 @@ def scaled(loss):
 #: Loss in the file -> what is called; all but the sum give one value a row.
 LOSSES = {
     "CE": lambda z, y, hp, weights: losses.cross_entropy(z, y),
-    "SCELoss": lambda z, y, hp, weights: active_passive.combined(
-        z, y, "ce", "rce", hp["alpha"], hp["beta"]
+    "SCELoss": lambda z, y, hp, weights: robust.active_passive(
+        "ce_rce", z, y, (hp["alpha"], hp["beta"])
     ),
-    "ReverseCrossEntropy": scaled(active_passive.reverse_cross_entropy),
+    "ReverseCrossEntropy": scaled(robust.reverse_cross_entropy),
     "NormalizedReverseCrossEntropy": scaled(
-        lambda z, y: active_passive.normalised_reverse_cross_entropy(
-            z, y, as_released=True
+        # The release multiplies by (C - 1) / 4 in place of dividing.
+        lambda z, y: (
+            robust.reverse_cross_entropy(z, y) * ((z.shape[-1] - 1) / 4)
         )
     ),
-    "NormalizedCrossEntropy": scaled(active_passive.normalised_cross_entropy),
+    "NormalizedCrossEntropy": scaled(robust.normalised_cross_entropy),
     "NormalizedGeneralizedCrossEntropy": lambda z, y, hp, weights: (
-        hp["scale"]
-        * active_passive.normalised_generalised_cross_entropy(z, y, hp["q"])
+        hp["scale"] * robust.normalised_generalised_cross_entropy(z, y, hp["q"])
     ),
     "GeneralizedCrossEntropy": lambda z, y, hp, weights: (
-        active_passive.generalised_cross_entropy(z, y, hp["q"])
+        robust.generalised_cross_entropy(z, y, hp["q"], robust.FLOOR)
     ),
-    "MeanAbsoluteError": scaled(active_passive.mean_absolute_error),
+    "MeanAbsoluteError": scaled(robust.mean_absolute_error),
     "NormalizedMeanAbsoluteError": scaled(
-        active_passive.normalised_mean_absolute_error
+        lambda z, y: robust.active_passive("nmae", z, y)
     ),
-    "NGCEandRCE_half_half": lambda z, y, hp, weights: active_passive.combined(
-        z, y, "ngce", "rce", 0.5, 0.5, q=0.7
+    "NGCEandRCE_half_half": lambda z, y, hp, weights: robust.active_passive(
+        "ngce_rce", z, y, (0.5, 0.5), q=0.7
     ),
-    "FocalLoss": lambda z, y, hp, weights: active_passive.focal(
-        z, y, hp["gamma"]
+    "FocalLoss": lambda z, y, hp, weights: robust.focal(
+        z, y, hp["gamma"], detached=True
     ),
-    "FocalLoss_gamma0": lambda z, y, hp, weights: active_passive.focal(
-        z, y, 0.0
+    "FocalLoss_gamma0": lambda z, y, hp, weights: robust.focal(
+        z, y, 0.0, detached=True
     ),
-    "FocalLoss_class_alpha": lambda z, y, hp, weights: active_passive.focal(
-        z, y, hp["gamma"], weights
+    "FocalLoss_class_alpha": lambda z, y, hp, weights: (
+        jnp.asarray(weights, z.dtype)[y]
+        * robust.focal(z, y, hp["gamma"], detached=True)
     ),
     "FocalLoss_sum": lambda z, y, hp, weights: (
-        len(y) * active_passive.focal(z, y, hp["gamma"])
+        len(y) * robust.focal(z, y, hp["gamma"], detached=True)
     ),
     "NormalizedFocalLoss": lambda z, y, hp, weights: (
-        hp["scale"] * active_passive.normalised_focal(z, y, hp["gamma"])
+        hp["scale"] * robust.normalised_focal(z, y, hp["gamma"])
     ),
-    "DMILoss": lambda z, y, hp, weights: active_passive.dmi(z, y),
+    "DMILoss": lambda z, y, hp, weights: robust.dmi(z, y),
 }
 
 
@@ -169,13 +164,13 @@ def test_losses_of_plain_training(case, dtype):
                 labels,
                 hp["alpha"],
                 hp["beta"],
-                active_passive.LOG_ZERO,
+                robust.LOG_ZERO,
             ).mean()
-            floor = active_passive.FLOOR
-            gap = -hp["beta"] * active_passive.LOG_ZERO * classes * floor
+            floor = robust.FLOOR
+            gap = -hp["beta"] * robust.LOG_ZERO * classes * floor
             expected = case[f"{inputs}__SCELoss__value"]
             close(value, expected, atol=1e-6 + gap)
-            value = active_passive.generalised_cross_entropy(
+            value = robust.generalised_cross_entropy(
                 logits, labels, hp["q"]
             ).mean()
             gap = floor ** hp["q"] / hp["q"]
@@ -200,21 +195,21 @@ def test_coteaching(case, dtype):
                 jnp.asarray(case[f"{prefix}__logits_net{n}"], dtype)
                 for n in (1, 2)
             ]
-            values = active_passive.coteaching(
+            values = robust.coteaching(
                 *logits, labels, forget, as_released=True
             )
             for n, value in enumerate(values, 1):
                 close(value, case[f"{stored}loss_net{n}"])
             grads = jax.grad(
                 lambda a, b, y=labels, r=forget: sum(
-                    active_passive.coteaching(a, b, y, r, as_released=True)
+                    robust.coteaching(a, b, y, r, as_released=True)
                 ),
                 (0, 1),
             )(*logits)
             for n, grad in enumerate(grads, 1):
                 close_gradient(grad, case[f"{stored}grad_logits_net{n}"])
             # Without the slip it is the mean of the exchanged rows.
-            means = active_passive.coteaching(*logits, labels, forget)
+            means = robust.coteaching(*logits, labels, forget)
             for mean, value in zip(means, values, strict=True):
                 close(mean, float(value) * int(case[key]))
     assert found

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from configs import h2e as h2e_config
-from jaxnlt import losses, step
+from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.methods import h2e
 from jaxnlt.results import metrics
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.test_h2e_losses import close, close_gradient, prefixes
@@ -90,7 +91,7 @@ def start(case, dtype):
     return base.init_state({"params": params, "batch_stats": {}}, {})
 
 
-def batches(case):
+def batches_of(case):
     """Rows of every step of an epoch: stored order, the last one partial."""
     size, rows = int(case["batch_size"]), np.arange(len(case["train_labels"]))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -104,12 +105,12 @@ def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
         "momentum": made.config.optimizer.momentum,
         "weight_decay": None,  # the phase's own counts
     }
-    update = jax.jit(partial(step.update, apply, phase, optimizer))
+    update = jax.jit(partial(batches.update, apply, phase, optimizer))
     images = jnp.asarray(case["train_images"], dtype)
     for epoch in range(first, first + epochs):
         assert made.phase(epoch) is phase
         values, hits = [], 0
-        for rows in batches(case):
+        for rows in batches_of(case):
             labels = case["train_labels"][rows]
             x = {
                 "views": (images[rows],),
@@ -127,7 +128,7 @@ def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
                 made.learning_rate(epoch),
             )
             values.append(float(terms["loss"]))
-            logits = np.asarray(state["batch_stats"]["logits"])
+            logits = np.asarray(state.batch_stats["logits"])
             hits += int((logits.argmax(1) == labels).sum())
             count += 1
         accuracy = 100 * hits / len(case["train_labels"])
@@ -170,7 +171,7 @@ def check_curves(case, mode, epochs, made, memory, dtype):
         accuracies.append(accuracy)
     assert len(accuracies) == len(stored["train_loss_per_epoch"])
     final = tree(case.group(f"{mode}__final__"), np.float64)
-    jax.tree.map(partial(close, rtol=2e-4, atol=2e-5), state["params"], final)
+    jax.tree.map(partial(close, rtol=2e-4, atol=2e-5), state.params, final)
     return state, accuracies
 
 
@@ -239,8 +240,8 @@ def test_robust_training(case, dtype, tmp_path):
             one_sample(max(before, *accuracies), best, size)
             moved = jax.tree.map(
                 lambda a, b: bool((a != b).any()),
-                state["params"],
-                last["params"],
+                state.params,
+                last.params,
             )
             for path in LAYERS.values():
                 place = moved

@@ -11,6 +11,7 @@ from jaxnlt.data import imbalance, noise
 from jaxnlt.losses import robust
 from jaxnlt.methods import rolt, rolt_plus
 from jaxnlt.selection import mixtures
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
 
@@ -184,7 +185,7 @@ def test_label_cleaning(case, monkeypatch):
             np.testing.assert_array_equal(trusted, sides["clean"])
 
             tag = f"{variant}_e{e}_"
-            per_sample, shares = chosen.per_sample, chosen.shared["shares"]
+            per_sample, shares = chosen.per_sample, chosen.shared.shares
             eye = np.eye(classes)
             uniform = np.where(
                 per_sample["soft"][:, None], 1 / classes, eye[labels]
@@ -201,7 +202,7 @@ def test_label_cleaning(case, monkeypatch):
             np.testing.assert_array_equal(chosen.counts, counts)
             if variant != loss and int(e) > method.options.drw_start:
                 np.testing.assert_allclose(
-                    chosen.shared["class_weights"],
+                    chosen.shared.class_weights,
                     case[f"{variant}_drw_class_weights_from_161"],
                     rtol=1e-6,
                 )
@@ -218,7 +219,9 @@ def test_label_cleaning(case, monkeypatch):
 
             def objective(z, method=method, batch=batch, shared=shared):
                 net, params = scored(case, z)
-                return method.loss(net, params, batch, {}, shared, {})[0]
+                return batches.loss(
+                    method.loss, net, params, batch, {}, shared, {}
+                )[0]
 
             value, grad = jax.value_and_grad(objective)(jnp.asarray(case[kind]))
             np.testing.assert_allclose(

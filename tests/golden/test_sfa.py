@@ -101,8 +101,8 @@ def check_selection(case, chosen_method, outputs, epoch, eps, memory, prefix):
     )
     check_mixture(chosen.clean_probability, case, prefix)
     check_decisions(chosen, case, prefix)
-    np.testing.assert_array_equal(kept["first"], moments.first)
-    np.testing.assert_array_equal(kept["second"], moments.second)
+    np.testing.assert_array_equal(kept.first, moments.first)
+    np.testing.assert_array_equal(kept.second, moments.second)
 
 
 def outputs_of(case, epoch):
@@ -159,9 +159,9 @@ def test_carried_moments(case):
     memory = selector.init_memory()
     for e, epoch in enumerate(case["epochs"]):
         if f"e{e}_persist_ema_in" in case:
-            equal(memory["first"], case[f"e{e}_persist_ema_in"], atol=1e-6)
+            equal(memory.first, case[f"e{e}_persist_ema_in"], atol=1e-6)
             expected = case[f"e{e}_persist_ema_sq_in"]
-            equal(memory["second"], expected, atol=1e-6)
+            equal(memory.second, expected, atol=1e-6)
         noise_stored = Stored(case[f"e{e}_eps"][None])
         _, memory = selector.select(
             [outputs_of(case, e)], 0, info, memory, int(epoch) - 1, noise_stored
@@ -258,10 +258,10 @@ def test_degenerate_selection(case, persist, caplog):
     about = {int(record.args[0]) for record in caplog.records}
     if edge == "class_absent":
         (gone,) = np.flatnonzero(counts == 0)
-        assert about == {gone} and not memory["known"][gone]
+        assert about == {gone} and not memory.known[gone]
     elif edge == "no_confident_sample_in_class":
         assert about == set(np.flatnonzero((sure == 0) & (counts > 0)))
-        assert memory["known"].all()
+        assert memory.known.all()
     elif edge == "single_sample_class":
         (single,) = np.flatnonzero(counts == 1)
         assert single in about and clean[labels == single] == 1

@@ -7,6 +7,7 @@ import numpy as np
 from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.losses import mixmatch
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.test_sfa import equal, method
 
@@ -64,7 +65,9 @@ def test_warmup_loss(case):
 
     def loss(params):
         net = base.Net(apply, {}, None)
-        total, _, terms = chosen.phase(0).loss(net, params, batch, {}, {}, {})
+        total, _, terms = batches.loss(
+            chosen.phase(0).loss, net, params, batch, {}, {}, {}
+        )
         return total, terms
 
     (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(params)
@@ -160,13 +163,13 @@ def check_step(case, chosen, b, s, web):
     equal(refined, case[f"{s}out_px"])
     temperature = float(case["T"])
     net = base.Net(Script(own, peer).apply, {}, {})
-    targets = mixmatch.two_view_targets(
+    targets = batches.two_view_targets(
         net, params, batch["x"], batch["u"], temperature
     )
     equal(targets[0], case[f"{s}out_targets_x"])
     equal(targets[1], case[f"{s}out_targets_u"])
     views = batch["x"]["views"], batch["u"]["views"]
-    images, mixed = mixmatch.mixed_batch(*views, *targets, draws)
+    images, mixed = batches.mixed_batch(*views, *targets, draws)
     rows = len(case[f"{s}out_mixed_target"])
     equal(mixed[:rows], case[f"{s}out_mixed_target"])
     expected = channels_last(case[f"{s}out_mixed_input"])
@@ -175,8 +178,8 @@ def check_step(case, chosen, b, s, web):
     def loss(params):
         script = Script(own, peer)
         net = base.Net(script.apply, {}, {})
-        total, _, terms = chosen.semi_loss(
-            net, params, batch, draws, shared, {}
+        total, _, terms = batches.loss(
+            chosen.semi_loss, net, params, batch, draws, shared, {}
         )
         assert not script.own and not script.peer
         return total, (terms, script.images)

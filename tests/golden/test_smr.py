@@ -177,9 +177,9 @@ def test_selection(case, monkeypatch):
         (gmm_input, *_), _ = fitted[-1]
         near(gmm_input, case[f"{tag}_gmm_input"], atol=1e-6)
         name = f"{tag}_normalized_losses_all_epochs"
-        if name in case and len(memory["losses"]):
-            kept = case[name][-len(memory["losses"]) :]
-            near(memory["losses"], kept, atol=1e-6)
+        if name in case and len(memory.losses):
+            kept = case[name][-len(memory.losses) :]
+            near(memory.losses, kept, atol=1e-6)
         clean = chosen.clean_probability
         near(clean, case[f"{tag}_prob"], atol=1e-4)
         exact = f"{tag}_prob_when_fitted_in_float64"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxnlt import method as base
-from jaxnlt import step
 from jaxnlt.losses import mixmatch
+from tests import batches
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
 from tests.golden.test_smr import method, near
@@ -58,7 +58,7 @@ def check_state(case, prefix, state):
 def check_momentum(case, state):
     for layer in LAYERS:
         for kind in ("weight", "bias"):
-            value = state["opt_state"].trace[layer][kind]
+            value = state.momentum[layer][kind]
             near(value, case[f"momentum_final_{layer}_{kind}"])
 
 
@@ -79,8 +79,8 @@ def test_ssl_steps(case):
     phase = made.phase(int(case["epoch"]))
     assert phase is made.semi
     state, peer = state_of(case, "net_init"), state_of(case, "net2_init")
-    peer = base.variables(peer)
-    update = jax.jit(partial(step.update, apply, phase, optimizer(case)))
+    peer = peer.variables
+    update = jax.jit(partial(batches.update, apply, phase, optimizer(case)))
     for number in range(sum(k.endswith("_loss") for k in case.keys())):
         state = check_ssl_step(case, made, update, state, peer, number)
     check_state(case, "net_final", state)
@@ -112,12 +112,12 @@ def check_ssl_step(case, made, update, state, peer, number):
         "num_unlabelled": np.float32(len(u["views"][0])),
     }
     # Piece by piece, as the loss below calls them.
-    net = base.Net(apply, state["batch_stats"], peer)
+    net = base.Net(apply, state.batch_stats, peer)
     with pytest.MonkeyPatch.context() as patch:
         averaged = spy(patch, mixmatch, "mean_probs")
         sharpened = spy(patch, mixmatch, "sharpen")
-        targets = mixmatch.two_view_targets(
-            net, state["params"], x, u, made.options.sharpen_temperature
+        targets = batches.two_view_targets(
+            net, state.params, x, u, made.options.sharpen_temperature
         )
     names = (("u11", "u12", "u21", "u22"), ("x", "x2"))
     for ((logits,), _), called in zip(averaged, names, strict=True):
@@ -127,13 +127,13 @@ def check_ssl_step(case, made, update, state, peer, number):
         near(before, stored(f"p{side}"))
     near(targets[0], stored("targets_x"))
     near(targets[1], stored("targets_u"))
-    images, mixed = mixmatch.mixed_batch(
+    images, mixed = batches.mixed_batch(
         x["views"], u["views"], targets[0], targets[1], draws
     )
     rows = len(stored("mixed_input"))
     near(images[:rows], stored("mixed_input"))
     near(mixed[:rows], stored("mixed_target"))
-    logits = net(state["params"], images[:rows], ("logits",))["logits"]
+    logits = net(state.params, images[:rows], ("logits",))["logits"]
     near(logits, stored("logits"))
     rate = float(case["lr"])
     state, terms = update(state, peer, batch, draws, sizes, rate)
@@ -164,7 +164,7 @@ def test_warmup_then_recalibration(case):
     for kind, name in names.items():
         rate = float(case[f"lr_{name}"])
         update = jax.jit(
-            partial(step.update, apply, phases[kind], optimizer(case))
+            partial(batches.update, apply, phases[kind], optimizer(case))
         )
         number = 0
         while f"{kind}{number}_loss" in case:
@@ -180,9 +180,9 @@ def test_warmup_then_recalibration(case):
                     images, draws["coefficient"], draws["permutation"]
                 )
                 near(mixed, case[f"{prefix}mixed_input"])
-            net = base.Net(apply, state["batch_stats"], None)
+            net = base.Net(apply, state.batch_stats, None)
             fed = mixed if draws else images
-            logits = net(state["params"], fed, ("logits",))["logits"]
+            logits = net(state.params, fed, ("logits",))["logits"]
             near(logits, case[f"{prefix}outputs"])
             state, terms = update(state, None, batch, draws, {}, rate)
             near(terms["loss"], case[f"{prefix}loss"])

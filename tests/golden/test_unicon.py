@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import unicon as unicon_config
-from jaxnlt import losses, step
+from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.data import noise
-from jaxnlt.losses import mixmatch
 from jaxnlt.methods import unicon
 from jaxnlt.models.layers import l2_normalise
+from tests import batches
 from tests.golden.cases import golden
 
 CLOSE = dict(rtol=0, atol=1e-5)
@@ -46,7 +46,7 @@ def test_disagreement(case):
     selector = method(logits[0].shape[1], "digits,as_released").selector()
     info = base.DataInfo(labels[:n], logits[0].shape[1])
     chosen, _ = selector.select(outputs, 0, info, {}, 0, None)
-    assert chosen.shared["share"] == case["select_ratio"]
+    assert chosen.shared.share == case["select_ratio"]
     first = slice(int(case["quirk_n"]))
     np.testing.assert_allclose(
         scores[first], case["quirk_jsd_intended"], **CLOSE
@@ -224,7 +224,7 @@ def test_whole_steps(case):
     }
     state = base.init_state(variables(case, "net_init_"), {})
     peer = variables(case, "net2_init_")
-    update = jax.jit(partial(step.update, apply, ours.semi, optimizer))
+    update = jax.jit(partial(batches.update, apply, ours.semi, optimizer))
     steps = 0
     while f"step{steps + 1}_loss" in case:
         steps += 1
@@ -264,13 +264,13 @@ def test_whole_steps(case):
             "coefficient": jnp.float32(lam),
             "permutation": jnp.asarray(case[it + "idx"]),
         }
-        net = base.Net(apply, state["batch_stats"], peer)
-        targets = mixmatch.two_view_targets(
-            net, state["params"], batch["x"], batch["u"], float(case["T"])
+        net = base.Net(apply, state.batch_stats, peer)
+        targets = batches.two_view_targets(
+            net, state.params, batch["x"], batch["u"], float(case["T"])
         )
         np.testing.assert_allclose(targets[0], case[it + "targets_x"], **close)
         np.testing.assert_allclose(targets[1], case[it + "targets_u"], **close)
-        mixed = mixmatch.mixed_batch(
+        mixed = batches.mixed_batch(
             batch["x"]["views"][2:],
             batch["u"]["views"][2:],
             *targets,
@@ -281,11 +281,11 @@ def test_whole_steps(case):
             np.testing.assert_allclose(got[: len(expected)], expected, **close)
         strong = batch["u"]["views"][2:]
         for name, view in zip(("f1", "f2"), strong, strict=True):
-            rows = net(state["params"], view, ("embedding",))["embedding"]
+            rows = net(state.params, view, ("embedding",))["embedding"]
             expected = case[it + name]
             np.testing.assert_allclose(l2_normalise(rows), expected, **close)
         expected = case[it + "logits"]
-        rows = net(state["params"], mixed[0][: len(expected)], ("logits",))
+        rows = net(state.params, mixed[0][: len(expected)], ("logits",))
         np.testing.assert_allclose(rows["logits"], expected, **close)
         state, terms = update(
             state, peer, batch, draws, selection, float(case["lr"])

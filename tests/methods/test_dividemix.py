@@ -12,7 +12,7 @@ from jaxnlt.methods import dividemix
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer
-from tests import runs
+from tests import batches, runs
 from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
@@ -97,11 +97,11 @@ def test_losses_of_several_selections_are_averaged(monkeypatch):
         expected = np.mean(seen[-3:], axis=0)
         np.testing.assert_allclose(fitted[-1][0], expected, atol=1e-12)
         # What the next selection needs, and nothing else.
-        np.testing.assert_allclose(memory["losses"], seen[-2:], atol=1e-12)
+        np.testing.assert_allclose(memory.losses, seen[-2:], atol=1e-12)
     assert fitted[0][1] == {"max_iter": 10, "tol": 1e-2, "reg_covar": 5e-4}
     selector = make().semi.selector
     _, memory = select(selector, logits, selector.init_memory())
-    assert memory["losses"].shape == (0, 8)
+    assert memory.losses.shape == (0, 8)
     select(selector, logits, memory)
     np.testing.assert_allclose(fitted[-1][0], values, atol=1e-12)
 
@@ -124,10 +124,10 @@ def test_history_survives_a_checkpoint(tmp_path):
         kept.save(epoch, [state], held, facts, accuracy=0.5, last_of_phase=True)
     kept.close()
     for epoch, memory in enumerate(memories):
-        held = checkpoint.load(tmp_path, epoch).memory["selector"]["semi"][1]
+        held = checkpoint.load(tmp_path, epoch).memory.selector["semi"][1]
         assert held.keys() == memory.keys()
-        assert held["losses"].dtype == memory["losses"].dtype
-        np.testing.assert_array_equal(held["losses"], memory["losses"])
+        assert held["losses"].dtype == memory.losses.dtype
+        np.testing.assert_array_equal(held["losses"], memory.losses)
         logits, _ = own_losses(9)
         again, _ = select(selector, logits, held)
         first, _ = select(selector, logits, memory)
@@ -200,8 +200,14 @@ def semi_terms(method, unlabelled=3.0, epoch=40):
     sizes = {"num_labelled": 4.0, "num_unlabelled": unlabelled}
     variables = toy.variables(0)
     net = base.Net(toy.apply, [], toy.variables(1))
-    total, carry, terms = method.semi_loss(
-        net, variables["params"], batch, draws, sizes, {"kept": 1}
+    total, carry, terms = batches.loss(
+        method.semi_loss,
+        net,
+        variables["params"],
+        batch,
+        draws,
+        sizes,
+        {"kept": 1},
     )
     assert carry == {"kept": 1}
     # u1, u2, x1, x2, mixed.
@@ -254,6 +260,6 @@ def test_history_of_losses_is_kept_by_the_run(tmp_path):
     rows = runs.records(tmp_path)
     assert [r["phase"] for r in rows] == ["warmup"] + ["semi"] * 3
     memory = checkpoint.load(tmp_path, 3).memory
-    assert len(memory["selector"]["semi"]) == 2
-    for net in memory["selector"]["semi"]:
-        assert net["losses"].shape == (2, memory["history"].shape[1])
+    assert len(memory.selector["semi"]) == 2
+    for net in memory.selector["semi"]:
+        assert net["losses"].shape == (2, memory.history.shape[1])

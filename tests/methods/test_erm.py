@@ -11,7 +11,7 @@ from jaxnlt import train
 from jaxnlt.methods import erm
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection.scores import softmax
-from tests import runs
+from tests import batches, runs
 from tests.methods import toy
 
 VARIABLES = toy.variables(0)
@@ -32,8 +32,14 @@ def batch():
 
 def loss(method, draws):
     net = base.Net(toy.apply, [], None)
-    total, carry, terms = method.phase(0).loss(
-        net, VARIABLES["params"], batch(), draws, {}, {"kept": 1}
+    total, carry, terms = batches.loss(
+        method.phase(0).loss,
+        net,
+        VARIABLES.params,
+        batch(),
+        draws,
+        {},
+        {"kept": 1},
     )
     assert carry == {"kept": 1} and terms == {"loss_ce": total}
     assert net.batch_stats == [(("logits",), 4)]
@@ -106,10 +112,16 @@ def values(arg, carry=None, params=None):
             return {"features": images}, variables["batch_stats"]
         return toy.apply(variables, images, heads, train)
 
-    params = params or VARIABLES["params"]
+    params = params or VARIABLES.params
     method = make(arg)
-    return method.phase(0).loss(
-        base.Net(apply, [], None), params, batch(), {}, {}, carry
+    return batches.loss(
+        method.phase(0).loss,
+        base.Net(apply, [], None),
+        params,
+        batch(),
+        {},
+        {},
+        carry,
     )
 
 
@@ -153,7 +165,7 @@ def test_elr_keeps_a_target_of_every_sample():
 
 
 def test_ldam_is_a_cosine_classifier():
-    params = {"logits": {"kernel": VARIABLES["params"]["logits"]}}
+    params = {"logits": {"kernel": VARIABLES.params["logits"]}}
     params["logits"]["bias"] = jnp.ones(toy.CLASSES)
     method = make(",loss=ldam_drw")
     total = values(",loss=ldam_drw", params=params)[0]
@@ -169,7 +181,7 @@ def test_ldam_is_a_cosine_classifier():
     assert not method.train.trainable(("logits", "bias"))
     assert method.train.trainable(("logits", "kernel"))
     (state,) = method.end_epoch(method.train, [{"params": params}])
-    head = state["params"]["logits"]
+    head = state.params["logits"]
     np.testing.assert_allclose(
         np.linalg.norm(head["kernel"], axis=0), 1, rtol=1e-6
     )
@@ -189,8 +201,8 @@ def test_drw_weighs_classes_from_the_second_phase_on():
     (images,) = batch()["x"]["views"]
     ce = -log_probs(images)[np.arange(4), LABELS]
     net = base.Net(toy.apply, [], None)
-    total, _, _ = method.phase(9).loss(
-        net, VARIABLES["params"], batch(), {}, {}, None
+    total, _, _ = batches.loss(
+        method.phase(9).loss, net, VARIABLES.params, batch(), {}, {}, None
     )
     expected = (weights * ce).sum() / weights.sum()
     np.testing.assert_allclose(total, expected, rtol=1e-5)
@@ -240,14 +252,14 @@ def two_phases(tmp_path_factory):
 
 def test_crt_begins_with_a_new_classifier(two_phases):
     ((before,), (after,)) = two_phases["crt"]
-    kernels = [s["params"]["logits"]["kernel"] for s in (before, after)]
+    kernels = [s.params["logits"]["kernel"] for s in (before, after)]
     assert kernels[0].shape == kernels[1].shape
     assert not np.allclose(*kernels)
-    assert not after["opt_state"].trace["logits"]["kernel"].any()
+    assert not after.momentum["logits"]["kernel"].any()
     jax.tree.map(
         np.testing.assert_array_equal,
-        before["params"]["backbone"],
-        after["params"]["backbone"],
+        before.params["backbone"],
+        after.params["backbone"],
     )
     method = make(",second=crt")
     phase = method.second
@@ -257,7 +269,7 @@ def test_crt_begins_with_a_new_classifier(two_phases):
 
 def test_tau_norm_rescales_the_classifier(two_phases):
     ((_,), (after,)) = two_phases["tau_norm"]
-    head = after["params"]["logits"]
+    head = after.params["logits"]
     np.testing.assert_allclose(
         np.linalg.norm(head["kernel"], axis=0), 1, rtol=1e-5
     )

@@ -10,7 +10,7 @@ from jaxnlt import method as base
 from jaxnlt import models, step
 from jaxnlt.methods import h2e
 from jaxnlt.runtime.errors import UserError
-from tests import runs
+from tests import batches, runs
 from tests.methods import toy
 from tests.methods.test_erm import make as make_erm
 
@@ -162,7 +162,9 @@ def toy_batch():
 def value_of(phase, draws, batch=None, variables=None):
     net = base.Net(toy.apply, [], None)
     params = toy.variables(0)["params"]
-    return phase.loss(net, params, batch or toy_batch(), draws, {}, {})
+    return batches.loss(
+        phase.loss, net, params, batch or toy_batch(), draws, {}, {}
+    )
 
 
 @pytest.mark.parametrize("mix", ["ce", "mixup"])
@@ -216,7 +218,9 @@ def identifier_loss(method, epoch):
     batch["epoch"] = jnp.float32(epoch)
     net = base.Net(apply, {}, None)
     phase = method.first["identify"]
-    total, _, terms = phase.loss(net, jnp.ones(()), batch, {}, {}, {})
+    total, _, terms = batches.loss(
+        phase.loss, net, jnp.ones(()), batch, {}, {}, {}
+    )
     penalties = [
         h2e.penalty(b["views"][0], b["labels"])
         for b in (batch["raw"], batch["reverse"], batch["balance"])
@@ -373,7 +377,7 @@ def test_a_later_round_mixes_by_the_scores():
     chosen, _ = again.selector.select(
         [], 0, method.data, {"weights": weights}, 36, None
     )
-    scores = chosen.per_sample["scores"]
+    scores = chosen.per_sample.scores
     np.testing.assert_allclose(np.bincount(LABELS, scores), [1, 1, 0, 1])
     np.testing.assert_allclose(scores[1] / scores[0], 50)
     rows = again.streams(chosen, np.random.default_rng(0))["x"]

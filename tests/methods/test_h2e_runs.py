@@ -146,51 +146,41 @@ def test_a_run_of_two_rounds(iterated):
             selected[first].weights, selected[second].weights
         )
     assert (selected[6].weights != selected[2].weights).any()
-    history = checkpoint.load(workdir).memory["history"]
+    history = checkpoint.load(workdir).memory.history
     np.testing.assert_allclose(history, [selected[6].weights] * 2, rtol=1e-6)
 
 
 def test_the_identifier_starts_from_the_classifier(iterated):
     ((before,), (after,), _) = iterated[2][1]
-    head = after["params"]["identifier"]
+    head = after.params["identifier"]
     jax.tree.map(
         np.testing.assert_array_equal,
         head["linear"],
-        before["params"]["logits"],
+        before.params["logits"],
     )
     np.testing.assert_array_equal(head["exponents"], 1)
-    trace = jax.tree.leaves(before["opt_state"].trace)
+    trace = jax.tree.leaves(before.momentum)
     assert any(leaf.any() for leaf in trace)
-    assert not any(
-        leaf.any() for leaf in jax.tree.leaves(after["opt_state"].trace)
-    )
+    assert not any(leaf.any() for leaf in jax.tree.leaves(after.momentum))
 
 
 def test_identify_leaves_the_base_network_alone(iterated):
     _, (_, (start,), _), ((end,), (robust,), _), *_ = iterated[2]
-    kept = same(start["params"], end["params"])
-    assert all(jax.tree.leaves(kept["backbone"] | {"l": kept["logits"]}))
-    assert not any(jax.tree.leaves(kept["identifier"]))
+    kept = same(start.params, end.params)
+    assert all(jax.tree.leaves(kept.backbone | {"l": kept.logits}))
+    assert not any(jax.tree.leaves(kept.identifier))
     # As released its statistics move; robust starts without that.
-    assert not all(
-        jax.tree.leaves(same(start["batch_stats"], end["batch_stats"]))
-    )
-    assert all(
-        jax.tree.leaves(same(start["batch_stats"], robust["batch_stats"]))
-    )
-    assert not any(
-        leaf.any() for leaf in jax.tree.leaves(robust["opt_state"].trace)
-    )
+    assert not all(jax.tree.leaves(same(start.batch_stats, end.batch_stats)))
+    assert all(jax.tree.leaves(same(start.batch_stats, robust.batch_stats)))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(robust.momentum))
 
 
 def test_robust_moves_the_last_block_and_the_classifier(iterated):
     _, _, (_, (start,), memory), ((end,), _, _), *_ = iterated[2]
-    assert (
-        memory["method"]["adjusted"] and "batch_stats" not in memory["method"]
-    )
-    kept = same(start["params"], end["params"])
-    assert all(jax.tree.leaves(kept["identifier"]))
-    for name, part in (kept["backbone"] | {"logits": kept["logits"]}).items():
+    assert memory.method["adjusted"] and "batch_stats" not in memory.method
+    kept = same(start.params, end.params)
+    assert all(jax.tree.leaves(kept.identifier))
+    for name, part in (kept.backbone | {"logits": kept.logits}).items():
         moves = name in ("logits", "stage2_block1")
         assert set(jax.tree.leaves(part)) == {not moves}
 
@@ -200,13 +190,13 @@ def test_a_new_round_has_new_networks(iterated):
     (first,) = entries[0][1]
     ((old,), (fresh,), memory) = entries[3]
     for other in (first, old):
-        kept = same(other["params"], fresh["params"])
-        assert not any(jax.tree.leaves(kept["logits"]))
-    assert not any(jax.tree.leaves(fresh["opt_state"].trace)[0].ravel())
-    kept = same(first["batch_stats"], fresh["batch_stats"])
+        kept = same(other.params, fresh.params)
+        assert not any(jax.tree.leaves(kept.logits))
+    assert not any(jax.tree.leaves(fresh.momentum)[0].ravel())
+    kept = same(first.batch_stats, fresh.batch_stats)
     assert all(jax.tree.leaves(kept))
-    assert not memory["method"]["adjusted"]
-    assert len(memory["selector"]["robust"][0]["weights"])
+    assert not memory.method["adjusted"]
+    assert len(memory.selector["robust"][0]["weights"])
     # The second robust phase weighs anew.
     assert not len(entries[5][2]["selector"]["robust"][0]["weights"])
 

@@ -55,26 +55,26 @@ def test_targets_by_epoch():
     memory, seen = None, {}
     for epoch in range(6):
         seen[epoch], memory = select(method, epoch, memory)
-    np.testing.assert_allclose(seen[1].shared["shares"], [0, 0, 1, 0, 0, 0, 0])
-    assert not seen[1].per_sample["soft"].any()
+    np.testing.assert_allclose(seen[1].shared.shares, [0, 0, 1, 0, 0, 0, 0])
+    assert not seen[1].per_sample.soft.any()
     np.testing.assert_allclose(
-        seen[3].shared["shares"], [0.4, 0.2, 0.2, *([0.05] * 4)]
+        seen[3].shared.shares, [0.4, 0.2, 0.2, *([0.05] * 4)]
     )
-    soft = seen[3].per_sample["soft"]
+    soft = seen[3].per_sample.soft
     np.testing.assert_array_equal(np.flatnonzero(soft), seen[3].unlabelled)
-    first = seen[3].per_sample["first"]
+    first = seen[3].per_sample.first
     np.testing.assert_array_equal(first[~soft], LABELS[~soft])
     np.testing.assert_array_equal(
         first[soft], outputs()[0][soft]
     )  # the classifier is right here
-    np.testing.assert_array_equal(seen[1].shared["class_weights"], 1)
-    np.testing.assert_array_equal(memory["frozen"], seen[4].per_sample["first"])
+    np.testing.assert_array_equal(seen[1].shared.class_weights, 1)
+    np.testing.assert_array_equal(memory.frozen, seen[4].per_sample.first)
     np.testing.assert_array_equal(
-        seen[5].counts, np.bincount(memory["frozen"], minlength=CLASSES)
+        seen[5].counts, np.bincount(memory.frozen, minlength=CLASSES)
     )
-    assert seen[5].shared["class_weights"][2] > 1
+    assert seen[5].shared.class_weights[2] > 1
     for chosen in seen.values():
-        np.testing.assert_allclose(chosen.shared["shares"].sum(), 1)
+        np.testing.assert_allclose(chosen.shared.shares.sum(), 1)
         assert all(len(v) == 60 for v in chosen.per_sample.values())
 
 
@@ -85,7 +85,7 @@ def test_the_running_mean_is_corrected_once():
     _, memory = select(method, 1, memory, second)
     logits = [out[0]["logits"] for out in (first, second)]
     expected = 0.6 * 0.4 * logits[0] + 0.4 * logits[1]
-    np.testing.assert_allclose(memory["erm"], expected)
+    np.testing.assert_allclose(memory.erm, expected)
     kept, corrected = rolt.ensemble(None, logits[0], 1, 0.6, False)
     np.testing.assert_allclose(corrected, logits[0])
     _, released = rolt.ensemble(None, logits[0], 1, 0.6, True)
@@ -97,9 +97,9 @@ def test_an_absent_class_and_equal_samples_do_no_harm(caplog):
     features[:30] += np.arange(30)[:, None] * np.eye(5)[0]
     out = [{"features": features, "logits": np.zeros((60, CLASSES))}]
     chosen, memory = select(make(), 20, out=out)
-    for values in (chosen.clean_probability, memory["ncm"], chosen.weights):
+    for values in (chosen.clean_probability, memory.ncm, chosen.weights):
         assert np.isfinite(values).all()
-    assert (memory["ncm"].argmax(1) != 2).all()
+    assert (memory.ncm.argmax(1) != 2).all()
     assert any("class 1" in r.getMessage() for r in caplog.records)
 
 

@@ -10,7 +10,7 @@ from jaxnlt import selection, train
 from jaxnlt.methods import sfa
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError
-from tests import runs
+from tests import batches, runs
 from tests.methods import toy
 
 LABELS = np.array([0] * 6 + [1] * 4 + [2] * 2)
@@ -52,23 +52,23 @@ def test_moments_are_running_averages():
         )[0]
         for out in (first, second)
     ]
-    np.testing.assert_allclose(memory["first"], means[0])
-    np.testing.assert_allclose(memory["second"], means[0] ** 2)
+    np.testing.assert_allclose(memory.first, means[0])
+    np.testing.assert_allclose(memory.second, means[0] ** 2)
     _, memory = select(method, second, memory)
     expected = 0.75 * means[0] + 0.25 * means[1]
-    np.testing.assert_allclose(memory["first"], expected)
+    np.testing.assert_allclose(memory.first, expected)
     expected = 0.75 * means[0] ** 2 + 0.25 * means[1] ** 2
-    np.testing.assert_allclose(memory["second"], expected)
+    np.testing.assert_allclose(memory.second, expected)
 
 
 def test_the_release_forgets_its_moments():
     method = make(beta=0.75, persist_moments=False)
     out = outputs(method)
     _, memory = select(method, out)
-    instant = memory["first"]
+    instant = memory.first
     for _ in range(2):
         _, memory = select(method, out, memory)
-        np.testing.assert_allclose(memory["first"], 0.25 * instant)
+        np.testing.assert_allclose(memory.first, 0.25 * instant)
 
 
 def test_all_classes_are_sampled_or_only_large_ones(monkeypatch):
@@ -107,9 +107,9 @@ def test_unsure_class_keeps_its_centroid(caplog):
     _, memory = select(method, out)
     unsure = outputs(method, sure=LABELS != 1, seed=1)
     chosen, kept = select(method, unsure, memory)
-    np.testing.assert_array_equal(kept["first"][1], memory["first"][1])
-    np.testing.assert_array_equal(kept["second"][1], memory["second"][1])
-    assert not np.array_equal(kept["first"][0], memory["first"][0])
+    np.testing.assert_array_equal(kept.first[1], memory.first[1])
+    np.testing.assert_array_equal(kept.second[1], memory.second[1])
+    assert not np.array_equal(kept.first[0], memory.first[0])
     assert np.isfinite(chosen.clean_probability).all()
     message = "SFA: class 1 has no confident sample; it keeps its centroid"
     assert warned(caplog) == {(1, message)}
@@ -122,10 +122,10 @@ def test_unsure_class_without_past_takes_all_its_samples(caplog, persist):
     _, memory = select(method, out)
     rows = selection.centred_unit(out["features"])
     expected = rows[LABELS == 1].mean(0)
-    np.testing.assert_allclose(memory["first"][1], expected)
+    np.testing.assert_allclose(memory.first[1], expected)
     if not persist:  # there is no past that could be kept
         _, memory = select(method, out, memory)
-        np.testing.assert_allclose(memory["first"][1], 0.01 * expected)
+        np.testing.assert_allclose(memory.first[1], 0.01 * expected)
     message = "SFA: class 1 has no confident sample; all its samples make "
     assert warned(caplog) == {(1, message + "the centroid")}
 
@@ -133,13 +133,13 @@ def test_unsure_class_without_past_takes_all_its_samples(caplog, persist):
 def test_absent_class_is_skipped_and_comes_back_whole(caplog):
     method = make([0] * 6 + [1] * 4)
     _, memory = select(method, outputs(method))
-    assert memory["known"].tolist() == [True, True, False]
+    assert memory.known.tolist() == [True, True, False]
     assert warned(caplog) == {(2, "SFA: class 2 has no sample; it is left out")}
     method = make()
     out = outputs(method)
     _, memory = select(method, out, memory)
     rows = selection.centred_unit(out["features"])
-    np.testing.assert_allclose(memory["first"][2], rows[LABELS == 2].mean(0))
+    np.testing.assert_allclose(memory.first[2], rows[LABELS == 2].mean(0))
 
 
 def test_single_sample_is_clean(caplog):
@@ -246,8 +246,8 @@ def semi_loss(counts, unlabelled=3.0):
     }
     own, peer = toy.variables(0), toy.variables(1)
     net = base.Net(toy.apply, [], peer)
-    total, _, terms = method.semi_loss(
-        net, own["params"], batch, draws, selection, {}
+    total, _, terms = batches.loss(
+        method.semi_loss, net, own.params, batch, draws, selection, {}
     )
     return method, float(total), {k: float(v) for k, v in terms.items()}
 
@@ -276,11 +276,11 @@ def test_moments_are_kept_by_the_run(tmp_path):
     train.run(runs.tiny("sfa", **fields), tmp_path)
     rows = runs.records(tmp_path)
     assert [r["phase"] for r in rows] == ["warmup", "semi", "semi"]
-    saved = checkpoint.load(tmp_path).memory["selector"]["semi"]
+    saved = checkpoint.load(tmp_path).memory.selector["semi"]
     assert len(saved) == 2
     for memory in saved:
-        assert memory["first"].dtype == np.float64
-        assert memory["first"].shape == memory["second"].shape == (10, 4)
-        assert memory["known"].all()
-        spread = memory["second"] - memory["first"] ** 2
+        assert memory.first.dtype == np.float64
+        assert memory.first.shape == memory.second.shape == (10, 4)
+        assert memory.known.all()
+        spread = memory.second - memory.first**2
         assert (spread > 1e-12).any()  # more than one centroid went in

@@ -10,6 +10,7 @@ from configs import smr as smr_config
 from jaxnlt import method as base
 from jaxnlt.methods import dividemix, smr
 from jaxnlt.selection.scores import softmax
+from tests import batches
 from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
@@ -98,7 +99,9 @@ IMAGES = jnp.asarray(
 def loss(phase, draws):
     net = base.Net(toy.apply, [], None)
     batch = {"x": {"views": (IMAGES,), "labels": jnp.asarray(LABELS)}}
-    total, _, terms = phase.loss(net, VARIABLES["params"], batch, draws, {}, {})
+    total, _, terms = batches.loss(
+        phase.loss, net, VARIABLES.params, batch, draws, {}, {}
+    )
     assert terms == {"loss_ce": total}
     assert net.batch_stats == [(("logits",), 8)]
     return float(total)

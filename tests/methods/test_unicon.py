@@ -41,7 +41,7 @@ def test_selection_is_class_uniform_and_sets_the_pace():
     info = base.DataInfo(LABELS, 3)
     chosen, _ = method.semi.selector.select(outputs(), 0, info, {}, 1, None)
     assert len(set(chosen.counts)) == 1
-    share = chosen.shared["share"]
+    share = chosen.shared.share
     assert len(chosen.labelled) == 3 * int(share * 48 / 3)
     both = np.concatenate([chosen.labelled, chosen.unlabelled])
     np.testing.assert_array_equal(np.sort(both), np.arange(48))
