@@ -13,7 +13,7 @@ from jaxnlt.data import noise
 from jaxnlt.losses import mixmatch
 from jaxnlt.methods import dividemix
 from jaxnlt.selection import mixtures
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.scripted import Script, spy
@@ -82,7 +82,7 @@ def test_loss_mixture(case, monkeypatch):
             raw = selection.cross_entropy(stored["logits"], labels)
             np.testing.assert_allclose(raw, stored["loss_raw"], atol=1e-5)
         with monkeypatch.context() as patch:
-            fitted = spy(patch, mixtures, "gmm_probability")
+            fitted = spy(patch, selection, "gmm_probability")
             made_mixtures = spy(patch, mixtures, "GaussianMixture")
             seeds = [Fixed(), *map(np.random.default_rng, range(3))]
             chosen = [
@@ -203,7 +203,7 @@ def test_warmup_loss(case, dtype):
             def loss(logits, dm=dm):
                 batch = {"x": {"views": (labels,), "labels": labels}}
                 net = Script([], []).net()
-                return batches.loss(
+                return typed.loss(
                     dm.phase(0).loss, net, logits, batch, {}, {}, {}
                 )[0]
 
@@ -264,10 +264,10 @@ def check_step(case, dtype, phase, number, patch):
     draws = phase.draws(
         jax.random.key(0), {"x": len(views_x[0]), "u": len(views_u[0])}
     )
-    assert draws["permutation"].shape == (rows,)
-    folded = draws["coefficient"]
+    assert draws.permutation.shape == (rows,)
+    folded = draws.coefficient
     np.testing.assert_allclose(folded, stored("out_l_used"), rtol=1e-6)
-    draws = draws | {"permutation": jnp.asarray(stored("perm"))}
+    draws = draws._replace(permutation=jnp.asarray(stored("perm")))
     script = Script(
         [array(f"logits_net_{v}") for v in ("u1", "u2", "x1", "x2")],
         [array(f"logits_peer_{v}") for v in ("u1", "u2")],
@@ -276,7 +276,7 @@ def check_step(case, dtype, phase, number, patch):
     mixed = spy(patch, mixmatch, "terms")
 
     def loss(logits):
-        total, _, terms = batches.loss(
+        total, _, terms = typed.loss(
             phase.loss, script.net(), logits, batch, draws, sizes, {}
         )
         return total, terms

@@ -7,10 +7,9 @@ import numpy as np
 from configs import erm as erm_config
 from jaxnlt import losses
 from jaxnlt import method as base
-from jaxnlt.losses import robust
 from jaxnlt.methods import erm
 from jaxnlt.results import metrics
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 
 
@@ -34,7 +33,7 @@ def test_ldam_and_drw(case, monkeypatch):
     )
     margins = losses.ldam_margins(case["class_counts"], float(case["max_m"]))
     np.testing.assert_allclose(margins, case["margins"], rtol=1e-5)
-    monkeypatch.setattr(robust, "cosines", lambda features, kernel: features)
+    monkeypatch.setattr(losses, "cosines", lambda features, kernel: features)
 
     def apply(variables, images, heads, train):
         assert heads == ("features",)
@@ -43,11 +42,11 @@ def test_ldam_and_drw(case, monkeypatch):
     batch = {"x": {"views": (None,), "labels": labels}}
     params = {
         "features": jnp.asarray(case["cosine_logits"]),
-        "logits": {"kernel": None},
+        "logits": {"kernel": jnp.zeros((1, 1))},
     }
     for phase, name in ((ours.train, "plain"), (ours.second, "drw")):
         value, grad = jax.value_and_grad(
-            lambda p, phase=phase: batches.loss(
+            lambda p, phase=phase: typed.loss(
                 phase.loss, base.Net(apply, {}, None), p, batch, {}, {}, {}
             )[0]
         )(params)
@@ -75,7 +74,7 @@ def test_class_weights(case):
         "x": {"views": (images,), "labels": jnp.asarray(case["labels"])},
     }
     net = base.Net(ce, {}, None)
-    total, _, _ = batches.loss(ours.second.loss, net, {}, batch, {}, {}, {})
+    total, _, _ = typed.loss(ours.second.loss, net, {}, batch, {}, {}, {})
     expected = case["weighted_ce_of_5x_logits"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 

@@ -13,7 +13,7 @@ from configs import h2e as h2e_config
 from jaxnlt import method as base
 from jaxnlt.methods import h2e
 from jaxnlt.models import heads
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.test_h2e_losses import close, close_gradient
@@ -66,7 +66,8 @@ class Run:
             "params": {"logits": classifier, "identifier": other},
             "batch_stats": {},
         }
-        memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
+        hand_over = h2e.HandOver(np.asarray(False), [{}])
+        memory = base.Memory({}, hand_over, np.zeros((0, 1)))
         (state,), _ = self.method.enter(
             self.epoch, [base.init_state(variables, {})], memory, None
         )
@@ -85,7 +86,7 @@ class Run:
 
     def loss(self, params, number):
         net = base.Net(self.apply, {}, None)
-        total, _, terms = batches.loss(
+        total, _, terms = typed.loss(
             self.phase.loss, net, params, self.batch(number), {}, {}, {}
         )
         return total, terms
@@ -95,7 +96,7 @@ class Run:
         optimizer = {"momentum": self.method.config.optimizer.momentum}
         optimizer["weight_decay"] = None  # the phase's own counts
         update = jax.jit(
-            partial(batches.update, self.apply, self.phase, optimizer)
+            partial(typed.update, self.apply, self.phase, optimizer)
         )
         state, rate = self.start(), self.method.learning_rate(self.epoch)
         for number in range(self.steps):

@@ -15,7 +15,7 @@ from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.methods import h2e
 from jaxnlt.results import metrics
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, precision
 from tests.golden.test_h2e_losses import close, close_gradient, prefixes
@@ -105,7 +105,7 @@ def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
         "momentum": made.config.optimizer.momentum,
         "weight_decay": None,  # the phase's own counts
     }
-    update = jax.jit(partial(batches.update, apply, phase, optimizer))
+    update = jax.jit(partial(typed.update, apply, phase, optimizer))
     images = jnp.asarray(case["train_images"], dtype)
     for epoch in range(first, first + epochs):
         assert made.phase(epoch) is phase

@@ -11,7 +11,7 @@ from jaxnlt.data import imbalance, noise
 from jaxnlt.losses import robust
 from jaxnlt.methods import rolt, rolt_plus
 from jaxnlt.selection import mixtures
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
 
@@ -219,7 +219,7 @@ def test_label_cleaning(case, monkeypatch):
 
             def objective(z, method=method, batch=batch, shared=shared):
                 net, params = scored(case, z)
-                return batches.loss(
+                return typed.loss(
                     method.loss, net, params, batch, {}, shared, {}
                 )[0]
 

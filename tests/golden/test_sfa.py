@@ -113,11 +113,7 @@ def outputs_of(case, epoch):
 
 
 def remembered(first, second):
-    return {
-        "first": first,
-        "second": second,
-        "known": np.ones(len(first), bool),
-    }
+    return sfa.Moments(first, second, np.ones(len(first), bool))
 
 
 def selecting(case, **options):
@@ -251,7 +247,7 @@ def test_degenerate_selection(case, persist, caplog):
         )
         clean = result.clean_probability
         assert ((clean >= 0) & (clean <= 1)).all()
-        assert all(np.isfinite(memory[key]).all() for key in memory)
+        assert all(np.isfinite(values).all() for values in memory)
     counts = np.bincount(labels, minlength=num_classes)
     confident = selector.confident(outputs["balanced"], info, epoch)
     sure = np.bincount(labels[confident], minlength=num_classes)

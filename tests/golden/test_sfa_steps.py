@@ -7,7 +7,7 @@ import numpy as np
 from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.losses import mixmatch
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.test_sfa import equal, method
 
@@ -65,7 +65,7 @@ def test_warmup_loss(case):
 
     def loss(params):
         net = base.Net(apply, {}, None)
-        total, _, terms = batches.loss(
+        total, _, terms = typed.loss(
             chosen.phase(0).loss, net, params, batch, {}, {}, {}
         )
         return total, terms
@@ -163,13 +163,13 @@ def check_step(case, chosen, b, s, web):
     equal(refined, case[f"{s}out_px"])
     temperature = float(case["T"])
     net = base.Net(Script(own, peer).apply, {}, {})
-    targets = batches.two_view_targets(
+    targets = typed.two_view_targets(
         net, params, batch["x"], batch["u"], temperature
     )
     equal(targets[0], case[f"{s}out_targets_x"])
     equal(targets[1], case[f"{s}out_targets_u"])
     views = batch["x"]["views"], batch["u"]["views"]
-    images, mixed = batches.mixed_batch(*views, *targets, draws)
+    images, mixed = typed.mixed_batch(*views, *targets, draws)
     rows = len(case[f"{s}out_mixed_target"])
     equal(mixed[:rows], case[f"{s}out_mixed_target"])
     expected = channels_last(case[f"{s}out_mixed_input"])
@@ -178,7 +178,7 @@ def check_step(case, chosen, b, s, web):
     def loss(params):
         script = Script(own, peer)
         net = base.Net(script.apply, {}, {})
-        total, _, terms = batches.loss(
+        total, _, terms = typed.loss(
             chosen.semi_loss, net, params, batch, draws, shared, {}
         )
         assert not script.own and not script.peer

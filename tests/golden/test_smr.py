@@ -72,7 +72,7 @@ def test_mixing_weight_is_folded(case, monkeypatch):
             monkeypatch.setattr(jax.random, "beta", lambda *a, r=raw: r)
             for phase in (made.warmup, made.semi):
                 draws = phase.draws(jax.random.key(0), {"x": 2, "u": 2})
-                near(draws["coefficient"], folded, atol=1e-12)
+                near(draws.coefficient, folded, atol=1e-12)
 
 
 @PRECISIONS
@@ -162,7 +162,7 @@ def test_selection(case, monkeypatch):
             epochs = case[f"{tag}_ce_losses"][None]
         memory = selector.init_memory()
         with monkeypatch.context() as patch:
-            fitted = spy(patch, mixtures, "gmm_probability")
+            fitted = spy(patch, selection, "gmm_probability")
             made_mixtures = spy(patch, mixtures, "GaussianMixture")
             for epoch, values in enumerate(epochs):
                 outputs = [{"logits": logits_of(values, labels, classes)}]

@@ -9,7 +9,7 @@ import pytest
 
 from jaxnlt import method as base
 from jaxnlt.losses import mixmatch
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
 from tests.golden.test_smr import method, near
@@ -80,7 +80,7 @@ def test_ssl_steps(case):
     assert phase is made.semi
     state, peer = state_of(case, "net_init"), state_of(case, "net2_init")
     peer = peer.variables
-    update = jax.jit(partial(batches.update, apply, phase, optimizer(case)))
+    update = jax.jit(partial(typed.update, apply, phase, optimizer(case)))
     for number in range(sum(k.endswith("_loss") for k in case.keys())):
         state = check_ssl_step(case, made, update, state, peer, number)
     check_state(case, "net_final", state)
@@ -116,7 +116,7 @@ def check_ssl_step(case, made, update, state, peer, number):
     with pytest.MonkeyPatch.context() as patch:
         averaged = spy(patch, mixmatch, "mean_probs")
         sharpened = spy(patch, mixmatch, "sharpen")
-        targets = batches.two_view_targets(
+        targets = typed.two_view_targets(
             net, state.params, x, u, made.options.sharpen_temperature
         )
     names = (("u11", "u12", "u21", "u22"), ("x", "x2"))
@@ -127,7 +127,7 @@ def check_ssl_step(case, made, update, state, peer, number):
         near(before, stored(f"p{side}"))
     near(targets[0], stored("targets_x"))
     near(targets[1], stored("targets_u"))
-    images, mixed = batches.mixed_batch(
+    images, mixed = typed.mixed_batch(
         x["views"], u["views"], targets[0], targets[1], draws
     )
     rows = len(stored("mixed_input"))
@@ -164,7 +164,7 @@ def test_warmup_then_recalibration(case):
     for kind, name in names.items():
         rate = float(case[f"lr_{name}"])
         update = jax.jit(
-            partial(batches.update, apply, phases[kind], optimizer(case))
+            partial(typed.update, apply, phases[kind], optimizer(case))
         )
         number = 0
         while f"{kind}{number}_loss" in case:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnlt import method as base
 from jaxnlt.losses.mixmatch import MixupDraws
-from tests import batches
+from tests import typed
 from tests.golden import tiny
 from tests.golden.cases import golden
 from tests.golden.precision import PRECISIONS, close, precision
@@ -77,14 +77,14 @@ def test_warmup_steps(case, dtype):
     phase = method.phase(int(case["epoch"]))
     with precision(dtype):
         state = start(case, "net_init__", dtype)
-        update = jax.jit(partial(batches.update, tiny.apply, phase, optimizer))
+        update = jax.jit(partial(typed.update, tiny.apply, phase, optimizer))
         for j in range(int(case["n_iters"])):
             it = f"it{j}__"
             views = tuple(
                 jnp.asarray(case[it + v], dtype) for v in ("x1", "x2")
             )
-            x = batches.stream(views, jnp.asarray(case[it + "y"]))
-            batch = batches.batch(x=x)
+            x = typed.stream(views, jnp.asarray(case[it + "y"]))
+            batch = typed.batch(x=x)
             state, terms = update(state, None, batch, (), None, rate)
             ce = (case[it + "ce_view1_f64"] + case[it + "ce_view2_f64"]) / 2
             balanced = case[it + "bal_view1_f64"] + case[it + "bal_view2_f64"]
@@ -124,20 +124,20 @@ def test_semi_supervised_steps(case, dtype):
             state = start(case, "net_init__", dtype)
             peer = start(case, "net2__", dtype)
             update = jax.jit(
-                partial(batches.update, tiny.apply, method.semi, optimizer)
+                partial(typed.update, tiny.apply, method.semi, optimizer)
             )
-            division = batches.division(
+            division = typed.division(
                 jnp.asarray(counts, dtype),
                 num_labelled=(iterations - 1.0) * batch_size,
                 num_unlabelled=1.0,
             )
             for j in range(int(case["n_iters"])):
                 it = f"it{j}__"
-                batch = batches.batch(
+                batch = typed.batch(
                     jnp.asarray(case["epoch"], dtype),
                     jnp.asarray(j, dtype),
                     **{
-                        s: batches.stream(
+                        s: typed.stream(
                             (
                                 jnp.asarray(case[f"{it}{s}{v}"], dtype)
                                 for v in (1, 2, 3)
@@ -264,14 +264,14 @@ def test_sgd_trajectory(case):
             "momentum": float(case["momentum"]),
             "weight_decay": float(case[f"weight_decay{run}"]),
         }
-        update = jax.jit(partial(batches.update, apply, phase, optimizer))
+        update = jax.jit(partial(typed.update, apply, phase, optimizer))
         j = 0
         while f"step{j}{run}_x" in case:
-            x = batches.stream(
+            x = typed.stream(
                 [jnp.asarray(case[f"step{j}{run}_x"])],
                 jnp.asarray(case[f"step{j}{run}_y"]),
             )
-            batch = batches.batch(x=x)
+            batch = typed.batch(x=x)
             rate = float(case[f"step{j}{run}_lr"])
             state, terms = update(state, None, batch, (), None, rate)
             close_f4 = dict(rtol=1e-6, atol=1e-6)
@@ -323,7 +323,7 @@ def test_sgd_on_a_quadratic(case):
             }
             rate = float(case[f"{run}_lr"])
             for expected in trajectory[1:]:
-                state, _ = batches.update(
+                state, _ = typed.update(
                     None, phase, optimizer, state, None, None, (), None, rate
                 )
                 np.testing.assert_allclose(

@@ -83,7 +83,13 @@ def test_selection(case):
         random = np.random.RandomState(seed)
         for c in range(info.num_classes):
             members = np.flatnonzero(info.labels == c)
-            division = selector.divide_class(scores, members, c, random)
+            division = tabasco.divide_class(
+                scores.wjsd[members],
+                scores.acd[members],
+                tabasco.confusable(scores.similarity, scores.confident, c),
+                random,
+                selector.options,
+            )
             assert division.used_wjsd == case["used_wjsd_dimension"][c]
             assert division.cluster == case["chosen_cluster"][c]
             equal(

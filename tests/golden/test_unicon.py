@@ -12,7 +12,7 @@ from jaxnlt import method as base
 from jaxnlt.data import noise
 from jaxnlt.methods import unicon
 from jaxnlt.models.layers import l2_normalise
-from tests import batches
+from tests import typed
 from tests.golden.cases import golden
 
 CLOSE = dict(rtol=0, atol=1e-5)
@@ -224,7 +224,7 @@ def test_whole_steps(case):
     }
     state = base.init_state(variables(case, "net_init_"), {})
     peer = variables(case, "net2_init_")
-    update = jax.jit(partial(batches.update, apply, ours.semi, optimizer))
+    update = jax.jit(partial(typed.update, apply, ours.semi, optimizer))
     steps = 0
     while f"step{steps + 1}_loss" in case:
         steps += 1
@@ -265,12 +265,12 @@ def test_whole_steps(case):
             "permutation": jnp.asarray(case[it + "idx"]),
         }
         net = base.Net(apply, state.batch_stats, peer)
-        targets = batches.two_view_targets(
+        targets = typed.two_view_targets(
             net, state.params, batch["x"], batch["u"], float(case["T"])
         )
         np.testing.assert_allclose(targets[0], case[it + "targets_x"], **close)
         np.testing.assert_allclose(targets[1], case[it + "targets_u"], **close)
-        mixed = batches.mixed_batch(
+        mixed = typed.mixed_batch(
             batch["x"]["views"][2:],
             batch["u"]["views"][2:],
             *targets,
@@ -301,7 +301,7 @@ def test_whole_steps(case):
                 terms[ours_name], case[it + theirs], **close
             )
     final = variables(case, "net_final_")
-    got = {name: state[name] for name in ("params", "batch_stats")}
+    got = state.variables
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, **close), got, final
     )

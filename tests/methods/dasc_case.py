@@ -7,7 +7,7 @@ from configs import dasc as dasc_config
 from jaxnlt import method as base
 from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import dasc
-from tests import batches
+from tests import typed
 from tests.methods import toy
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -51,11 +51,11 @@ def views(seed, count):
 def semi_case(**changes):
     """Arguments of semi_loss behind net and params; nine epochs in."""
     labels = jnp.asarray([0, 2])
-    batch = batches.batch(
+    batch = typed.batch(
         epoch=jnp.float32(17),
         step=jnp.float32(1),
-        x=batches.stream(views(1, 3), labels, jnp.asarray([0.9, 0.6])),
-        u=batches.stream(views(2, 3), labels),
+        x=typed.stream(views(1, 3), labels, jnp.asarray([0.9, 0.6])),
+        u=typed.stream(views(2, 3), labels),
     )
     draws = MixupDraws(jnp.float32(0.7), jnp.asarray([5, 3, 0, 7, 1, 2, 4, 6]))
     given = {
@@ -66,7 +66,7 @@ def semi_case(**changes):
     return {
         "batch": batch,
         "draws": draws,
-        "division": batches.division(**(given | changes)),
+        "division": typed.division(**(given | changes)),
         "carry": carry(),
     }
 

@@ -13,7 +13,7 @@ from jaxnlt import losses, models, selection
 from jaxnlt import method as base
 from jaxnlt.methods import dasc
 from jaxnlt.runtime.errors import UserError
-from tests import batches
+from tests import typed
 from tests.methods import toy
 from tests.methods.dasc_case import (
     LABELS,
@@ -120,9 +120,9 @@ def test_memories_are_exchanged_after_semi_supervised_epochs_only():
 
 def warmup(method, phase):
     net = base.Net(toy.apply, [], None)
-    x = batches.stream(views(1, 2), jnp.asarray([0, 2]))
+    x = typed.stream(views(1, 2), jnp.asarray([0, 2]))
     found = phase(method).loss(
-        net, OWN["params"], batches.batch(x=x), (), None, carry()
+        net, OWN["params"], typed.batch(x=x), (), None, carry()
     )
     return found.loss, found.carry, found.terms, net.batch_stats
 
@@ -217,11 +217,11 @@ def moved(before, after):
 def test_projector_statistics_stay_on_a_warmup_step_of_epoch_0(real):
     method, network, variables = real
     phase = method.phase(0)
-    x = batches.stream((images(0), images(1)), jnp.asarray([0, 2]))
-    batch = batches.batch(x=x)
+    x = typed.stream((images(0), images(1)), jnp.asarray([0, 2]))
+    batch = typed.batch(x=x)
     optimizer = {"momentum": 0.9, "weight_decay": 1e-4}
     state = base.init_state(variables, method.init_carry())
-    update = partial(batches.update, network.apply, phase, optimizer)
+    update = partial(typed.update, network.apply, phase, optimizer)
     after, _ = jax.jit(update, compiler_options=QUICK)(
         state, None, batch, (), None, 0.1
     )
@@ -234,7 +234,7 @@ def test_projector_statistics_stay_on_a_warmup_step_of_epoch_0(real):
 def test_projector_statistics_stay_on_a_guessing_pass(real):
     method, network, variables = real
     x = replace(semi_case()["batch"].x, views=(images(0), images(1), images(2)))
-    u = batches.stream((images(3), images(4), images(5)))
+    u = typed.stream((images(3), images(4), images(5)))
 
     def guess(variables, peer):
         net = base.Net(network.apply, variables["batch_stats"], peer)

@@ -12,7 +12,7 @@ from jaxnlt.methods import dividemix
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer
-from tests import batches, runs
+from tests import runs, typed
 from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
@@ -200,7 +200,7 @@ def semi_terms(method, unlabelled=3.0, epoch=40):
     sizes = {"num_labelled": 4.0, "num_unlabelled": unlabelled}
     variables = toy.variables(0)
     net = base.Net(toy.apply, [], toy.variables(1))
-    total, carry, terms = batches.loss(
+    total, carry, terms = typed.loss(
         method.semi_loss,
         net,
         variables["params"],

@@ -11,7 +11,7 @@ from jaxnlt import train
 from jaxnlt.methods import erm
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection.scores import softmax
-from tests import batches, runs
+from tests import runs, typed
 from tests.methods import toy
 
 VARIABLES = toy.variables(0)
@@ -32,7 +32,7 @@ def batch():
 
 def loss(method, draws):
     net = base.Net(toy.apply, [], None)
-    total, carry, terms = batches.loss(
+    total, carry, terms = typed.loss(
         method.phase(0).loss,
         net,
         VARIABLES.params,
@@ -114,7 +114,7 @@ def values(arg, carry=None, params=None):
 
     params = params or VARIABLES.params
     method = make(arg)
-    return batches.loss(
+    return typed.loss(
         method.phase(0).loss,
         base.Net(apply, [], None),
         params,
@@ -201,7 +201,7 @@ def test_drw_weighs_classes_from_the_second_phase_on():
     (images,) = batch()["x"]["views"]
     ce = -log_probs(images)[np.arange(4), LABELS]
     net = base.Net(toy.apply, [], None)
-    total, _, _ = batches.loss(
+    total, _, _ = typed.loss(
         method.phase(9).loss, net, VARIABLES.params, batch(), {}, {}, None
     )
     expected = (weights * ce).sum() / weights.sum()

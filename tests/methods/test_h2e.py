@@ -10,7 +10,7 @@ from jaxnlt import method as base
 from jaxnlt import models, step
 from jaxnlt.methods import h2e
 from jaxnlt.runtime.errors import UserError
-from tests import batches, runs
+from tests import runs, typed
 from tests.methods import toy
 from tests.methods.test_erm import make as make_erm
 
@@ -162,7 +162,7 @@ def toy_batch():
 def value_of(phase, draws, batch=None, variables=None):
     net = base.Net(toy.apply, [], None)
     params = toy.variables(0)["params"]
-    return batches.loss(
+    return typed.loss(
         phase.loss, net, params, batch or toy_batch(), draws, {}, {}
     )
 
@@ -218,7 +218,7 @@ def identifier_loss(method, epoch):
     batch["epoch"] = jnp.float32(epoch)
     net = base.Net(apply, {}, None)
     phase = method.first["identify"]
-    total, _, terms = batches.loss(
+    total, _, terms = typed.loss(
         phase.loss, net, jnp.ones(()), batch, {}, {}, {}
     )
     penalties = [

@@ -10,7 +10,7 @@ from jaxnlt import train
 from jaxnlt.config import base as config_lib
 from jaxnlt.methods import rolt, rolt_plus
 from jaxnlt.runtime.errors import UserError
-from tests import batches, runs
+from tests import runs, typed
 from tests.golden.precision import PRECISIONS, precision
 from tests.methods import toy
 
@@ -100,7 +100,7 @@ def semi_terms(method, epoch, dtype=np.float32):
     draws = {"coefficient": 0.7, "permutation": jnp.arange(14)[::-1]}
     sizes = {"num_labelled": 4.0, "num_unlabelled": 3.0}
     net = base.Net(toy.apply, [], toy.variables(1))
-    total, _, terms = batches.loss(
+    total, _, terms = typed.loss(
         method.semi_loss,
         net,
         toy.variables(0)["params"],

@@ -10,7 +10,7 @@ from jaxnlt import selection, train
 from jaxnlt.methods import sfa
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError
-from tests import batches, runs
+from tests import runs, typed
 from tests.methods import toy
 
 LABELS = np.array([0] * 6 + [1] * 4 + [2] * 2)
@@ -246,7 +246,7 @@ def semi_loss(counts, unlabelled=3.0):
     }
     own, peer = toy.variables(0), toy.variables(1)
     net = base.Net(toy.apply, [], peer)
-    total, _, terms = batches.loss(
+    total, _, terms = typed.loss(
         method.semi_loss, net, own.params, batch, draws, selection, {}
     )
     return method, float(total), {k: float(v) for k, v in terms.items()}

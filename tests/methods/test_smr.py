@@ -10,7 +10,7 @@ from configs import smr as smr_config
 from jaxnlt import method as base
 from jaxnlt.methods import dividemix, smr
 from jaxnlt.selection.scores import softmax
-from tests import batches
+from tests import typed
 from tests.methods import toy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
@@ -99,7 +99,7 @@ IMAGES = jnp.asarray(
 def loss(phase, draws):
     net = base.Net(toy.apply, [], None)
     batch = {"x": {"views": (IMAGES,), "labels": jnp.asarray(LABELS)}}
-    total, _, terms = batches.loss(
+    total, _, terms = typed.loss(
         phase.loss, net, VARIABLES.params, batch, draws, {}, {}
     )
     assert terms == {"loss_ce": total}

@@ -9,7 +9,7 @@ from jaxnlt import method as base
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
-from tests import batches, runs
+from tests import runs, typed
 from tests.methods import toy
 
 
@@ -81,7 +81,7 @@ def test_a_prior_of_the_warm_up_is_that_of_its_subset():
     batch = {"x": {"views": (images,), "labels": LABELS[:8]}}
     for made in (small("sfa"), whole):
         net = base.Net(toy.apply, [], None)
-        loss = batches.loss(
+        loss = typed.loss(
             made.warmup_loss, net, variables["params"], batch, {}, {}, {}
         )
         terms.append(float(loss[2]["loss_balanced_ce"]))
