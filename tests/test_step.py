@@ -196,7 +196,7 @@ def traced_views(tiny, monkeypatch, at_step=0):
 
         return augmentation
 
-    recording = {name: record(name) for name in table.AUGMENTATIONS}
+    recording = {name: (record(name),) for name in table.AUGMENTATIONS}
     monkeypatch.setattr(table, "AUGMENTATIONS", recording)
 
     def loss(net, params, batch, draws, division, carry):

@@ -128,7 +128,7 @@ def test_first_step(case, dtype):
     with precision(dtype):
         run = Run(case, dtype, train_exponents=True)
         close(run.method.prior, case["irm__class_freq"])
-        params = run.start()["params"]
+        params = run.start().params
         for name, value in parts(params["identifier"]).items():
             stored = "tro_init" if name == "tro" else name
             close(value, case[f"irm__{stored}"])

@@ -178,9 +178,9 @@ def test_label_cleaning(case, monkeypatch):
             for name in ("erm", "ncm"):
                 stored = case[f"e{e}_ensemble_{name}_logits"]
                 np.testing.assert_allclose(
-                    memory[name], stored, rtol=0, atol=1e-4
+                    getattr(memory, name), stored, rtol=0, atol=1e-4
                 )
-                guess = memory[name].argmax(1)
+                guess = getattr(memory, name).argmax(1)
                 np.testing.assert_array_equal(guess, case[f"e{e}_{name}_pred"])
             np.testing.assert_array_equal(trusted, sides["clean"])
 

@@ -52,7 +52,7 @@ def state_of(case, prefix):
 def check_state(case, prefix, state):
     expected = state_of(case, prefix)
     for part in ("params", "batch_stats"):
-        jax.tree.map(near, state[part], expected[part])
+        jax.tree.map(near, getattr(state, part), getattr(expected, part))
 
 
 def check_momentum(case, state):
