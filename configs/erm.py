@@ -50,6 +50,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         sampling=keys["sampling"],
         second=second,
         second_start=start if second != "none" else 0,
+        focal_gamma=0.5 if loss.startswith("nfl") else 2.0,
         # The papers' settings for CIFAR-10 and CIFAR-100.
         sce_forward=6.0 if many else 0.1,
         sce_backward=0.1 if many else 1.0,

@@ -8,7 +8,7 @@ re-weighting (Cao et al. 2019), classifier re-training or tau-normalisation
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -44,18 +44,29 @@ from jaxnlt.method import (
 )
 from jaxnlt.runtime.errors import UserError
 
-# Losses of losses.active_passive that H2E's table compares.
-ACTIVE_PASSIVE = (
+#: Losses of ``losses.active_passive`` that the code of H2E compares.
+#: ``papers/h2e.md`` section 11.
+ActivePassive = Literal[
     "mae",
-    "nce",
     "rce",
+    "nce",
+    "nfl",
+    "ngce",
+    "nmae",
+    "nrce",
+    "mae_rce",
     "nce_mae",
     "nce_rce",
+    "gce_mae",
+    "gce_nce",
+    "gce_rce",
     "nfl_mae",
+    "nfl_nce",
     "nfl_rce",
     "ngce_mae",
+    "ngce_nce",
     "ngce_rce",
-)
+]
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Options:
       second_start: its first epoch; 0 without a second phase.
       mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
         CIFAR.
-      focal_gamma: exponent of the focal losses.
+      focal_gamma: exponent of the focal losses; 0.5 is the choice for nfl.
       adjustment: strength of logit adjustment; 1 is its choice without tuning.
       ldam_margin: largest margin of LDAM.
       ldam_scale: of the cosines in LDAM.
@@ -99,16 +110,8 @@ class Options:
         "gce",
         "sce",
         "elr",
-        "mae",
-        "nce",
-        "rce",
-        "nce_mae",
-        "nce_rce",
-        "nfl_mae",
-        "nfl_rce",
-        "ngce_mae",
-        "ngce_rce",
         "dmi",
+        ActivePassive,
     ] = "ce"
     view: Literal["weak", "strong", "none"] = "weak"
     num_nets: Count = 1
@@ -183,7 +186,8 @@ class Method(base.Method):
             "sce": self.sce,
             "elr": self.elr,
         }
-        self.losses = own | dict.fromkeys(ACTIVE_PASSIVE, self.active_passive)
+        of_labels = dict.fromkeys(get_args(ActivePassive), self.active_passive)
+        self.losses = own | of_labels
         if options.second != "none" and options.second_start < 1:
             raise UserError(
                 "config.erm.second_start: must be at least 1, is "
