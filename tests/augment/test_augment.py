@@ -68,7 +68,10 @@ apply_digits = jax.jit(digits.apply_digits)
 sample_digits = jax.jit(digits.sample_digits, static_argnums=(1, 2, 3))
 sample_policy = jax.jit(autoaugment.sample_policy, static_argnums=1)
 sample_crop_flip = jax.jit(table.sample_crop_flip, static_argnums=(1, 2, 3))
-AUGMENTATIONS = {k: jax.jit(f) for k, f in table.AUGMENTATIONS.items()}
+AUGMENTATIONS = {
+    name: jax.jit(functools.partial(table.augment, parts=parts))
+    for name, parts in table.AUGMENTATIONS.items()
+}
 
 
 @functools.partial(jax.jit, static_argnames="choices")

@@ -1,5 +1,6 @@
 """The colour jitter of mini-ImageNet: Pillow's pixels, the key's draws."""
 
+import functools
 import itertools
 
 import jax
@@ -19,9 +20,10 @@ BATCH = 96
 apply_jitter = jax.jit(pillow.apply_jitter)
 sample_jitter = jax.jit(pillow.sample_jitter, static_argnums=1)
 VIEWS = {
-    name: jax.jit(function)
-    for name, function in table.AUGMENTATIONS.items()
-    if name in ("crop_jitter_flip", "jitter_flip")
+    name: jax.jit(
+        functools.partial(table.augment, parts=table.AUGMENTATIONS[name])
+    )
+    for name in ("crop_jitter_flip", "jitter_flip")
 }
 
 

@@ -34,7 +34,7 @@ def test_parse_without_a_benchmark_takes_digits(text):
 
 
 def test_parse_knows_the_keys_of_the_method():
-    extra = {"loss": (str, "ce", "which")}
+    extra = {"loss": config_lib.Key(str, "ce", "which")}
     assert config_lib.parse("digits", **extra)["loss"] == "ce"
     assert config_lib.parse("loss=mixup", **extra)["loss"] == "mixup"
     with pytest.raises(UserError, match="^loss: unknown key"):

@@ -49,10 +49,15 @@ def state_of(case, prefix):
     return base.init_state({"params": params, "batch_stats": stats}, {})
 
 
+def part_of(state, name):
+    """A part of a training state or of stored values."""
+    return state[name] if isinstance(state, dict) else getattr(state, name)
+
+
 def check_state(case, prefix, state):
     expected = state_of(case, prefix)
     for part in ("params", "batch_stats"):
-        jax.tree.map(near, getattr(state, part), getattr(expected, part))
+        jax.tree.map(near, part_of(state, part), part_of(expected, part))
 
 
 def check_momentum(case, state):

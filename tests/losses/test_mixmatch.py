@@ -63,10 +63,10 @@ def test_mixup_draws_fold_keeps_a_row_near_itself(monkeypatch, drawn):
     key = jax.random.key(0)
     folded = mixmatch.mixup_draws(key, 4.0, 6)
     plain = mixmatch.mixup_draws(key, 4.0, 6, folded=False)
-    assert folded["coefficient"] == 0.75
-    assert plain["coefficient"] == drawn
-    np.testing.assert_array_equal(np.sort(folded["permutation"]), np.arange(6))
-    assert (folded["permutation"] != np.arange(6)).any()
+    assert folded.coefficient == 0.75
+    assert plain.coefficient == drawn
+    np.testing.assert_array_equal(np.sort(folded.permutation), np.arange(6))
+    assert (folded.permutation != np.arange(6)).any()
 
 
 def test_ramp_is_zero_before_and_one_after():

@@ -5,6 +5,7 @@ import pytest
 
 from jaxnlt import command_line, train
 from jaxnlt import method as base
+from jaxnlt.config import fields
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 from tests import runs
@@ -39,8 +40,8 @@ def test_pairs_take_every_selector_once():
 @pytest.mark.parametrize(("method", "selector"), PAIRS)
 def test_trains_on_what_another_method_selects(method, selector, tmp_path):
     config = runs.shrink(parse(method, selector, benchmark="digits,smoke"))
-    entry = selectors.SELECTORS[selector]
-    assert set(config[selector]) == set(entry.fields)
+    kind = selectors.find(selector).options_type
+    assert set(config[selector]) == set(fields.names(kind))
     summary = train.run(config, str(tmp_path / "run"))
     assert summary["method"] == method
 
@@ -91,9 +92,10 @@ def test_refuses_an_unknown_selector():
 
 def test_dacc_without_its_heads_asks_the_conventional_one_and_the_features():
     config = parse("dividemix", "dacc")
-    selector = selectors.create("dacc", config.dacc, ("logits",))
+    where = "config.dacc"
+    selector = selectors.create("dacc", config.dacc, where, ("logits",))
     assert selector.outputs == ("logits", "features")
     own = selectors.create(
-        "dacc", config.dacc, ("logits", "balanced", "projection")
+        "dacc", config.dacc, where, ("logits", "balanced", "projection")
     )
     assert own.outputs == ("logits", "balanced", "projection")
