@@ -45,7 +45,7 @@ class Inference:
         network: models.Network,
         heads: tuple[str, ...],
         config: ml_collections.ConfigDict,
-        dataset: table.Moments,
+        dataset: table.ImageStatistics,
         mesh: Mesh,
     ):
         self._mesh, devices = mesh, mesh.devices.size

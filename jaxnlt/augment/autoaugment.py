@@ -1,6 +1,7 @@
 """The learned AutoAugment policy for CIFAR-10: 25 pairs of operations.
 
-Which operation, how strong and how likely; pillow.py applies them.
+The table states which operation, how strong and how likely; each image draws
+one pair, a sign and a coin for each operation.  pillow.py applies them.
 
 Source: ``papers/dasc.md`` section 2 (table and magnitude grids).
 """
@@ -8,14 +9,15 @@ Source: ``papers/dasc.md`` section 2 (table and magnitude grids).
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxnlt.augment import pillow
 from jaxnlt.augment.pillow import IDENTITY, Choice
 
-_ENHANCE = ("color", "contrast", "brightness", "sharpness")
+# --- the policy -------------------------------------------------------------
+
 _ENHANCE_GRID = np.linspace(0.0, 0.9, 10)
 _SHEAR_GRID = np.linspace(0.0, 0.3, 10)
 _TRANSLATE_GRID = np.linspace(0.0, 150.0 / 331.0, 10)
@@ -69,17 +71,20 @@ SUB_POLICIES: tuple[tuple[Step, Step], ...] = (
 )
 
 
+# --- operations and their values --------------------------------------------
+
+
 def resolve(
     op: str, magnitude: float, sign: int, height: int, width: int
 ) -> Choice:
-    """The operation with the value that `apply_choices` takes.
+    """The operation with the value that ``pillow.apply_choices`` takes.
 
     Enhancement: factor 1 + sign * magnitude.  Translation: pixels,
     sign * magnitude * size.  Shear: sign * magnitude.  The others have no
     sign (rotation is always counter-clockwise).
 
     Args:
-      op: a key of `MAGNITUDES`.
+      op: a key of ``MAGNITUDES``.
       magnitude: a number from the operation's grid, or any other.
       sign: +1 or -1.
       height: of the images, pixels.
@@ -90,7 +95,7 @@ def resolve(
 
     Source: ``papers/dasc.md`` section 2.
     """
-    if op in _ENHANCE:
+    if op in pillow.BLEND_OPS:
         return op, 1.0 + magnitude * sign
     if op == "translateX":
         return op, magnitude * width * sign
@@ -104,7 +109,7 @@ def resolve(
 @functools.lru_cache
 def slot_choices(
     slot: int, height: int, width: int
-) -> tuple[tuple[Choice, ...], np.ndarray]:
+) -> tuple[tuple[Choice, ...], Int[np.ndarray, "25 2"]]:
     """All distinct operations of one half of the sub-policies.
 
     Args:
@@ -130,35 +135,58 @@ def slot_choices(
     return tuple(choices), index
 
 
-def probabilities() -> np.ndarray:
-    """float32 [25, 2]: how likely the operations of a sub-policy are."""
+def probabilities() -> Float[np.ndarray, "25 2"]:
+    """Probability with which each operation of a sub-policy is applied.
+
+    Returns:
+      float32 [25, 2].
+    """
     return np.array(
         [[step[2] for step in pair] for pair in SUB_POLICIES], np.float32
     )
 
 
+# --- sampling and application -----------------------------------------------
+
+
 class PolicyDraws(NamedTuple):
-    """The sub-policy of each image; sign and coin of its two operations."""
+    """The sub-policy of each image; sign and coin of its two operations.
 
-    policy: jax.Array  # int32 [B], 0 .. 24
-    positive: jax.Array  # bool [2, B]
-    applied: jax.Array  # bool [2, B]
+    Attributes:
+      policy: 0..24.
+      positive: sign of each operation.
+      applied: whether each operation is applied.
+    """
+
+    policy: Int[Array, "B"]
+    positive: Bool[Array, "2 B"]
+    applied: Bool[Array, "2 B"]
 
 
-def sample_policy(key: jax.Array, batch: int) -> PolicyDraws:
-    """Policy uniform over 25, signs even, coins with the table's p."""
+def sample_policy(key: Key[Array, ""], batch: int) -> PolicyDraws:
+    """Draws sub-policies and signs uniformly, coins by the table.
+
+    Args:
+      key: JAX key.
+      batch: how many images.
+
+    Returns:
+      Draws.
+    """
     uniform = pillow.uniform(key, 5, batch)
     policy = pillow.integers(uniform[0], len(SUB_POLICIES))
     chances = jnp.asarray(probabilities())[policy].T
     return PolicyDraws(policy, uniform[1:3] < 0.5, uniform[3:5] < chances)
 
 
-def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
+def apply_policy(
+    images: UInt8[Array, "B H W C"], draws: PolicyDraws
+) -> UInt8[Array, "B H W C"]:
     """Applies the drawn sub-policy, first operation, then second.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
-      draws: one entry per image.
+      draws: one entry an image.
 
     Returns:
       uint8 [B, H, W, C].
@@ -175,6 +203,8 @@ def apply_policy(images: jax.Array, draws: PolicyDraws) -> jax.Array:
     return images
 
 
-def policy(key: jax.Array, images: jax.Array) -> jax.Array:
+def policy(
+    key: Key[Array, ""], images: UInt8[Array, "B H W C"]
+) -> UInt8[Array, "B H W C"]:
     """One of the 25 sub-policies an image (strong, after a weak one)."""
     return apply_policy(images, sample_policy(key, images.shape[0]))

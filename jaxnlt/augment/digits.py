@@ -1,61 +1,74 @@
-"""TODO."""
+"""Strong augmentation of handwritten digits, which have a direction.
+
+A digit is rotated, scaled, sheared, shifted, changed in contrast and
+brightness, and covered by a small square, but never mirrored.  The strengths
+are ours, chosen for images of 8x8 pixels.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, Num
 
 from jaxnlt.augment import pillow
 
-# digits_strong: half-widths of the uniform draws
+# Half-widths of the uniform draws.
 ROTATION = 15.0  # degrees
-
-
 SCALE = 0.15
-
-
-SHEAR = 0.2
-
-
+SHEAR = 0.2  # columns a row
 SHIFT = 1.0  # pixels
-
-
 CONTRAST = 0.2
-
-
 BRIGHTNESS = 0.2
 
-
 CUTOUT = 3  # side of the black square, pixels
-
-
-APPLIED = 0.5  # probability of each of them, as in a policy
+APPLIED = 0.5  # probability of each change
 
 
 class DigitDraws(NamedTuple):
-    """What happens to each digit; every field float [B] but the square."""
+    """What happens to each digit.
 
-    angle: jax.Array  # degrees
-    scale: jax.Array  # of the digit, 1 = as it was
-    shear: jax.Array  # columns per row
-    shift_y: jax.Array  # pixels
-    shift_x: jax.Array
-    contrast: jax.Array  # factor about the mean level
-    brightness: jax.Array  # factor
-    cut_y: jax.Array  # int32 [B], middle of the black square
-    cut_x: jax.Array
+    Attributes:
+      angle: degrees.
+      scale: of the digit, 1 for none.
+      shear: columns a row.
+      shift_y: pixels.
+      shift_x: pixels.
+      contrast: factor about the mean level.
+      brightness: factor.
+      cut_y: row of the middle of the black square, negative for none.
+      cut_x: column of the middle of the black square.
+    """
+
+    angle: Float[Array, "B"]
+    scale: Float[Array, "B"]
+    shear: Float[Array, "B"]
+    shift_y: Float[Array, "B"]
+    shift_x: Float[Array, "B"]
+    contrast: Float[Array, "B"]
+    brightness: Float[Array, "B"]
+    cut_y: Int[Array, "B"]
+    cut_x: Int[Array, "B"]
 
 
 def sample_digits(
-    key: jax.Array, batch: int, height: int, width: int
+    key: Key[Array, ""], batch: int, height: int, width: int
 ) -> DigitDraws:
-    """Uniform draws around "unchanged", each applied by the toss of a coin.
+    """Uniform draws, each of which applies with probability 1/2.
 
-    The square lies anywhere; one that is not cut lies outside.  All of them
-    at once leave too little of an 8x8 digit: an 8 becomes a 3.
+    Applying all of them leaves too little of an 8x8 digit: an 8 becomes a 3.
+
+    Args:
+      key: JAX key.
+      batch: how many images.
+      height: of the images, pixels.
+      width: of the images, pixels.
+
+    Returns:
+      Draws; both shifts apply together.
     """
     key_values, key_coins = jax.random.split(key)
-    # As exact as the rest: with x64, devices of any number agree to 1e-10.
+    # With x64 in float64, so that any number of devices agrees to 1e-10.
     uniform = pillow.uniform(key_values, 9, batch).astype(float)
     coins = pillow.uniform(key_coins, 7, batch) < APPLIED
     # Both shifts share a coin.
@@ -77,11 +90,18 @@ def sample_digits(
     )
 
 
-def affine_matrix(draws: DigitDraws) -> jax.Array:
-    """Float [B, 2, 2]: (row, column) offsets from the middle, out to in.
+def affine_matrix(draws: DigitDraws) -> Float[Array, "B 2 2"]:
+    r"""Maps offsets from the middle in the output to those in the input.
 
-    matrix = rotation(angle) @ [[1, 0], [shear, 1]] / scale; its determinant
-    is 1 / scale^2 > 0, so a digit is never mirrored.
+    .. math:: R(\mathrm{angle}) \begin{pmatrix} 1 & 0 \\ \mathrm{shear} & 1
+       \end{pmatrix} / \mathrm{scale}
+
+    Args:
+      draws: one entry an image.
+
+    Returns:
+      [B, 2, 2] for (row, column) vectors; the determinant is positive, so that
+      a digit is never mirrored.
     """
     radians = jnp.deg2rad(draws.angle)
     cos, sin = jnp.cos(radians), jnp.sin(radians)
@@ -93,17 +113,17 @@ def affine_matrix(draws: DigitDraws) -> jax.Array:
     return matrix / draws.scale[:, None, None]
 
 
-def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
+def apply_digits(
+    images: Num[Array, "B H W C"], draws: DigitDraws
+) -> Float[Array, "B H W C"]:
     """Affine map (bilinear, black outside), contrast, brightness, cutout.
 
     Args:
       images: uint8 [B, H, W, C].
-      draws: one entry per image.
+      draws: one entry an image.
 
     Returns:
       float32 [B, H, W, C], 0..255; float64 where x64 is on.
-
-    Source:.
     """
     height, width = images.shape[1:3]
     rows = jnp.arange(height, dtype=jnp.int32)[None, :, None]
@@ -129,16 +149,27 @@ def apply_digits(images: jax.Array, draws: DigitDraws) -> jax.Array:
     return jnp.where(cut[..., None], 0, out)
 
 
-def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """Images at the points (y, x) [B, H, W]; black outside."""
+def _bilinear(
+    images: Num[Array, "B H W C"],
+    y: Float[Array, "B H W"],
+    x: Float[Array, "B H W"],
+) -> Float[Array, "B H W C"]:
+    """Images at the points (y, x); black outside."""
     floor_y, floor_x = jnp.floor(y), jnp.floor(x)
     part_y, part_x = (y - floor_y)[..., None], (x - floor_x)[..., None]
     top, left = floor_y.astype(jnp.int32), floor_x.astype(jnp.int32)
 
-    def row(i: jax.Array) -> jax.Array:
+    def row(i: Int[Array, "B H W"]) -> Float[Array, "B H W C"]:
         a = pillow.take(images, i, left, 0).astype(float)
         b = pillow.take(images, i, left + 1, 0).astype(float)
         return a + part_x * (b - a)
 
     upper = row(top)
     return upper + part_y * (row(top + 1) - upper)
+
+
+def strong(
+    key: Key[Array, ""], images: Num[Array, "B H W C"]
+) -> Float[Array, "B H W C"]:
+    """Affine map, contrast, brightness and cutout of each digit (strong)."""
+    return apply_digits(images, sample_digits(key, *images.shape[:3]))

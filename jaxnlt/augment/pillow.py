@@ -1,18 +1,18 @@
 """Pillow's image operations on batches of uint8 images, in pure JAX.
 
-`apply_choices` takes a short static list of operations and, for every image,
-the index of the one it gets.  Operations fall into four families (look-up
-table, blend, nearest-neighbour, shear).  Each family runs once over the whole
-batch with per-image parameters, and its parameters of "do nothing" leave an
-image unchanged to the bit.  So nothing is computed per operation and no
-result has to be selected.
+``apply_choices`` takes a short static list of operations and, for every image,
+the index of its operation.  Operations fall into four families (look-up table,
+blend, nearest-neighbour, shear).  Each family runs once over the whole batch
+with parameters of each image; parameters of "do nothing" leave an image
+unchanged to the bit.  So nothing is computed for each operation, and no result
+has to be selected.  ``jitter`` draws its blends anew for every image.
 
-Tables that depend only on the static list are computed in float64 numpy, as
+Tables that depend only on the static list are computed in float64 NumPy, as
 Pillow does, while tracing; on the device everything is int32 and float32
-whatever jax_enable_x64 says.
+whatever ``jax_enable_x64`` is.
 
-Source: behaviour of Pillow 13; ``papers/dasc.md`` section 2 names the
-operations.
+Source: behaviour of Pillow 13 and of torchvision's ColorJitter on its images;
+``papers/dasc.md`` section 2 names the operations.
 """
 
 import functools
@@ -24,9 +24,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
 # An operation and its value: the factor of a blend, bits, a threshold,
-# degrees, pixels, a shear; see `jaxnlt.policies.resolve`.
+# degrees, pixels, a shear; see ``autoaugment.resolve``.
 Choice = tuple[str, float]
 IDENTITY: Choice = ("identity", 0.0)
 
@@ -40,10 +41,51 @@ NEAREST_OPS = ("translateX", "translateY", "rotate")
 SHEAR_OPS = ("shearX", "shearY")
 OPS = POINT_OPS + BLEND_OPS + NEAREST_OPS + SHEAR_OPS
 
+# What the rows of ``JitterDraws.factors`` change, and how far from 1 they go.
+JITTERED = ("brightness", "contrast", "saturation")
+JITTER = 0.4
+_GRID = 1 << 20  # factors between 1 and 2
+_ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
+
+
+# --- draws -------------------------------------------------------------------
+
+
+def uniform(key: Key[Array, ""], count: int, batch: int) -> Float[Array, "n B"]:
+    """Uniform draws in [0, 1), float32 also where x64 is on.
+
+    Args:
+      key: JAX key.
+      count: draws an image.
+      batch: how many images.
+
+    Returns:
+      float32 [count, B].
+    """
+    return jax.random.uniform(key, (count, batch), jnp.float32)
+
+
+def integers(uniform: Float[Array, "*n"], count: int) -> Int[Array, "*n"]:
+    """Turns uniform draws into integers.
+
+    Args:
+      uniform: in [0, 1).
+      count: how many integers there are, far below 2^23.
+
+    Returns:
+      int32 in 0..count-1.
+    """
+    return jnp.floor(uniform * jnp.float32(count)).astype(jnp.int32)
+
+
+# --- all operations ----------------------------------------------------------
+
 
 def apply_choices(
-    images: jax.Array, choices: Sequence[Choice], which: jax.Array
-) -> jax.Array:
+    images: UInt8[Array, "B H W C"],
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
     """Applies to every image the operation that it drew.
 
     Args:
@@ -82,18 +124,22 @@ def apply_choices(
     return images
 
 
-def _chosen(choices: Sequence[Choice], which: jax.Array, op: str) -> jax.Array:
-    """Bool [B]: who drew the operation."""
+def _chosen(
+    choices: Sequence[Choice], which: Int[Array, "B"], op: str
+) -> Bool[Array, "B"]:
+    """Which images drew the operation."""
     return jnp.asarray([name == op for name, _ in choices])[which]
 
 
-# --- look-up tables ---------------------------------------------------------
+# --- look-up tables ----------------------------------------------------------
 
 
 def _point(
-    images: jax.Array, choices: Sequence[Choice], which: jax.Array
-) -> jax.Array:
-    """Out = table[in], one table of 256 entries per image and channel."""
+    images: UInt8[Array, "B H W C"],
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """Looks levels up in a table of 256 entries for each image and channel."""
     fixed = np.stack([_fixed_table(*choice) for choice in choices])
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels).astype(jnp.int32)
@@ -113,8 +159,8 @@ def _point(
     return out.reshape(images.shape)
 
 
-def _fixed_table(op: str, value: float) -> np.ndarray:
-    """int32 [256] of an operation that does not look at the image."""
+def _fixed_table(op: str, value: float) -> Int[np.ndarray, "256"]:
+    """Table of an operation that does not depend on the image."""
     table = _LEVELS
     if op == "invert":
         table = 255 - _LEVELS
@@ -125,8 +171,10 @@ def _fixed_table(op: str, value: float) -> np.ndarray:
     return table.astype(np.int32)
 
 
-def _autocontrast_table(pixels: jax.Array) -> jax.Array:
-    """table[v] = floor(255 (v - lo) / (hi - lo)); identity when hi = lo.
+def _autocontrast_table(
+    pixels: Int[Array, "B P C"],
+) -> Int[Array, "B 256 C"]:
+    """Tables ``floor(255 (v - lo) / (hi - lo))``, the identity if hi = lo.
 
     Pillow computes v * scale - lo * scale in float64 and truncates, so where
     the exact quotient is an integer it may land one level lower; a stored
@@ -153,7 +201,9 @@ def _autocontrast_table(pixels: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=1)
-def _autocontrast_slips() -> tuple[np.ndarray, np.ndarray]:
+def _autocontrast_slips() -> tuple[
+    Int[np.ndarray, "256 256"], UInt8[np.ndarray, "rows 32"]
+]:
     """Where float64 falls below the exact integer quotient.
 
     Returns:
@@ -178,10 +228,11 @@ def _autocontrast_slips() -> tuple[np.ndarray, np.ndarray]:
     return rows, np.concatenate(patterns)
 
 
-def _equalize_table(pixels: jax.Array) -> jax.Array:
-    """table[v] = (step // 2 + #{pixels < v}) // step.
+def _equalize_table(pixels: Int[Array, "B P C"]) -> Int[Array, "B 256 C"]:
+    """Tables ``(step // 2 + #{pixels < v}) // step``.
 
-    step = #{pixels below the largest level} // 255; identity when it is 0.
+    The step is #{pixels below the largest level} // 255; if it is 0, the table
+    is the identity.
 
     Args:
       pixels: int32 [B, P, C].
@@ -190,7 +241,7 @@ def _equalize_table(pixels: jax.Array) -> jax.Array:
       int32 [B, 256, C].
     """
 
-    def count(column: jax.Array) -> jax.Array:
+    def count(column: Int[Array, "P"]) -> Int[Array, "256"]:
         return (
             jnp.zeros(256, jnp.int32)
             .at[column]
@@ -208,16 +259,85 @@ def _equalize_table(pixels: jax.Array) -> jax.Array:
     return jnp.where(step > 0, jnp.minimum(table, 255), levels)
 
 
-# --- blends -----------------------------------------------------------------
+# --- blends ------------------------------------------------------------------
+
+
+def blend(
+    pixels: Int[Array, "B H W C"],
+    degenerate: Int[Array, "#B #H #W #C"],
+    factor: Float[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """Blends with a degenerate image, ``trunc(clip(d + factor * (in - d)))``.
+
+    Args:
+      pixels: int32 [B, H, W, C], levels 0..255.
+      degenerate: int32, d, broadcastable to the pixels.
+      factor: float32 [B], not negative; 1 gives the image back.
+
+    Returns:
+      uint8 [B, H, W, C].
+
+    Source: Pillow's Image.blend; ``papers/dasc.md`` section 2.
+    """
+    # A compiler may fuse d + factor * difference into one rounding, which
+    # moves some levels by one.  If the factor is cut into two halves of 12
+    # bits, both products are exact and fusing them changes nothing.
+    bits = jax.lax.bitcast_convert_type(factor, jnp.uint32)
+    coarse = jax.lax.bitcast_convert_type(
+        bits & jnp.uint32(0xFFFFF000), jnp.float32
+    )
+    high, low = (
+        part[:, None, None, None] for part in (coarse, factor - coarse)
+    )
+    difference = (pixels - degenerate).astype(jnp.float32)
+    product = high * difference + low * difference
+    out = degenerate.astype(jnp.float32) + product
+    return jnp.clip(out, 0.0, 255.0).astype(jnp.uint8)
+
+
+def grey(pixels: Int[Array, "B H W C"]) -> Int[Array, "B H W 1"]:
+    """Grey levels ``(19595 r + 38470 g + 7471 b + 2^15) >> 16``.
+
+    Args:
+      pixels: int32 [B, H, W, C], C 1 or 3.
+
+    Returns:
+      int32 [B, H, W, 1]; a grey image is unchanged.
+
+    Source: Pillow's conversion to "L".
+    """
+    if pixels.shape[-1] == 1:
+        return pixels
+    weights = jnp.array([19595, 38470, 7471], jnp.int32)
+    total = (pixels * weights).sum(-1, keepdims=True, dtype=jnp.int32)
+    return (total + 0x8000) >> 16
+
+
+def mean_level(levels: Int[Array, "B H W 1"]) -> Int[Array, "B 1 1 1"]:
+    """The mean of each image's levels, rounded half up.
+
+    Args:
+      levels: int32 [B, H, W, 1].
+
+    Returns:
+      int32 [B, 1, 1, 1].
+
+    Source: Pillow's ImageEnhance.Contrast.
+    """
+    count = levels.shape[1] * levels.shape[2]
+    total = levels.sum((1, 2, 3), keepdims=True, dtype=jnp.int32)
+    return (2 * total + count) // (2 * count)
 
 
 def _blend(
-    images: jax.Array, choices: Sequence[Choice], which: jax.Array
-) -> jax.Array:
-    """Out = trunc(clip(d + factor * (in - d))), d the degenerate image.
+    images: UInt8[Array, "B H W C"],
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """Blends with the degenerate image of each operation.
 
-    d is grey (color), its mean (contrast), black (brightness) or smoothed
-    (sharpness); factor 1 gives the image back.
+    It is grey (color), its mean (contrast), black (brightness) or smoothed
+    (sharpness); other operations blend by a factor of 1.
     """
     factors = np.array(
         [value if name in BLEND_OPS else 1.0 for name, value in choices],
@@ -239,8 +359,8 @@ def _blend(
     return blend(pixels, degenerate, jnp.asarray(factors)[which])
 
 
-def _smooth(pixels: jax.Array) -> jax.Array:
-    """3x3 mean with the centre five times, /13; the border is copied."""
+def _smooth(pixels: Int[Array, "B H W C"]) -> Int[Array, "B H W C"]:
+    """Mean of 3x3 pixels, the centre five times; the border is copied."""
     height, width = pixels.shape[1:3]
     if height < 3 or width < 3:
         return pixels
@@ -256,13 +376,45 @@ def _smooth(pixels: jax.Array) -> jax.Array:
     return jnp.where(border[None, :, :, None], pixels, inner)
 
 
-# --- nearest-neighbour geometry ---------------------------------------------
+# --- nearest-neighbour geometry ----------------------------------------------
+
+
+def take(
+    images: Num[Array, "B H W C"],
+    y: Int[Array, "#B #h #w"],
+    x: Int[Array, "#B #h #w"],
+    fill: int,
+) -> Num[Array, "B h w C"]:
+    """Gathers ``images[b, y, x]``, a constant where (y, x) lies outside.
+
+    Args:
+      images: [B, H, W, C].
+      y: int32, broadcastable to [B, h, w], source rows.
+      x: int32, broadcastable to [B, h, w], source columns.
+      fill: value outside of the image.
+
+    Returns:
+      [B, h, w, C], dtype of ``images``.
+    """
+    batch, height, width, channels = images.shape
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    flat = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
+    shape = flat.shape
+    out = jnp.take_along_axis(
+        images.reshape(batch, height * width, channels),
+        flat.reshape(batch, -1, 1),
+        axis=1,
+        mode="promise_in_bounds",
+    ).reshape(*shape, channels)
+    return jnp.where(inside[..., None], out, jnp.asarray(fill, images.dtype))
 
 
 def _nearest(
-    images: jax.Array, choices: Sequence[Choice], which: jax.Array
-) -> jax.Array:
-    """out(x, y) = in(a0 x + a1 y + a2, a3 x + a4 y + a5), grey outside."""
+    images: UInt8[Array, "B H W C"],
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """Maps ``in(a0 x + a1 y + a2, a3 x + a4 y + a5)``, grey outside."""
     height, width = images.shape[1:3]
     table = np.array(
         [_coefficients(*choice, height, width) for choice in choices], np.int32
@@ -307,38 +459,16 @@ def _coefficients(
     return tuple(math.floor(number * _ONE + 0.5) for number in exact)
 
 
-def take(images: jax.Array, y: jax.Array, x: jax.Array, fill: int) -> jax.Array:
-    """out[b, i, j] = images[b, y, x], `fill` where (y, x) lies outside.
-
-    Args:
-      images: [B, H, W, C].
-      y: int32, broadcastable to [B, H', W'], source rows.
-      x: int32, broadcastable to [B, H', W'], source columns.
-      fill: value outside of the image.
-
-    Returns:
-      [B, H', W', C], dtype of images.
-    """
-    batch, height, width, channels = images.shape
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    flat = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
-    shape = flat.shape
-    out = jnp.take_along_axis(
-        images.reshape(batch, height * width, channels),
-        flat.reshape(batch, -1, 1),
-        axis=1,
-        mode="promise_in_bounds",
-    ).reshape(*shape, channels)
-    return jnp.where(inside[..., None], out, jnp.asarray(fill, images.dtype))
-
-
-# --- shear ------------------------------------------------------------------
+# --- shear -------------------------------------------------------------------
 
 
 def _shear_y(
-    images: jax.Array, op: str, choices: Sequence[Choice], which: jax.Array
-) -> jax.Array:
-    """out(x, y) = in(x, y + m (x + 1/2)), cubic (a = -1), grey outside."""
+    images: UInt8[Array, "B H W C"],
+    op: str,
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """Shears ``in(x, y + m (x + 1/2))``, cubic (a = -1), grey outside."""
     height, width = images.shape[1:3]
     slopes = np.array([value if name == op else 0 for name, value in choices])
     offset = slopes[:, None] * (np.arange(width) + 0.5)
@@ -367,100 +497,34 @@ def _shear_y(
     return jnp.where(inside[..., None], out, jnp.uint8(FILL))
 
 
-def uniform(key: jax.Array, count: int, batch: int) -> jax.Array:
-    """float32 [count, B] in [0, 1); float32 also where x64 is on."""
-    return jax.random.uniform(key, (count, batch), jnp.float32)
-
-
-def integers(uniform: jax.Array, count: int) -> jax.Array:
-    """int32 in 0 .. count - 1; for counts far below 2^23."""
-    return jnp.floor(uniform * jnp.float32(count)).astype(jnp.int32)
-
-
-# What the rows of `JitterDraws.factors` are of, and how far from 1 they go.
-JITTERED = ("brightness", "contrast", "saturation")
-JITTER = 0.4
-_GRID = 1 << 20  # factors between 1 and 2
-_ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
-
-
-def blend(
-    pixels: jax.Array, degenerate: jax.Array, factor: jax.Array
-) -> jax.Array:
-    """Out = trunc(clip(d + factor * (in - d))); 1 gives the image back.
-
-    Args:
-      pixels: int32 [B, H, W, C], levels 0..255.
-      degenerate: int32, d, broadcastable to the pixels.
-      factor: float32 [B], not negative.
-
-    Returns:
-      uint8 [B, H, W, C].
-
-    Source: Pillow's Image.blend; ``papers/dasc.md`` section 2.
-    """
-    # A compiler may fuse d + factor * difference into one rounding, which
-    # moves some levels by one.  Of a factor cut into two halves of 12 bits
-    # both products are exact, so that fusing them changes nothing.
-    bits = jax.lax.bitcast_convert_type(factor, jnp.uint32)
-    coarse = jax.lax.bitcast_convert_type(
-        bits & jnp.uint32(0xFFFFF000), jnp.float32
-    )
-    high, low = (
-        part[:, None, None, None] for part in (coarse, factor - coarse)
-    )
-    difference = (pixels - degenerate).astype(jnp.float32)
-    product = high * difference + low * difference
-    out = degenerate.astype(jnp.float32) + product
-    return jnp.clip(out, 0.0, 255.0).astype(jnp.uint8)
-
-
-def grey(pixels: jax.Array) -> jax.Array:
-    """(19595 r + 38470 g + 7471 b + 2^15) >> 16; a grey image as it is.
-
-    Args:
-      pixels: int32 [B, H, W, C], C 1 or 3.
-
-    Returns:
-      int32 [B, H, W, 1].
-
-    Source: Pillow's conversion to "L".
-    """
-    if pixels.shape[-1] == 1:
-        return pixels
-    weights = jnp.array([19595, 38470, 7471], jnp.int32)
-    total = (pixels * weights).sum(-1, keepdims=True, dtype=jnp.int32)
-    return (total + 0x8000) >> 16
-
-
-def mean_level(levels: jax.Array) -> jax.Array:
-    """The mean of each image's levels, rounded half up.
-
-    Args:
-      levels: int32 [B, H, W, 1].
-
-    Returns:
-      int32 [B, 1, 1, 1].
-
-    Source: Pillow's ImageEnhance.Contrast.
-    """
-    count = levels.shape[1] * levels.shape[2]
-    total = levels.sum((1, 2, 3), keepdims=True, dtype=jnp.int32)
-    return (2 * total + count) // (2 * count)
+# --- colour jitter -----------------------------------------------------------
 
 
 class JitterDraws(NamedTuple):
-    """In which order each image is enhanced, and how far."""
+    """In which order each image is changed, and how far.
 
-    order: jax.Array  # int32 [3, B], indices into JITTERED, first to last
-    factors: jax.Array  # float32 [3, B], of JITTERED
+    Attributes:
+      order: indices into ``JITTERED``, first to last.
+      factors: of each entry of ``JITTERED``.
+    """
+
+    order: Int[Array, "3 B"]
+    factors: Float[Array, "3 B"]
 
 
-def sample_jitter(key: jax.Array, batch: int) -> JitterDraws:
-    """The six orders alike, factors uniform in [1 - JITTER, 1 + JITTER]."""
+def sample_jitter(key: Key[Array, ""], batch: int) -> JitterDraws:
+    """Draws the order uniformly, factors uniformly in 1 - 0.4 .. 1 + 0.4.
+
+    Args:
+      key: JAX key.
+      batch: how many images.
+
+    Returns:
+      Draws.
+    """
     order_key, factor_key = jax.random.split(key)
     which = jax.random.randint(order_key, (batch,), 0, len(_ORDERS), jnp.int32)
-    # On a grid whose points float32 holds, no compiler rounds them otherwise.
+    # Factors on a grid are exact in float32, whatever the compiler does.
     most = int(JITTER * _GRID)
     offset = jax.random.randint(
         factor_key, (3, batch), -most, most + 1, jnp.int32
@@ -471,15 +535,17 @@ def sample_jitter(key: jax.Array, batch: int) -> JitterDraws:
     )
 
 
-def apply_jitter(images: jax.Array, draws: JitterDraws) -> jax.Array:
+def apply_jitter(
+    images: UInt8[Array, "B H W C"], draws: JitterDraws
+) -> UInt8[Array, "B H W C"]:
     """Brightness, contrast and saturation, one after another.
 
-    The contrast is about the mean of what the steps before it have left, and
-    every step rounds to 8 bits.
+    The contrast is about the mean of the result of the earlier steps, and every
+    step rounds to 8 bits.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
-      draws: one entry per image.
+      draws: one entry an image.
 
     Returns:
       uint8 [B, H, W, C].
@@ -497,8 +563,12 @@ def apply_jitter(images: jax.Array, draws: JitterDraws) -> jax.Array:
     return images
 
 
-def jitter(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Torchvision's ColorJitter(0.4, 0.4, 0.4), drawn anew for every image.
+def jitter(
+    key: Key[Array, ""], images: UInt8[Array, "B H W C"]
+) -> UInt8[Array, "B H W C"]:
+    """Colour jitter of brightness, contrast and saturation by up to 0.4.
+
+    It is torchvision's ColorJitter(0.4, 0.4, 0.4), drawn anew for every image.
 
     Args:
       key: JAX key.

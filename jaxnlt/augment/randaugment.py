@@ -1,8 +1,7 @@
-"""RandAugment: as the PyPI package of that name does it, and the standard one.
+"""RandAugment: as in the PyPI package of that name, and the standard one.
 
-Every image draws its own operations; what an operation does to pixels is
-`jaxnlt.image_ops`, how strong a level is stands in `jaxnlt.policies`.  The
-draws and what they do are separate functions, as in `jaxnlt.augment`.
+Every image draws its own operations.  Strengths are on the grids of
+autoaugment.py, and pillow.py applies the operations.
 
 Source: randaugment 1.0.2 (``papers/h2e.md`` section 9); Cubuk et al.,
 "RandAugment", 2020.
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, Key, UInt8
 
 from jaxnlt.augment import autoaugment, pillow
 from jaxnlt.augment.pillow import IDENTITY, Choice
@@ -36,7 +36,7 @@ PYPI_OPS = (
     "solarize",
     "brightness",
 )
-LEVELS = 9  # the levels 1..9 of the grids in `policies.MAGNITUDES`
+LEVELS = 9  # the levels 1..9 of the grids ``autoaugment.MAGNITUDES``
 CUTOUT_SIDES = (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)  # pixels, by level
 CUTOUT_COLOUR = (125, 122, 113)  # red, green, blue
 
@@ -57,12 +57,15 @@ STANDARD_OPS = (
     "translateX",
     "translateY",
 )
-NUM_OPS = 2  # N and M of the paper's ResNet-50
+# N and M of the paper's ResNet-50, and the M of the greatest strength.
+NUM_OPS = 2
 MAGNITUDE = 9.0
-GREATEST = 10.0  # the M at which an operation is as strong as it gets
+GREATEST = 10.0
 
 
-def _integers(key: jax.Array, shape: tuple[int, ...], count: int) -> jax.Array:
+def _integers(
+    key: Key[Array, ""], shape: tuple[int, ...], count: int
+) -> Int[Array, "..."]:
     """int32 in 0 .. count - 1, the same whatever jax_enable_x64 says."""
     return jax.random.randint(key, shape, 0, count, jnp.int32)
 
@@ -71,20 +74,39 @@ def _integers(key: jax.Array, shape: tuple[int, ...], count: int) -> jax.Array:
 
 
 class PypiDraws(NamedTuple):
-    """What each of the two operations of an image is; every field [2, B]."""
+    """The two operations of each image.
 
-    op: jax.Array  # int32, index into PYPI_OPS
-    level: jax.Array  # int32, 1..9
-    positive: jax.Array  # bool, the sign of shear, translation, enhancement
-    applied: jax.Array  # bool
-    cut_y: jax.Array  # int32, middle of the square
-    cut_x: jax.Array
+    Attributes:
+      op: index into ``PYPI_OPS``.
+      level: 1..9.
+      positive: sign of a shear, translation or enhancement.
+      applied: whether the operation is applied.
+      cut_y: row of the middle of the cutout's square.
+      cut_x: column of the middle of the cutout's square.
+    """
+
+    op: Int[Array, "2 B"]
+    level: Int[Array, "2 B"]
+    positive: Bool[Array, "2 B"]
+    applied: Bool[Array, "2 B"]
+    cut_y: Int[Array, "2 B"]
+    cut_x: Int[Array, "2 B"]
 
 
 def sample_pypi(
-    key: jax.Array, batch: int, height: int, width: int
+    key: Key[Array, ""], batch: int, height: int, width: int
 ) -> PypiDraws:
-    """Operation, level, sign and coin uniform, each drawn by itself."""
+    """Draws operation, level, sign, coin and middle uniformly.
+
+    Args:
+      key: JAX key.
+      batch: how many images.
+      height: of the images, pixels.
+      width: of the images, pixels.
+
+    Returns:
+      Draws.
+    """
     keys = jax.random.split(key, 6)
     shape = (2, batch)
     return PypiDraws(
@@ -100,8 +122,8 @@ def sample_pypi(
 @functools.lru_cache
 def pypi_choices(
     height: int, width: int
-) -> tuple[tuple[Choice, ...], np.ndarray]:
-    """All distinct operations of the package; a cutout is the identity here.
+) -> tuple[tuple[Choice, ...], Int[np.ndarray, "15 10 2"]]:
+    """All distinct operations of the package but the cutout, the identity here.
 
     Args:
       height: of the images, pixels.
@@ -127,14 +149,17 @@ def pypi_choices(
 
 
 def cutout(
-    images: jax.Array, side: jax.Array, y: jax.Array, x: jax.Array
-) -> jax.Array:
+    images: UInt8[Array, "B H W C"],
+    side: Int[Array, "B"],
+    y: Int[Array, "B"],
+    x: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
     """Paints a square, cut off at the borders, in the package's colour.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
-      side: int32 [B], pixels; of an odd one, one less is painted.
-      y: int32 [B], row of the middle, which is the first row below it.
+      side: int32 [B], pixels; an odd side is reduced by one.
+      y: int32 [B], row of the middle, the first row of the lower half.
       x: int32 [B], column of the middle.
 
     Returns:
@@ -155,12 +180,14 @@ def cutout(
     return jnp.where(inside[..., None], jnp.asarray(colour), images)
 
 
-def apply_pypi(images: jax.Array, draws: PypiDraws) -> jax.Array:
+def apply_pypi(
+    images: UInt8[Array, "B H W C"], draws: PypiDraws
+) -> UInt8[Array, "B H W C"]:
     """Applies the drawn pair, first operation, then second.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
-      draws: one entry per image.
+      draws: one entry an image.
 
     Returns:
       uint8 [B, H, W, C].
@@ -182,8 +209,10 @@ def apply_pypi(images: jax.Array, draws: PypiDraws) -> jax.Array:
     return images
 
 
-def pypi(key: jax.Array, images: jax.Array) -> jax.Array:
-    """One of the 135 x 135 pairs an image, each half with probability 1/2.
+def pypi(
+    key: Key[Array, ""], images: UInt8[Array, "B H W C"]
+) -> UInt8[Array, "B H W C"]:
+    """One of 135 x 135 pairs an image, each operation with probability 1/2.
 
     Args:
       key: JAX key.
@@ -201,16 +230,30 @@ def pypi(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 class StandardDraws(NamedTuple):
-    """The operations of each image; every field [N, B]."""
+    """The N operations of each image.
 
-    op: jax.Array  # int32, index into STANDARD_OPS
-    positive: jax.Array  # bool
+    Attributes:
+      op: index into ``STANDARD_OPS``.
+      positive: sign of a shear, translation, rotation or enhancement.
+    """
+
+    op: Int[Array, "N B"]
+    positive: Bool[Array, "N B"]
 
 
 def sample_standard(
-    key: jax.Array, batch: int, num_ops: int = NUM_OPS
+    key: Key[Array, ""], batch: int, num_ops: int = NUM_OPS
 ) -> StandardDraws:
-    """Operation and sign uniform, with replacement."""
+    """Draws operation and sign uniformly, with replacement.
+
+    Args:
+      key: JAX key.
+      batch: how many images.
+      num_ops: N.
+
+    Returns:
+      Draws.
+    """
     op_key, sign_key = jax.random.split(key)
     shape = (num_ops, batch)
     return StandardDraws(
@@ -222,7 +265,7 @@ def sample_standard(
 @functools.lru_cache
 def standard_choices(
     magnitude: float, height: int, width: int
-) -> tuple[tuple[Choice, ...], np.ndarray]:
+) -> tuple[tuple[Choice, ...], Int[np.ndarray, "14 2"]]:
     """The 14 operations at one strength, linear up to AutoAugment's greatest.
 
     Args:
@@ -257,13 +300,15 @@ def standard_choices(
 
 
 def apply_standard(
-    images: jax.Array, draws: StandardDraws, magnitude: float = MAGNITUDE
-) -> jax.Array:
+    images: UInt8[Array, "B H W C"],
+    draws: StandardDraws,
+    magnitude: float = MAGNITUDE,
+) -> UInt8[Array, "B H W C"]:
     """Applies the N drawn operations one after the other.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
-      draws: one entry per image.
+      draws: one entry an image.
       magnitude: M in [0, 10].
 
     Returns:
@@ -279,11 +324,11 @@ def apply_standard(
 
 
 def standard(
-    key: jax.Array,
-    images: jax.Array,
+    key: Key[Array, ""],
+    images: UInt8[Array, "B H W C"],
     num_ops: int = NUM_OPS,
     magnitude: float = MAGNITUDE,
-) -> jax.Array:
+) -> UInt8[Array, "B H W C"]:
     """N operations an image at one magnitude M, always applied.
 
     Args:

@@ -17,7 +17,7 @@ from jaxnlt.runtime.errors import logger
 
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
-# Keeps the logarithm of `prior_adjustment` finite.
+# Keeps the logarithm of ``prior_adjustment`` finite.
 _FLOOR = 1e-12
 
 

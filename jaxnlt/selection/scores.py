@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Num
 _ROWS = 1 << 12
 # Rows that a sum over samples takes at a time.
 _SUMMED = 1 << 16
-# Added to both probabilities in the logarithm of `kl`.
+# Added to both probabilities in the logarithm of ``kl``.
 _EPSILON = 1e-10
 
 
