@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import rolt as rolt_config
+from jaxnlt import losses, selection
 from jaxnlt import method as base
-from jaxnlt import selection
 from jaxnlt.data import imbalance, noise
-from jaxnlt.losses import robust
 from jaxnlt.methods import rolt, rolt_plus
-from jaxnlt.selection import mixtures
 from tests import typed
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
@@ -79,7 +77,7 @@ def test_co_divide(case, monkeypatch):
     classes = case["logits"].shape[1]
     info = base.DataInfo(labels, classes)
     out = {"logits": case["logits"], "features": case["features"]}
-    fitted = spy(monkeypatch, mixtures, "gmm_probability")
+    fitted = spy(monkeypatch, selection, "gmm_probability")
     for basis in ("loss", "dist"):
         for per_class in (True, False):
             made = config(
@@ -88,7 +86,7 @@ def test_co_divide(case, monkeypatch):
             )
             selector = rolt_plus.Method(made, info).semi.selector
             chosen, _ = selector.select(
-                [out], 0, info, {}, 60, np.random.default_rng(0)
+                [out], 0, info, (), 60, np.random.default_rng(0)
             )
             if basis == "loss" and not per_class:
                 values = fitted[-1][0][0]
@@ -124,7 +122,7 @@ def scored(case, logits):
     def apply(variables, images, heads, train):
         return dict.fromkeys(heads, variables["params"]["stored"]), {}
 
-    params = {"stored": logits, "logits": {"kernel": None}}
+    params = {"stored": logits, "logits": {"kernel": jnp.zeros((1, 1))}}
     return base.Net(apply, {}, None), params
 
 
@@ -138,7 +136,7 @@ def test_label_cleaning(case, monkeypatch):
     labels, rows = case["noisy_labels"], case["batch_index"]
     classes = case["logits"].shape[2]
     info = base.DataInfo(labels, classes)
-    monkeypatch.setattr(robust, "cosines", lambda features, kernel: features)
+    monkeypatch.setattr(losses, "cosines", lambda features, kernel: features)
     own, sides = rolt.own_class_probability, {}
     found = spy(monkeypatch, rolt, "nearest")
 
@@ -188,11 +186,11 @@ def test_label_cleaning(case, monkeypatch):
             per_sample, shares = chosen.per_sample, chosen.shared.shares
             eye = np.eye(classes)
             uniform = np.where(
-                per_sample["soft"][:, None], 1 / classes, eye[labels]
+                per_sample.soft[:, None], 1 / classes, eye[labels]
             )
             soft = (
-                shares[0] * eye[per_sample["first"]]
-                + shares[1] * eye[per_sample["second"]]
+                shares[0] * eye[per_sample.first]
+                + shares[1] * eye[per_sample.second]
                 + shares[2] * eye[labels]
                 + shares[3:].sum() * uniform
             )
@@ -207,21 +205,19 @@ def test_label_cleaning(case, monkeypatch):
                     rtol=1e-6,
                 )
             kind = "batch_cosine_logits" if loss == "ldam" else "batch_logits"
-            batch = {
-                "x": {
-                    "views": (None,),
-                    "labels": jnp.asarray(labels[rows]),
-                    **{k: jnp.asarray(v[rows]) for k, v in per_sample.items()},
-                }
-            }
-            shared = {k: jnp.asarray(v) for k, v in chosen.shared.items()}
-            shared["counts"] = jnp.asarray(chosen.counts)
+            x = typed.stream(
+                (None,),
+                jnp.asarray(labels[rows]),
+                per_sample=jax.tree.map(lambda v: v[rows], per_sample),
+            )
+            division = typed.division(
+                chosen.counts, shared=jax.tree.map(jnp.asarray, chosen.shared)
+            )
 
-            def objective(z, method=method, batch=batch, shared=shared):
+            def objective(z, method=method, x=x, division=division):
                 net, params = scored(case, z)
-                return typed.loss(
-                    method.loss, net, params, batch, {}, shared, {}
-                )[0]
+                batch = typed.batch(x=x)
+                return method.loss(net, params, batch, (), division, ()).loss
 
             value, grad = jax.value_and_grad(objective)(jnp.asarray(case[kind]))
             np.testing.assert_allclose(

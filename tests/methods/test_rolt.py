@@ -1,4 +1,4 @@
-"""RoLT and RoLT+: phases, cleaning, soft labels, votes and runs."""
+"""RoLT and RoLT+: phases, selection, soft labels, votes and runs."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_targets_by_epoch():
     assert seen[5].shared.class_weights[2] > 1
     for chosen in seen.values():
         np.testing.assert_allclose(chosen.shared.shares.sum(), 1)
-        assert all(len(v) == 60 for v in chosen.per_sample.values())
+        assert all(len(values) == 60 for values in chosen.per_sample)
 
 
 def test_the_running_mean_is_corrected_once():
@@ -115,7 +115,7 @@ def test_votes_of_the_nearest_centroid():
     method = make(**{"rolt.vote_by": "ncm"})
     true, out = outputs()
     _, kept = select(method, 0, out=out)
-    memory = {"selector": {"train": [kept]}}
+    memory = base.Memory({"train": [kept]}, (), np.zeros((0, 60)))
     scores = method.predict(out, memory)
     assert (scores.argmax(1) == true).mean() > 0.95
     logits = make().predict(out, memory)
@@ -128,6 +128,7 @@ def test_votes_of_the_nearest_centroid():
         ("loss", "hinge"),
         ("ensembling", "mean"),
         ("vote_by", "toss"),
+        ("clean_on", "both"),
         ("ensemble_decay", 1.0),
     ],
 )
@@ -144,19 +145,11 @@ def test_co_divide(basis, per_class):
     method = rolt_plus.Method(runs.tiny("rolt_plus", **fields), info)
     true, out = outputs()
     chosen, _ = method.semi.selector.select(
-        out, 0, info, {}, 20, np.random.default_rng(0)
+        out, 0, info, (), 20, np.random.default_rng(0)
     )
     clean = np.isin(np.arange(60), chosen.labelled)
     assert (clean == (true == LABELS)).mean() > 0.85
     assert chosen.counts[2] == 0
-
-
-def test_bad_basis_is_refused():
-    fields = {"rolt_plus.basis": "toss"}
-    with pytest.raises(UserError, match="^config.rolt_plus.basis: "):
-        rolt_plus.Method(
-            runs.tiny("rolt_plus", **fields), base.DataInfo(LABELS, CLASSES)
-        )
 
 
 def test_ldam_and_votes_of_centroids_resume(tmp_path):

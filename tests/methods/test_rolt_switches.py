@@ -1,4 +1,4 @@
-"""RoLT's and RoLT+'s switches: cleaning on views, re-weighting, the ramp."""
+"""RoLT's and RoLT+'s switches: selection on views, re-weighting, the ramp."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +8,7 @@ from configs import rolt as rolt_config
 from jaxnlt import method as base
 from jaxnlt import train
 from jaxnlt.config import base as config_lib
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import rolt, rolt_plus
 from jaxnlt.runtime.errors import UserError
 from tests import runs, typed
@@ -45,19 +46,13 @@ def test_as_released_sets_the_table_s_values_and_no_other(
     assert changed == expected
 
 
-# Cleaning on views -----------------------------------------------------------
+# Selection on views -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("arg, view", [("", "none"), (",as_released", "weak")])
-def test_cleaning_looks_at_the_view_asked_for(arg, view):
+def test_selection_looks_at_the_view_asked_for(arg, view):
     phase = rolt.Method(runs.tiny("rolt", f"digits{arg}"), INFO).train
     assert phase.pool_view == view and not phase.pool_train
-
-
-def test_an_unknown_kind_of_images_is_refused():
-    config = runs.tiny("rolt", **{"rolt.clean_on": "both"})
-    with pytest.raises(UserError, match="^config.rolt.clean_on: "):
-        rolt.Method(config, INFO)
 
 
 def test_as_released_runs_and_resumes(tmp_path, caplog):
@@ -87,30 +82,22 @@ def semi_terms(method, epoch, dtype=np.float32):
         shape = (rows, toy.FEATURES)
         return tuple(jnp.asarray(rng.normal(size=shape), dtype) for _ in "12")
 
-    batch = {
-        "epoch": jnp.asarray(epoch, dtype),
-        "step": jnp.asarray(0, dtype),
-        "x": {
-            "views": views(4),
-            "labels": jnp.asarray(LABELS[:4]),
-            "weights": jnp.full(4, 0.8, dtype),
-        },
-        "u": {"views": views(3)},
-    }
-    draws = {"coefficient": 0.7, "permutation": jnp.arange(14)[::-1]}
-    sizes = {"num_labelled": 4.0, "num_unlabelled": 3.0}
-    net = base.Net(toy.apply, [], toy.variables(1))
-    total, _, terms = typed.loss(
-        method.semi_loss,
-        net,
+    labels, weights = jnp.asarray(LABELS[:4]), jnp.full(4, 0.8, dtype)
+    found = method.semi_loss(
+        base.Net(toy.apply, [], toy.variables(1)),
         toy.variables(0)["params"],
-        batch,
-        draws,
-        sizes,
-        {},
+        typed.batch(
+            jnp.asarray(epoch, dtype),
+            jnp.asarray(0, dtype),
+            x=typed.stream(views(4), labels, weights),
+            u=typed.stream(views(3)),
+        ),
+        MixupDraws(0.7, jnp.arange(14)[::-1]),
+        typed.division(None, 4.0, 3.0),
+        (),
     )
-    assert np.isfinite(total)
-    return float(total), {k: float(v) for k, v in terms.items()}
+    assert np.isfinite(found.loss)
+    return float(found.loss), {k: float(v) for k, v in found.terms.items()}
 
 
 def test_the_ramp_starts_at_a_sixteenth():
@@ -161,7 +148,13 @@ def test_weights_stay_finite_where_a_class_is_absent():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("drw_start", -1.0), ("drw_beta", 1.0), ("drw_beta", -0.1)]
+    "field, value",
+    [
+        ("basis", "toss"),
+        ("drw_start", -1.0),
+        ("drw_beta", 1.0),
+        ("drw_beta", -0.1),
+    ],
 )
 def test_bad_fields_are_refused(field, value):
     with pytest.raises(UserError, match=f"^config.rolt_plus.{field}: "):
