@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxnlt.augment import autoaugment, pillow, randaugment
-from tests.augment.test_augment import random_images, with_pillow
+from tests.augment.pictures import compare, random_images, with_pillow
 
 SIZE = 24
 # Compiled once each: operation by operation is slower than compiling.
@@ -48,15 +48,6 @@ def with_package(image, op, level, positive, y, x):
         "solarize": 256 - 256 * share,
     }.get(name, 1 + 0.9 * share * sign)
     return with_pillow(image, name, value)
-
-
-def compare(out, expected, sheared):
-    """Exact but for shears: float32 against Pillow's float64."""
-    difference = np.abs(out.astype(int) - expected)
-    if sheared:
-        assert difference.max() <= 1 and difference.mean() < 0.01
-    else:
-        np.testing.assert_array_equal(out, expected)
 
 
 def test_every_pair_equals_the_package():
