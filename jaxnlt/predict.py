@@ -22,9 +22,8 @@ from PIL import Image
 from jaxnlt import infer as inference
 from jaxnlt import method as base
 from jaxnlt import models, selection
-from jaxnlt.data import decode, disk, files
-from jaxnlt.data.readers import user
-from jaxnlt.data.records import read_npz
+from jaxnlt.data import decode
+from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
 from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError, logger
@@ -119,7 +118,7 @@ def find_images(
     path: str | pathlib.Path,
     shape: tuple[int, int, int],
     image_size: int = 0,
-    transform: files.Transform | None = None,
+    transform: decode.Transform | None = None,
 ) -> Images:
     """The images of a folder or an npz file.
 
@@ -143,7 +142,7 @@ def find_images(
         return _folder(place, shape, image_size, transform)
     if place.exists() and place.suffix != ".npz":
         raise UserError(f"{place}: neither a folder nor an .npz file")
-    arrays = read_npz(place)
+    arrays = npz.read_arrays(place)
     name = next((n for n in ("images", "test_images") if n in arrays), None)
     if name is None:
         raise UserError(f"{place}: holds neither images nor test_images")
@@ -163,15 +162,15 @@ def _folder(
     root: pathlib.Path,
     shape: tuple[int, int, int],
     image_size: int,
-    transform: files.Transform | None,
+    transform: decode.Transform | None,
 ) -> Images:
     found = sorted(p for p in root.rglob("*") if p.is_file())
     kept = [p for p in found if not p.name.startswith(".")]
-    chosen = [p for p in kept if p.suffix.lower() in user.SUFFIXES]
+    chosen = [p for p in kept if p.suffix.lower() in decode.SUFFIXES]
     if not chosen:
         raise UserError(f"{root}: holds no image")
     if len(chosen) < len(kept):
-        strange = next(p for p in kept if p.suffix.lower() not in user.SUFFIXES)
+        strange = next(p for p in kept if p not in chosen)
         logger.warning(
             "%s: %d files are no images by their names and are left out, the "
             "first is %s",
@@ -182,8 +181,8 @@ def _folder(
 
     def pixels_of(file: pathlib.Path) -> np.ndarray:
         if transform is not None:
-            return decode.views(user.decode(file, None), transform, [None])[0]
-        pixels = user.decode(file, shape[:2] if image_size else None)
+            return decode.views(decode.read_rgb(file), transform, [None])[0]
+        pixels = decode.read_rgb(file, shape[:2] if image_size else None)
         if pixels.shape[:2] != shape[:2]:
             raise UserError(
                 f"{file}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
@@ -227,7 +226,7 @@ def predict(
         images,
         shape,
         config.data.get("image_size", 0),
-        disk.transform_of(config),
+        decode.transform_of(config),
     )
     method = base.create(config, base.DataInfo(training_set.labels, classes))
     network = models.build(

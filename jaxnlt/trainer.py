@@ -11,7 +11,7 @@ import numpy as np
 from jaxnlt import method as method_lib
 from jaxnlt import models, step
 from jaxnlt.augment import table
-from jaxnlt.data import disk, streaming
+from jaxnlt.data import decode, streaming
 from jaxnlt.data.records import Dataset
 from jaxnlt.infer import Batches, Inference, collect
 from jaxnlt.method import (
@@ -79,7 +79,7 @@ class Trainer:
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
             one_of(f"config.augment.{view}", name, table.AUGMENTATIONS)
-            if disk.crops(config) and table.crops(name):
+            if decode.crops(config) and table.crops(name):
                 logger.warning(
                     "config.augment.%s: %s crops images that were cropped "
                     "when they were read; choose a name without a crop",

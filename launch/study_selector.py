@@ -25,7 +25,7 @@ import numpy as np
 from jaxnlt import command_line, predict
 from jaxnlt import method as base
 from jaxnlt.config import base as config_lib
-from jaxnlt.data import files, load
+from jaxnlt.data import load, records
 from jaxnlt.data.records import Dataset
 from jaxnlt.results import files as result_files
 from jaxnlt.results import metrics
@@ -52,7 +52,11 @@ class Replay(Trainer):
             dataset.train.labels, dataset.num_classes, dataset.train.ids
         )
         self.method = base.create(config, self.info)
-        self.memory = self.init_memory()
+        # Networks that stay away have no states for the method to remember.
+        states = [()] * self.method.num_nets
+        self.memory = base.init_memory(
+            self.method, states, len(self.info.labels)
+        )
 
     def selecting_epochs(self) -> list[int]:
         """Epochs of a phase with a selector."""
@@ -163,7 +167,7 @@ def figures(selections: list[base.Selection], dataset) -> dict[str, Any]:
       float [C]: the area under the curve within every given class.
     """
     train, rows = dataset.train, []
-    judged, _ = files.verdicts(train)
+    judged, _ = records.verdicts(train)
     for selection in selections:
         if selection.clean_probability is None:
             raise UserError("config.method: its selector gives no probability")
@@ -225,7 +229,7 @@ def study(
             "which a replay lacks"
         )
     dataset = load.dataset(config)
-    if not files.verdicts(dataset.train)[0].any():
+    if not records.verdicts(dataset.train)[0].any():
         raise UserError(f"{workdir}: true labels are unknown, nothing to study")
     replays = {
         name: Replay(changed, dataset)

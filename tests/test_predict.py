@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from jaxnlt import command_line, predict, train
-from jaxnlt.data.readers import digits as digits_reader
 from jaxnlt.results import journal, metrics
 from jaxnlt.runtime.errors import UserError
+from tests.data import fakes
 
-TEST = digits_reader.read().test
+TEST = fakes.read("digits").test
 
 
 @pytest.fixture(scope="module")

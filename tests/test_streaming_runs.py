@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxnlt import predict, train
-from jaxnlt.data import decode, load, registry
-from jaxnlt.data.files import BadImage
+from jaxnlt.data import files, load, registry
+from jaxnlt.data.decode import BadImage
 from jaxnlt.results import files as result_files
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError
@@ -77,7 +77,7 @@ def test_streamed_or_in_memory_the_figures_are_equal(
     with memory.unlocked():
         memory.benchmark, memory.data.transform = "folder", ""
         memory.data.workers = 0
-    assert isinstance(load.dataset(streamed).train.images, decode.CutImages)
+    assert isinstance(load.dataset(streamed).train.images, files.CutImages)
     assert isinstance(load.dataset(memory).train.images, np.ndarray)
     for name, config in (("streamed", streamed), ("memory", memory)):
         train.run(config, tmp_path / name)
@@ -163,8 +163,6 @@ def test_bad_images_are_skipped_logged_and_counted(damaged, tmp_path, caplog):
 
 def test_fields_of_streaming_are_checked(folder):
     for fields, message in (
-        ({"data.on_bad_image": "ignore"}, "config.data.on_bad_image"),
-        ({"data.workers": -1}, "config.data.workers"),
         ({"data.transform": "paper"}, "config.data.transform"),
         ({"data.transform": ""}, "config.data.transform"),
     ):
@@ -199,8 +197,8 @@ def test_noise_of_the_web_and_verified_labels_are_what_is_known(sets):
     red = load.dataset(of_set("red_mini_imagenet", sets["red_mini_imagenet"]))
     clean = len(red.train) - (red.train.true_labels < 0).sum()
     assert len(red.train) - clean == int(clean / 0.6 - clean) > 0
-    assert red.true_counts is None and red.facts["counts_true"] is None
-    rate = red.facts["noise_rate_realised"]
+    assert red.true_counts is None and red.description.counts_true is None
+    rate = red.description.noise_rate_realised
     assert rate == (len(red.train) - clean) / len(red.train)
     split = of_set(
         "red_mini_imagenet",
@@ -210,7 +208,7 @@ def test_noise_of_the_web_and_verified_labels_are_what_is_known(sets):
     assert len(load.dataset(split).train) == 8 + 12
     # Of Food-101N's four images a class two were verified, one of them wrong.
     food = load.dataset(of_set("food101n", sets["food101n"]))
-    assert food.facts["noise_rate_realised"] == 0.5
+    assert food.description.noise_rate_realised == 0.5
     assert food.true_counts is None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnlt import command_line, train
-from jaxnlt.data import decode, registry
+from jaxnlt.data import files, registry
 from tests import runs
 from tests.data.streamed import MINIATURES, given
 
@@ -156,7 +156,7 @@ def check_records(config, trainer, rows):
     tests = [f"{name}_accuracy" for name in dataset.tests]
     if dataset.top5:
         tests += [f"{name}_top5_accuracy" for name in dataset.tests]
-    streamed = isinstance(dataset.train.images, decode.CutImages)
+    streamed = isinstance(dataset.train.images, files.CutImages)
     for row, phase in zip(rows, phases, strict=True):
         terms = {k: v for k, v in row.items() if k.startswith("loss")}
         assert "loss" in terms and np.isfinite([*terms.values()]).all()
@@ -178,7 +178,7 @@ def check_files(workdir, dataset):
     with open(workdir / "labels.csv") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == len(dataset.train)
-    if isinstance(dataset.train.images, decode.CutImages):
+    if isinstance(dataset.train.images, files.CutImages):
         root = dataset.train.images.files.root
         assert all((root / row["path"]).is_file() for row in rows)
         assert {row["path"] for row in rows} == set(dataset.train.ids)

@@ -14,7 +14,7 @@ import numpy as np
 from configs import erm as erm_config
 from jaxnlt import method as base
 from jaxnlt import models
-from jaxnlt.data.records import Dataset, Split
+from jaxnlt.data.records import Dataset, Description, Split
 from jaxnlt.methods import erm
 from jaxnlt.runtime import sharding
 from jaxnlt.trainer import Trainer
@@ -36,7 +36,7 @@ DATASET = Dataset(
     mean=(0.0,),
     std=(1 / 255,),
     test_kind="test",
-    facts={"noise_rate_realised": 0.0},
+    description=Description(noise_rate_realised=0.0),
 )
 
 

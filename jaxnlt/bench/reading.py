@@ -11,7 +11,7 @@ import numpy as np
 from jaxnlt.bench import command
 from jaxnlt.bench import torch as bench_torch
 from jaxnlt.bench.command import Figures
-from jaxnlt.data import decode, load, streaming
+from jaxnlt.data import files, load, streaming
 from jaxnlt.data.records import Dataset
 from jaxnlt.runtime import console, sharding
 from jaxnlt.runtime.errors import UserError
@@ -54,7 +54,7 @@ def measure(
     command.check_least({"batches": (batches, 2), "steps": (steps, 0)})
     dataset = load.dataset(config)
     images = dataset.train.images
-    if not isinstance(images, decode.CutImages):
+    if not isinstance(images, files.CutImages):
         raise UserError(
             f"config.benchmark: {config.benchmark} is held in memory"
         )

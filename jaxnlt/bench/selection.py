@@ -170,9 +170,9 @@ def measure(
 def _dataset(labels: np.ndarray, classes: int) -> Dataset:
     """Files that are not there, with the paths that labels.csv will hold."""
     paths = np.array([f"c{c:03}/{i:08}.jpg" for i, c in enumerate(labels)])
-    images = decode.CutImages(
+    images = files.CutImages(
         files.ImageFiles(pathlib.Path("absent"), paths),
-        files.TRANSFORMS["webvision"],
+        decode.TRANSFORMS["webvision"],
     )
     split = Split(images, labels, None, paths)
     return Dataset(
@@ -182,7 +182,6 @@ def _dataset(labels: np.ndarray, classes: int) -> Dataset:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         test_kind="test",
-        facts={},
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxnlt import method as base
 from jaxnlt import models, step
 from jaxnlt.bench.command import Figures
-from jaxnlt.data import decode
+from jaxnlt.data import decode, files
 from jaxnlt.data.records import Dataset
 from jaxnlt.method import Batch, Division, Phase, Stream, Time, TrainState
 
@@ -136,7 +136,7 @@ def _timed(
 class _Crops:
     """A map-style data set: a training crop for every position of ``rows``."""
 
-    def __init__(self, images: decode.CutImages, rows: np.ndarray) -> None:
+    def __init__(self, images: files.CutImages, rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
@@ -149,7 +149,7 @@ class _Crops:
         return view.copy()  # a tensor wants memory that it may write to
 
 
-def reading(images: decode.CutImages, rows: np.ndarray, workers: int) -> float:
+def reading(images: files.CutImages, rows: np.ndarray, workers: int) -> float:
     """PyTorch's DataLoader over the same files, decoded and cut by Pillow.
 
     Args:

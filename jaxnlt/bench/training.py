@@ -20,7 +20,7 @@ from jaxnlt.bench import command
 from jaxnlt.bench import torch as bench_torch
 from jaxnlt.bench.command import Figures
 from jaxnlt.data import imbalance, load, registry
-from jaxnlt.data.records import Dataset, Split
+from jaxnlt.data.records import Benchmark, Dataset, Split
 from jaxnlt.method import (
     DataInfo,
     Method,
@@ -163,9 +163,7 @@ def _dataset(config: ml_collections.ConfigDict) -> tuple[Dataset, str]:
     return dataset, f"{size} synthetic, the real ones are absent ({reason})"
 
 
-def _synthetic(
-    config: ml_collections.ConfigDict, bench: registry.Benchmark
-) -> Dataset:
+def _synthetic(config: ml_collections.ConfigDict, bench: Benchmark) -> Dataset:
     """Random images of a benchmark's shape and class sizes."""
     size, channels = bench.image_size, bench.channels
     classes, largest = bench.num_classes, config.data.n_max or bench.n_max
@@ -185,7 +183,6 @@ def _synthetic(
         mean=bench.mean or (0.5,) * channels,
         std=bench.std or (0.25,) * channels,
         test_kind="test",
-        facts={},
     )
 
 

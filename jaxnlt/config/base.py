@@ -147,7 +147,7 @@ class DataOptions:
       image_size: ``folder`` and ``tfds`` resize every image to this square, 0
         expects equal sizes; streamed images are cut to it, 0 takes the paper's
         size.
-      transform: how streamed images are cut, a name in jaxnlt/data/files.py.
+      transform: how streamed images are cut, a name in jaxnlt/data/decode.py.
       on_bad_image: what happens at a streamed image that cannot be read.
       workers: threads that decode streamed images; 0 takes all cores.
       divided: each device holds a part of the images in memory, not a copy;

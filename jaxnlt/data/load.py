@@ -1,105 +1,123 @@
-"""Data sets, long tails and label noise: ``load(config)`` gives all of it."""
+"""Loads a benchmark: reads it, draws its long tail and its label noise."""
 
-import importlib
+import dataclasses
 import math
-from typing import Any
 
+import ml_collections
 import numpy as np
 
-from jaxnlt.data import disk, files, imbalance, noise, registry
-from jaxnlt.data.readers import cifar, human, tfds_copy
+from jaxnlt.data import decode, files, imbalance, noise, registry
 from jaxnlt.data.records import (
+    Benchmark,
     Dataset,
+    Description,
+    NoiseRequest,
     ReadRequest,
     Source,
     Split,
+    classes_known,
     labels_array,
+    verdicts,
 )
-from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.runtime.errors import UserError, logger, one_of
 
-# Of a training set without a test set about a tenth is held out.
+# Without a test set about a tenth of the training set is held out.
 _HELD_OUT = 0.1
+# Fields of config.data that not every benchmark uses, and their defaults.
+_OPTIONAL = {
+    "path": "",
+    "labels_file": "",
+    "name": "",
+    "image_size": 0,
+    "transform": "",
+    "on_bad_image": "stop",
+    "workers": 0,
+}
 
 
-def check(config: Any) -> None:
-    """Refuses what can be refused without reading any file.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks against the benchmark, without reading any file.
+
+    Types and ranges of the fields are checked by ``config.base.check``.
 
     Args:
-      config: see ``load``.
+      config: see ``dataset``.
 
     Raises:
-      UserError: unknown benchmark, noise or split, a number out of range, or
-        a field that the benchmark does not use.
+      UserError: unknown benchmark, long tail or noise, a development set that
+        the benchmark does not have, or a field that it does not use.
     """
     bench = registry.get(config.benchmark)
     data = config.data
-    imbalance.check_imb(data.imb, data.imb_type)
-    if bench.web_noise and disk.is_web_noise(data.noise):
-        noise.check("none", data.rate, bench.family)
-    else:
-        noise.check(data.noise, data.rate, bench.family)
-    disk.check(config, bench)
-    if data.noise_file and data.noise == disk.RED:
+    imbalance.check(data.imb, data.imb_type)
+    _check_noise(bench, data.noise)
+    own = bench.own_noise(data.noise)
+    used = bench.fields | (own.fields if own else frozenset())
+    for field, unset in _OPTIONAL.items():
+        if data[field] != unset and field not in used:
+            entries = registry.BENCHMARKS.values()
+            users = [entry.name for entry in entries if field in entry.fields]
+            raise UserError(
+                f"config.data.{field}: {bench.name} with noise={data.noise} "
+                f"does not use it; {', '.join(users)} do"
+            )
+    if bench.transform:
+        one_of("config.data.transform", data.transform, decode.TRANSFORMS)
+    if data.noise_file and own and own.adds_images:
         raise UserError(
-            "config.data.noise_file: does not hold the web images that "
-            "noise=red adds; repeat the run by its data_seed"
-        )
-    if data.n_max < 0:
-        raise UserError(f"config.data.n_max: must be >= 0, is {data.n_max}")
-    if data.get("image_size", 0) < 0:
-        raise UserError(
-            f"config.data.image_size: must be >= 0, is {data.image_size}"
-        )
-    if data.get("image_size", 0) and not bench.resizes:
-        raise UserError(
-            f"config.data.image_size: {bench.name} keeps the size of its images"
-        )
-    if bench.named:
-        tfds_copy.check_name(data.get("name", ""))
-    elif data.get("name", ""):
-        raise UserError(f"config.data.name: {bench.name} is a single set")
-    if config.split not in ("", "dev"):
-        raise UserError(
-            f"config.split: must be '' or 'dev', is {config.split!r}"
+            "config.data.noise_file: does not hold the images that noise="
+            f"{data.noise} adds; repeat the run by its data_seed"
         )
     if config.split == "dev" and bench.dev_n_max is None:
         raise UserError(
             f"config.split: {bench.name} has no development set; put the "
             "images to tune on into its test set"
         )
-    human = data.noise.startswith("human:")
-    if data.labels_file and not (bench.takes_labels_file or human):
+
+
+def _check_noise(bench: Benchmark, kind: str) -> None:
+    if bench.own_noise(kind):
+        return
+    entries = registry.BENCHMARKS.values()
+    homes = [entry.name for entry in entries if entry.own_noise(kind)]
+    if homes:
         raise UserError(
-            f"config.data.labels_file: {bench.name} does not take labels from "
-            "a file; benchmarks of images and noise=human:* do"
+            f"config.data.noise: {kind} exists for {', '.join(homes)} only"
         )
-    if not 0 <= _data_seed(config) < 2**32:
+    one_of("config.data.noise", kind, [*noise.SYNTHETIC, *bench.noises])
+    if kind == "asym" and not bench.asym:
         raise UserError(
-            f"config.data_seed: must lie in 0..2**32-1, is {_data_seed(config)}"
+            f"config.data.noise: asym needs a class map, which {bench.name} "
+            "lacks; take flip"
         )
 
 
-def dataset(config: Any) -> Dataset:
+def dataset(config: ml_collections.ConfigDict) -> Dataset:
     """Reads a benchmark, draws its long tail and its noise.
 
+    The order of the draws is that of the golden file dasc_dataset_build.
+
     Args:
-      config: ConfigDict with ``benchmark``, ``seed``, ``data_seed`` (None or
-        -1: as ``seed``), ``split`` and ``data`` with ``path``, ``imb``,
-        ``imb_type``, ``n_max``, ``noise``, ``rate``, ``noise_file``,
-        ``labels_file``, ``on_bad_image``, ``workers``, ``transform`` and
-        optionally ``image_size`` and ``name``.
+      config: the whole configuration; ``benchmark``, ``seed``, ``data_seed``,
+        ``split`` and ``data`` are read.
 
     Returns:
       The data set; equal configs give equal arrays.
 
     Raises:
-      UserError: whatever the user can mend, in one line.
-
-    The order of the draws is that of the golden file dasc_dataset_build.
+      UserError: a field, a file or a class is wrong; see ``check``.
     """
     check(config)
-    bench = registry.get(config.benchmark)
-    source = read(_request(config, bench))
+    bench, data = registry.get(config.benchmark), config.data
+    request = ReadRequest(
+        bench,
+        path=data.path,
+        labels_file=data.labels_file,
+        image_size=data.image_size,
+        name=data.name,
+        noise=data.noise,
+    )
+    source = bench.read(request)
     seed = _data_seed(config)
     pool, test, test_kind = source.train, source.test, "test"
     if test is None:
@@ -107,26 +125,24 @@ def dataset(config: Any) -> Dataset:
         test_kind = "held_out"
     # The long tail is one of true classes where they are known.
     true = pool.true_labels
-    if true is None or not disk.classes_known(true):
+    if true is None or not classes_known(true):
         true = pool.labels
     rng = np.random.RandomState(seed)
     kept, unused = _draw_long_tail(config, bench, true, source, rng)
     if config.split == "dev":
         test = pool.take(_dev_rows(bench, unused, source.class_names))
         test_kind = "dev"
-    rows = np.sort(np.concatenate(kept))
+    by_class = np.concatenate(kept)
+    rows = np.sort(by_class)
     train = pool.take(rows)
     _warn_empty(train.labels, source.class_names, "the long tail")
-    by_class = np.concatenate(kept)
-    train = _add_noise(config, bench, source, train, rows, by_class, rng)
+    given = NoiseRequest(request, source, train, data.rate, rng)
+    order = np.searchsorted(rows, by_class)
+    train = _add_noise(config, given, order)
     mean, std = bench.mean, bench.std
     if mean is None or std is None:
         mean, std = _moments(train.images)
-    train, test = disk.cut(train, config), disk.cut(test, config)
-    more = source.more_tests if isinstance(source, files.FileSource) else {}
-    facts = _facts(config, source, train, test, test_kind, seed)
-    if more:
-        facts["n_more_tests"] = {name: len(s) for name, s in more.items()}
+    train, test = _cut(train, config), _cut(test, config)
     return Dataset(
         train=train,
         test=test,
@@ -134,67 +150,32 @@ def dataset(config: Any) -> Dataset:
         mean=mean,
         std=std,
         test_kind=test_kind,
-        facts=facts,
-        more_tests={name: disk.cut(s, config) for name, s in more.items()},
+        description=_describe(config, source, train, test, test_kind),
+        more_tests={n: _cut(s, config) for n, s in source.more_tests.items()},
         top5=bench.top5,
     )
 
 
-def _data_seed(config: Any) -> int:
-    given = config.get("data_seed")
-    return config.seed if given is None or given == -1 else given
-
-
-def _request(config: Any, bench: registry.Benchmark) -> ReadRequest:
-    data = config.data
-    return ReadRequest(
-        benchmark=bench,
-        path=data.path,
-        labels_file=data.labels_file,
-        image_size=data.get("image_size", 0),
-        name=data.get("name", ""),
-        noise=data.noise,
-    )
-
-
-def read(request: ReadRequest) -> Source:
-    """Calls the reader that the benchmark's entry names.
-
-    Args:
-      request: the entry, and where its files are.
-
-    Returns:
-      The whole data set, before long tail and noise.
-
-    Raises:
-      UserError: something is missing or damaged; it is named.
-    """
-    file, _, function = request.benchmark.reader.partition(":")
-    module = importlib.import_module(f"jaxnlt.data.readers.{file}")
-    return getattr(module, function or "source")(request)
+def _data_seed(config: ml_collections.ConfigDict) -> int:
+    return config.seed if config.data_seed == -1 else config.data_seed
 
 
 def _draw_long_tail(
-    config: Any,
-    bench: registry.Benchmark,
+    config: ml_collections.ConfigDict,
+    bench: Benchmark,
     true: np.ndarray,
     source: Source,
     rng: np.random.RandomState,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Kept and unused rows of each class, in the order of the draws."""
-    classes = len(source.class_names)
     dev = config.split == "dev"
-    available = np.bincount(true, minlength=classes)
+    available = np.bincount(true, minlength=len(source.class_names))
     n_max = config.data.n_max or (bench.dev_n_max if dev else bench.n_max)
     if n_max is None:
-        # The user's files, whose sizes are as they are unless imb says else.
+        # The user's files keep their sizes unless imb asks for others.
         n_max = int(available.max())
-    imb, imb_type = config.data.imb, config.data.imb_type
-    if bench.natural_tail:
-        capped = np.minimum(available, n_max)
-        counts = imbalance.longer_tail(capped, imb, imb_type)
-    else:
-        counts = imbalance.class_counts(n_max, classes, imb, imb_type)
+    imb = config.data.imb
+    counts = bench.tail(available, n_max, imb, config.data.imb_type)
     short = np.flatnonzero(available < counts)
     if len(short) and imb not in (None, 1):
         k = int(short[0])
@@ -210,7 +191,7 @@ def _draw_long_tail(
 
 
 def _dev_rows(
-    bench: registry.Benchmark,
+    bench: Benchmark,
     unused: list[np.ndarray],
     names: tuple[str, ...],
 ) -> np.ndarray:
@@ -258,7 +239,7 @@ def _hold_out(
         out[members[:size]] = True
     logger.info(
         "%s: no test set; %d training images, %d a class, are held out and "
-        "stand in with their given labels",
+        "replace it with their given labels",
         source.path,
         out.sum(),
         size,
@@ -268,70 +249,61 @@ def _hold_out(
 
 
 def _add_noise(
-    config: Any,
-    bench: registry.Benchmark,
-    source: Source,
-    train: Split,
-    rows: np.ndarray,
-    by_class: np.ndarray,
-    rng: np.random.RandomState,
+    config: ml_collections.ConfigDict, given: NoiseRequest, order: np.ndarray
 ) -> Split:
-    """The training set with its given labels."""
-    data, classes = config.data, len(source.class_names)
-    true = train.true_labels
+    """The training set with its noisy labels.
+
+    ``order`` lists the rows of the training set class by class.
+    """
+    data, train = config.data, given.train
+    names = given.source.class_names
+    own = given.request.benchmark.own_noise(data.noise)
     if data.noise_file:
         labels = noise.read_noise(
-            data.noise_file, train.ids, classes, source.train.ids
+            data.noise_file, train.ids, len(names), given.source.train.ids
         )
-    elif data.noise == disk.RED:
-        return disk.add_web(source, train, data.rate, rng)
-    elif data.noise.startswith("human:"):
-        labels = _human_labels(config, bench, source)[train.ids]
-    elif data.noise == "none" or disk.is_web_noise(data.noise):
-        labels = train.labels
+        noisy = dataclasses.replace(train, labels=labels)
+    elif own is not None:
+        noisy = own.apply(given)
+    elif data.noise == "none":
+        noisy = train
     else:
-        base = train.labels
-        # What the user's files say counts as true when noise is asked for.
-        true = base if true is None else true
-        if data.noise in noise.CLASS_BY_CLASS:
-            order = np.searchsorted(rows, by_class)
-        else:
-            order = np.arange(len(rows))
-        labels = np.empty(len(rows), np.int32)
+        if data.noise not in noise.CLASS_BY_CLASS:
+            order = np.arange(len(train))
+        labels = np.empty(len(train), np.int32)
         labels[order] = noise.draw(
             data.noise,
-            base[order],
-            classes,
+            train.labels[order],
+            len(names),
             data.rate,
             _data_seed(config),
-            rng,
+            given.rng,
         )
-    if labels is not train.labels:
-        before = np.bincount(train.labels, minlength=classes)
-        _warn_empty(labels, source.class_names, "the noise", before)
-    return Split(
-        train.images,
-        labels_array(labels),
-        None if true is None else labels_array(true),
-        train.ids,
-    )
+        # The labels of the user's files count as true where noise is drawn.
+        true = train.labels if train.true_labels is None else train.true_labels
+        noisy = dataclasses.replace(
+            train, labels=labels, true_labels=labels_array(true)
+        )
+    before = np.bincount(train.labels, minlength=len(names))
+    _warn_empty(noisy.labels, names, "the noise", before)
+    return noisy
 
 
-def _human_labels(
-    config: Any, bench: registry.Benchmark, source: Source
-) -> np.ndarray:
-    """Human labels of the whole official training set."""
-    path = config.data.path
-    if path:
-        given = cifar.existing(path)
-        places = [] if given.is_file() else [given]
-        places.append(given.absolute().parent)
-    else:
-        places = cifar.usual_places()
-    file = human.find(bench, config.data.labels_file, places)
-    logger.info("%s: human labels from %s", bench.name, file)
-    true = source.train.labels
-    return human.read(file, config.data.noise, true, len(source.class_names))
+def _cut(split: Split, config: ml_collections.ConfigDict) -> Split:
+    """The same split; image files know how they are cut."""
+    transform = decode.transform_of(config)
+    if isinstance(split.images, files.ImageFiles):
+        assert transform is not None, "benchmarks of files have a transform"
+        images = files.CutImages(split.images, transform)
+        return dataclasses.replace(split, images=images)
+    # Of one benchmark of files another form is read into memory.
+    size, wanted = split.images.shape[1], config.data.image_size
+    if transform is not None and wanted not in (0, size):
+        raise UserError(
+            f"config.data.image_size: the images have {size} pixels and are "
+            "held in memory as they are"
+        )
+    return split
 
 
 def _warn_empty(
@@ -366,37 +338,39 @@ def _moments(
     return tuple(mean), tuple(std)
 
 
-def _facts(
-    config: Any,
+def _describe(
+    config: ml_collections.ConfigDict,
     source: Source,
     train: Split,
     test: Split,
     test_kind: str,
-    seed: int,
-) -> dict[str, Any]:
-    """What every summary says about the data; plain JSON values."""
+) -> Description:
     classes = len(source.class_names)
     true, data = train.true_labels, config.data
     from_file = bool(data.noise_file)
-    judged, wrong = files.verdicts(train)
-    return {
-        "benchmark": config.benchmark,
-        "source": source.path,
-        "data_seed": seed,
-        "imb": data.imb,
-        "imb_type": data.imb_type,
-        "noise": f"file:{data.noise_file}" if from_file else data.noise,
-        "noise_rate_asked": None if from_file else data.rate,
-        # Of the labels that someone has judged.
-        "noise_rate_realised": float(wrong.sum() / judged.sum())
-        if judged.any()
-        else None,
-        "counts_given": np.bincount(train.labels, minlength=classes).tolist(),
-        "counts_true": np.bincount(true, minlength=classes).tolist()
-        if true is not None and disk.classes_known(true)
-        else None,
-        "n_train": len(train),
-        "n_test": len(test),
-        "test_kind": test_kind,
-        "image_shape": list(train.images.shape[1:]),
-    }
+    verified, wrong = verdicts(train)
+    counts_true = None
+    if true is not None and classes_known(true):
+        counts_true = tuple(np.bincount(true, minlength=classes).tolist())
+    rate = None
+    if verified.any():
+        rate = float(wrong.sum() / verified.sum())
+    return Description(
+        benchmark=config.benchmark,
+        source=source.path,
+        data_seed=_data_seed(config),
+        imb=data.imb,
+        imb_type=data.imb_type,
+        noise=f"file:{data.noise_file}" if from_file else data.noise,
+        noise_rate_asked=None if from_file else data.rate,
+        noise_rate_realised=rate,
+        counts_given=tuple(
+            np.bincount(train.labels, minlength=classes).tolist()
+        ),
+        counts_true=counts_true,
+        n_train=len(train),
+        n_test=len(test),
+        test_kind=test_kind,
+        image_shape=tuple(train.images.shape[1:]),
+        n_more_tests={n: len(s) for n, s in source.more_tests.items()},
+    )

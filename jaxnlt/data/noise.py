@@ -25,17 +25,6 @@ SYNTHETIC = (
     "joint",
     "joint_any",
 )
-# Which human labels exist for which classes: ``papers/dasc.md`` section 1.2.
-HUMAN = {
-    "cifar10": (
-        "human:aggre",
-        "human:worse",
-        "human:random1",
-        "human:random2",
-        "human:random3",
-    ),
-    "cifar100": ("human:noisy",),
-}
 # SFA and RoLT draw over images listed class by class, the others over images
 # in official order.
 CLASS_BY_CLASS = ("sym_excl", "joint", "joint_any")
@@ -47,142 +36,15 @@ BLOCK = 5
 # truck>automobile, bird>airplane, cat<>dog, deer>horse.
 CIFAR10_MAP = np.array([0, 1, 0, 5, 7, 3, 6, 7, 8, 1])
 # The superclass of each of CIFAR-100's classes.
-CIFAR100_SUPERCLASS = np.array(
-    [
-        "4",
-        "1",
-        "14",
-        "8",
-        "0",
-        "6",
-        "7",
-        "7",
-        "18",
-        "3",
-        "3",
-        "14",
-        "9",
-        "18",
-        "7",
-        "11",
-        "3",
-        "9",
-        "7",
-        "11",
-        "6",
-        "11",
-        "5",
-        "10",
-        "7",
-        "6",
-        "13",
-        "15",
-        "3",
-        "15",
-        "0",
-        "11",
-        "1",
-        "10",
-        "12",
-        "14",
-        "16",
-        "9",
-        "11",
-        "5",
-        "5",
-        "19",
-        "8",
-        "8",
-        "15",
-        "13",
-        "14",
-        "17",
-        "18",
-        "10",
-        "16",
-        "4",
-        "17",
-        "4",
-        "2",
-        "0",
-        "17",
-        "4",
-        "18",
-        "17",
-        "10",
-        "3",
-        "2",
-        "12",
-        "12",
-        "16",
-        "12",
-        "1",
-        "9",
-        "19",
-        "2",
-        "10",
-        "0",
-        "1",
-        "16",
-        "12",
-        "9",
-        "13",
-        "15",
-        "13",
-        "16",
-        "19",
-        "2",
-        "4",
-        "6",
-        "19",
-        "5",
-        "5",
-        "8",
-        "19",
-        "18",
-        "1",
-        "2",
-        "15",
-        "6",
-        "0",
-        "17",
-        "8",
-        "14",
-        "13",
-    ],
-    dtype=np.int64,
-)
-
-
-def check(noise: str, rate: float, family: str) -> None:
-    """Refuses a noise that is unknown, out of range or of another benchmark.
-
-    Args:
-      noise: ``config.data.noise``.
-      rate: ``config.data.rate``.
-      family: ``cifar10``, ``cifar100`` or another benchmark's name.
-
-    Raises:
-      UserError: naming the field and what it may be.
-    """
-    human = tuple(n for names in HUMAN.values() for n in names)
-    if noise not in SYNTHETIC + human:
-        raise UserError(
-            f"config.data.noise: {noise!r} is unknown; known are "
-            f"{', '.join(SYNTHETIC + human)}"
-        )
-    if noise in human and noise not in HUMAN.get(family, ()):
-        homes = [f for f, names in HUMAN.items() if noise in names]
-        raise UserError(
-            f"config.data.noise: {noise} exists for {homes[0]} only"
-        )
-    if noise == "asym" and family not in HUMAN:
-        raise UserError(
-            "config.data.noise: asym needs the class maps of cifar10 or "
-            "cifar100; take flip for other classes"
-        )
-    if not 0 <= rate < 1:
-        raise UserError(f"config.data.rate: must lie in [0, 1), is {rate:g}")
+# fmt: off
+CIFAR100_SUPERCLASS = np.array([
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11,
+    6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5,
+    5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17,
+    10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13,
+    16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+])
+# fmt: on
 
 
 def transition(
@@ -202,12 +64,12 @@ def transition(
     Args:
       kind: ``sym``, ``flip``, ``asym_block``, ``joint`` or ``joint_any``.
       rate: ``r`` in [0, 1); the joint kinds take none.
-      num_classes: ``C``.
+      num_classes: C.
       rng: draws the pairing of ``flip``.
-      counts: ``[C]`` true class sizes, for the joint kinds.
+      counts: int [C], true class sizes, for the joint kinds.
 
     Returns:
-      ``float64 [C, C]``.
+      float64 [C, C].
 
     Source: ``papers/dasc.md`` section 1.2, ``papers/sfa.md`` section 3.2,
     ``papers/unicon.md`` section 8, ``papers/dividemix_rolt.md`` section 4.1.
@@ -245,7 +107,7 @@ def redrawn_share(rate: float, counts: np.ndarray) -> float:
 
     Args:
       rate: ``r``, share of labels that shall end up wrong.
-      counts: ``[C]`` true class sizes.
+      counts: int [C], true class sizes.
 
     Returns:
       The share, at most 1.
@@ -275,17 +137,17 @@ def draw(
     """Draws noisy labels.
 
     Args:
-      kind: one of ``SYNTHETIC``,.
-      labels: ``[N]`` true labels in the order of the authors' draws: official
+      kind: one of ``SYNTHETIC``.
+      labels: int [N], true labels in the order of the authors' draws: official
         order, or class by class for the kinds in ``CLASS_BY_CLASS``.
-      num_classes: ``C``.
+      num_classes: C.
       rate: ``r`` in [0, 1).
       seed: of the generators made here.
       rng: the generator that drew the subset, whose stream ``sym`` and the
         joint kinds continue; None makes a new one from ``seed``.
 
     Returns:
-      ``int32 [N]``.
+      int32 [N].
 
     Raises:
       UserError: the noise does not fit the number of classes or their sizes.
@@ -328,7 +190,7 @@ def _draw_counted(
     seed: int,
     rng: np.random.RandomState,
 ) -> np.ndarray:
-    """The kinds that touch exactly so many labels, shuffled by Python."""
+    """The kinds that change a fixed number of labels, shuffled by Python."""
     counts = np.bincount(labels, minlength=num_classes)
     share = redrawn_share(rate, counts) if kind == "joint_any" else rate
     python = random.Random(seed)
@@ -356,10 +218,16 @@ def _draw_counted(
 
 
 def asym_map(num_classes: int) -> np.ndarray:
-    """Where asymmetric noise sends each class, ``int64 [C]``.
+    """The class to which asymmetric noise sends each class.
 
     CIFAR-10: the semantic pairs.  CIFAR-100: the next class of the superclass,
     the last one to the first.
+
+    Args:
+      num_classes: C, 10 or 100.
+
+    Returns:
+      int64 [C].
 
     Raises:
       UserError: the classes are neither CIFAR-10's nor CIFAR-100's.
@@ -401,12 +269,12 @@ def read_noise(
       path: either our own JSON object with ``ids`` and ``labels``, or
         DivideMix's flat JSON list: one label for every image of the full
         official training set, or one for every kept image in ascending order.
-      ids: ``[N]`` of the kept images.
-      num_classes: ``C``.
+      ids: int [N], of the kept images.
+      num_classes: C.
       all_ids: ids of the full training set, in official order.
 
     Returns:
-      ``int32 [N]`` in the order of ``ids``.
+      int32 [N] in the order of ``ids``.
 
     Raises:
       UserError: unreadable, of the wrong length, not integers, out of range,
@@ -461,15 +329,16 @@ def read_noise(
 def _checked(
     path: str | os.PathLike, values: list[Any], num_classes: int
 ) -> np.ndarray:
+    """The labels of a JSON list, int32 [N]."""
     for row, value in enumerate(values):
-        # bool is an int to Python, not to the reader of an error message.
+        # True and False are ints in Python.
         if not isinstance(value, int) or isinstance(value, bool):
             raise UserError(
                 f"{path}: labels must be integers, number {row} is {value!r}"
             )
         if not 0 <= value < num_classes:
             raise UserError(
-                f"{path}: labels must lie in 0..{num_classes - 1}, number "
+                f"{path}: labels must be in 0..{num_classes - 1}, number "
                 f"{row} is {value}"
             )
     return labels_array(values)

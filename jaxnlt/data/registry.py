@@ -1,105 +1,44 @@
-"""The table of data sets and the numbers that go with each."""
+"""The table of benchmarks: who reads each, and the numbers that go with it."""
 
 import dataclasses
 import difflib
 
+from jaxnlt.data import imbalance
+from jaxnlt.data.readers import (
+    animal10n,
+    cifar,
+    cifar_human,
+    clothing1m,
+    digits,
+    folder,
+    food101n,
+    nlt,
+    npz,
+    red_mini_imagenet,
+    tfds,
+    webvision,
+)
+from jaxnlt.data.records import Benchmark
 from jaxnlt.runtime.errors import UserError
 
-
-@dataclasses.dataclass(frozen=True)
-class Benchmark:
-    """One data set and its defaults; a method's config may replace the latter.
-
-    Attributes:
-      name: as written after ``--config=configs/METHOD.py:``.
-      about: one line for ``:help``.
-      num_classes: None where the user's files decide.
-      n_max: images of the largest class before the long tail; None keeps
-        every image of the user's files.
-      image_size: height and width in pixels; None where the files decide.
-      channels: colour channels; None where the files decide.
-      mean: per channel in [0, 1] image units; None computes it from the
-        training images, as ``std``.
-      std: see ``mean``.
-      weak: name of the weak augmentation.
-      strong: name of the strong augmentation.
-      imb: default ratio of the smallest to the largest class.
-      noise: default noise.
-      rate: default noise rate.
-      model: name of the network.
-      width: channels of the network's first stage; 0 takes the published.
-      blocks: residual blocks of each stage; none take the published.
-      batch_size: rows of a batch.
-      warmup_batch_size: rows of a batch in the warm-up.
-      eval_batch_size: rows of a batch where nothing is trained.
-      epochs: number of epochs run.
-      learning_rate: of SGD.
-      momentum: of SGD.
-      weight_decay: of SGD.
-      dev_n_max: ``n_max`` under ``split=dev``; None where there is no
-        development set.
-      dev_per_class: images a class of the development set.
-      transform: name in ``files.TRANSFORMS`` of the way in which images that
-        stay on disk are cut; '' where all are held in memory.
-      files: usual names of its files, in the order in which they are tried.
-      labels_files: usual names of its files of human labels.
-      top5: whether its papers tell top-5 accuracies.
-      homepage: where it is officially described.
-      reader: file in jaxnlt/data/readers/ whose ``source`` reads it, or
-        FILE:FUNCTION.
-      family: set whose human labels and class maps its noise uses.
-      resizes: whether images are resized to ``config.data.image_size``.
-      named: whether ``config.data.name`` chooses among several sets.
-      takes_labels_file: whether ``config.data.labels_file`` lists its labels.
-      natural_tail: whether its own class sizes go on with the long tail.
-      web_noise: whether its noise adds images from the web.
-    """
-
-    name: str
-    about: str
-    num_classes: int | None = None
-    n_max: int | None = None
-    image_size: int | None = None
-    channels: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    weak: str = "crop_flip"
-    strong: str = "autoaugment"
-    imb: float = 1.0
-    noise: str = "none"
-    rate: float = 0.0
-    model: str = "preact_resnet18"
-    width: int = 0
-    blocks: tuple[int, ...] = ()
-    batch_size: int = 64
-    warmup_batch_size: int = 128
-    eval_batch_size: int = 256
-    epochs: int = 101
-    learning_rate: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    dev_n_max: int | None = None
-    dev_per_class: int | None = None
-    transform: str = ""
-    files: tuple[str, ...] = ()
-    labels_files: tuple[str, ...] = ()
-    top5: bool = False
-    homepage: str = ""
-    reader: str = "images"
-    family: str = ""
-    resizes: bool = False
-    named: bool = False
-    takes_labels_file: bool = False
-    natural_tail: bool = False
-    web_noise: bool = False
-
+#: Fields of ``config.data`` that all benchmarks of streamed images use.
+_STREAMED = frozenset(
+    {"path", "image_size", "transform", "on_bad_image", "workers"}
+)
 
 # Constants of both CIFARs: ``papers/dasc.md`` section 2.
 _CIFAR10 = Benchmark(
     name="cifar10",
-    reader="cifar",
-    family="cifar10",
     about="CIFAR-10: 10 kinds of things, 32x32; files on disk are needed",
+    read=cifar.read,
+    noises=cifar_human.noises(
+        "human:aggre",
+        "human:worse",
+        "human:random1",
+        "human:random2",
+        "human:random3",
+    ),
+    asym=True,
     num_classes=10,
     n_max=5000,
     image_size=32,
@@ -118,8 +57,8 @@ _CIFAR10 = Benchmark(
 _CIFAR100 = dataclasses.replace(
     _CIFAR10,
     name="cifar100",
-    family="cifar100",
     about="CIFAR-100: 100 kinds of things, 32x32; files on disk are needed",
+    noises=cifar_human.noises("human:noisy"),
     num_classes=100,
     n_max=500,
     mean=(0.507, 0.487, 0.441),
@@ -131,17 +70,17 @@ _CIFAR100 = dataclasses.replace(
 )
 _NPZ = Benchmark(
     name="npz",
-    reader="user:npz_source",
     about="your own images in one .npz file (--config.data.path=FILE.npz)",
+    read=npz.read,
 )
 
-# Constants of ImageNet: ``papers/smr.md`` section 3.  Crops are the host's,
-# mirror images and policies the device's.
+# Constants of ImageNet: ``papers/smr.md`` section 3.  The host crops, the
+# device mirrors and applies policies.
 _ON_DISK = Benchmark(
     name="images",
-    resizes=True,
-    takes_labels_file=True,
     about="your own large images as DIR/train/CLASS/*.jpg, streamed from disk",
+    read=folder.read_listed,
+    fields=_STREAMED | {"labels_file"},
     channels=3,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -152,12 +91,12 @@ _ON_DISK = Benchmark(
     warmup_batch_size=64,
     transform="images",
 )
-# H2E's settings: ``papers/h2e.md`` section 2, section 9.
+# H2E's settings: ``papers/h2e.md`` sections 2 and 9.
 _NLT = dataclasses.replace(
     _ON_DISK,
     name="imagenet_nlt",
-    reader="nlt",
     about="ImageNet-NLT, from a manifest of jaxnlt.data.build_nlt",
+    read=nlt.read,
     num_classes=100,
     weak="flip_rotate",
     strong="flip_rotate_randaugment_pypi",
@@ -185,10 +124,10 @@ _LARGE = (
     dataclasses.replace(
         _ON_DISK,
         name="webvision",
-        reader="webvision",
-        takes_labels_file=False,
-        natural_tail=True,
         about="mini WebVision 1.0: 50 classes of images from the web",
+        read=webvision.read,
+        fields=_STREAMED,
+        tail=imbalance.natural_tail,
         num_classes=50,
         model="inception_resnet_v2",
         epochs=81,
@@ -199,14 +138,14 @@ _LARGE = (
         homepage="https://data.vision.ee.ethz.ch/cvl/webvision/"
         "dataset2017.html",
     ),
-    # ``papers/dividemix_rolt.md`` section 1, section 2.2; ``papers/smr.md``
-    # section 2, section 3.
+    # ``papers/dividemix_rolt.md`` sections 1 and 2.2, ``papers/smr.md``
+    # sections 2 and 3.
     dataclasses.replace(
         _ON_DISK,
         name="clothing1m",
-        reader="clothing1m",
-        takes_labels_file=False,
         about="Clothing1M: a million images of 14 kinds of clothes",
+        read=clothing1m.read,
+        fields=_STREAMED,
         num_classes=14,
         mean=(0.6959, 0.6537, 0.6371),
         std=(0.3113, 0.3192, 0.3214),
@@ -217,13 +156,13 @@ _LARGE = (
         transform="clothing1m",
         homepage="https://github.com/Cysu/noisy_label",
     ),
-    # ``papers/smr.md`` section 2, section 3.
+    # ``papers/smr.md`` sections 2 and 3.
     dataclasses.replace(
         _ON_DISK,
         name="animal10n",
-        reader="animal10n",
-        takes_labels_file=False,
         about="ANIMAL-10N: 10 animals that are easily confused, 64x64",
+        read=animal10n.read,
+        fields=_STREAMED,
         num_classes=10,
         mean=(0.6959, 0.6537, 0.6371),
         std=(0.3113, 0.3192, 0.3214),
@@ -239,23 +178,23 @@ _LARGE = (
     dataclasses.replace(
         _NLT,
         name="food101n",
-        reader="food101n",
-        takes_labels_file=False,
         about="Food-101N: 101 dishes from the web, tested on Food-101",
+        read=food101n.read,
+        fields=_STREAMED,
         num_classes=101,
         transform="food101n",
         homepage="https://kuanghuei.github.io/Food-101N/",
     ),
-    # ``papers/dasc.md`` section 1.3, section 2, section 4: 32 pixels, padded
-    # and cropped on the device; the policy is CIFAR's.  DaSC and TABASCO jitter
-    # the colours in every view.
+    # ``papers/dasc.md`` sections 1.3, 2 and 4: 32 pixels, padded and cropped on
+    # the device; the policy is CIFAR's.  DaSC and TABASCO jitter the colours in
+    # every view.
     dataclasses.replace(
         _ON_DISK,
         name="red_mini_imagenet",
-        reader="red_mini_imagenet",
-        takes_labels_file=False,
-        web_noise=True,
         about="red mini-ImageNet: 100 classes with images from the web, 32x32",
+        read=red_mini_imagenet.read,
+        fields=_STREAMED,
+        noises=red_mini_imagenet.NOISES,
         num_classes=100,
         weak="crop_jitter_flip",
         strong="crop_jitter_flip_autoaugment",
@@ -271,11 +210,11 @@ _LARGE = (
 )
 
 _TABLE = (
-    # Settings of the trial in.
     Benchmark(
         name="digits",
-        reader="digits",
         about="scikit-learn's 8x8 handwritten digits; nothing to download",
+        read=digits.read,
+        fields=frozenset(),
         num_classes=10,
         n_max=134,
         image_size=8,
@@ -298,20 +237,18 @@ _TABLE = (
     dataclasses.replace(
         _NPZ,
         name="folder",
-        reader="user:folder_source",
-        resizes=True,
-        takes_labels_file=True,
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
+        read=folder.read_decoded,
+        fields=frozenset({"path", "labels_file", "image_size"}),
     ),
     dataclasses.replace(
         _NPZ,
         name="tfds",
-        reader="tfds",
-        resizes=True,
-        named=True,
         about="any tensorflow-datasets set of which an array_record copy is on "
         "disk (--config.data.name=NAME)",
+        read=tfds.read,
+        fields=frozenset({"path", "name", "image_size"}),
         homepage="https://www.tensorflow.org/datasets",
     ),
     _CIFAR10,

@@ -1,11 +1,15 @@
-"""Resampled streams of row numbers: classes drawn more evenly than they are."""
+"""Streams of row numbers: which images the steps of an epoch read.
 
-from collections.abc import Callable
-from typing import Any, Protocol
+A stream is int32 [steps, batch_size].  Plain streams pass over all rows;
+resampled ones draw the classes more evenly than they are; a balanced subset
+takes equally many rows of each class.
+"""
+
+from typing import Protocol
 
 import numpy as np
 
-#: config.*.sampling -> exponent of the class sizes.
+#: Values of ``config.*.sampling``, and the exponents of the class sizes.
 EXPONENTS = {
     "instance": 1.0,
     "square_root": 0.5,
@@ -14,15 +18,67 @@ EXPONENTS = {
 }
 
 
+class Permutes(Protocol):
+    """A source of random orders, such as numpy's Generator."""
+
+    def permutation(self, x: np.ndarray, /) -> np.ndarray:
+        """The elements of ``x`` in random order."""
+
+
+# Passes over the rows --------------------------------------------------------
+
+
+def one_pass(
+    index: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """One shuffled pass over the rows, wrapped to whole batches.
+
+    Args:
+      index: int [n] rows, n > 0.
+      batch_size: rows a step.
+      rng: source of the draws.
+
+    Returns:
+      int32 [ceil(n / batch_size), batch_size].
+    """
+    order = rng.permutation(index)
+    steps = -(-len(order) // batch_size)
+    return np.resize(order, (steps, batch_size)).astype(np.int32)
+
+
+def cycle(
+    index: np.ndarray, steps: int, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Shuffled passes one after the other until ``steps`` batches are full.
+
+    Args:
+      index: int [n] rows, n > 0.
+      steps: batches wanted.
+      batch_size: rows a step.
+      rng: source of the draws.
+
+    Returns:
+      int32 [steps, batch_size].
+    """
+    wanted = steps * batch_size
+    passes = [rng.permutation(index) for _ in range(-(-wanted // len(index)))]
+    rows = np.concatenate(passes)[:wanted]
+    return rows.reshape(steps, batch_size).astype(np.int32)
+
+
+# Resampled classes -----------------------------------------------------------
+
+
 def class_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
     r"""Weights of the classes, :math:`w_k = (n_k / \max n)^q`.
 
     Args:
-      counts: int[C] samples a class, not all 0; an empty class weighs 0.
+      counts: int [C], samples of each class, not all 0; an empty class has
+        weight 0.
       exponent: q; 1 as the data are, 0 class-balanced, -1 reversed.
 
     Returns:
-      float64[C], to be divided by their sum.
+      float64 [C], to be divided by their sum.
 
     Source: Kang et al. 2020, eq. 1; ``papers/h2e.md`` section 3.
     """
@@ -34,25 +90,25 @@ def class_weights(counts: np.ndarray, exponent: float) -> np.ndarray:
 def class_quota(
     counts: np.ndarray, exponent: float, total: int, rng: np.random.Generator
 ) -> np.ndarray:
-    r"""How many rows each class gives, :math:`\propto n_k^q`, of sum `total`.
+    r"""Rows that each class gives, :math:`\propto n_k^q`, ``total`` in all.
 
     Args:
-      counts: int[C] samples a class; an empty class gives none.
+      counts: int [C], samples of each class; an empty class gives none.
       exponent: q; 1 as the data are, 1/2 square-root, 0 class-balanced, -1
         reversed.
       total: rows wanted.
-      rng: decides which classes get the rows that do not divide, each with
-        the chance that its share leaves over.
+      rng: decides which classes get one of the rows that remain, each with the
+        probability of the fraction of its share.
 
     Returns:
-      int64[C].
+      int64 [C].
 
     Source: Kang et al. 2020, eq. 1.
     """
     share = class_weights(counts, exponent)
     bounds = np.cumsum(share / share.sum()) * total
     bounds[-1] = total  # whatever the rounding of the sum
-    # One shift for all: every class gets its share rounded up or down.
+    # One shift for all, so that each share is rounded up or down.
     edges = np.floor(bounds + rng.random()).astype(np.int64)
     edges[-1] = total
     edges[np.flatnonzero(counts)[-1] :] = total
@@ -66,20 +122,20 @@ def resampled(
     batch_size: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """As many rows as `index` has, classes evened out, wrapped to batches.
+    """As many rows as ``index`` has, of classes drawn more evenly.
 
-    Within a class the rows come in shuffled cycles, so that none comes twice
-    before all have come.
+    Within a class the rows come in shuffled cycles, so that none is repeated
+    before all have come.  The last batch is filled up from the start.
 
     Args:
-      index: int[n] rows, n > 0.
-      labels: int[N] classes, indexed by row number.
-      exponent: of the class sizes, as in `class_quota`.
+      index: int [n] rows, n > 0.
+      labels: int [N] classes, indexed by row number.
+      exponent: of the class sizes, as in ``class_quota``.
       batch_size: rows a step.
-      rng: numpy Generator.
+      rng: source of the draws.
 
     Returns:
-      int32[ceil(n / batch_size), batch_size].
+      int32 [ceil(n / batch_size), batch_size].
 
     Source: ``papers/dividemix_rolt.md`` section 4.4.  An epoch there has max
     n_k * C rows; here it has n, so that it costs what a plain one costs.
@@ -102,7 +158,7 @@ def drawn_classes(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
       uniform: [n] numbers u in [0, 1).
 
     Returns:
-      int64[n].
+      int64 [n].
 
     Source: ``papers/h2e.md`` section 3 (inverse distribution function).
     """
@@ -119,18 +175,18 @@ def independent(
     batch_size: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Rows drawn one by one: a class, then a row of it, all alike.
+    """Draws rows one by one: a class, then one of its rows uniformly.
 
     Args:
-      index: int[n] rows, n > 0.
-      labels: int[N] classes, indexed by row number.
-      exponent: of the class sizes, as in `class_weights`.
+      index: int [n] rows, n > 0.
+      labels: int [N] classes, indexed by row number.
+      exponent: of the class sizes, as in ``class_weights``.
       steps: batches wanted.
       batch_size: rows a step.
-      rng: numpy Generator.
+      rng: source of the draws.
 
     Returns:
-      int32[steps, batch_size].
+      int32 [steps, batch_size].
 
     Source: ``papers/h2e.md`` section 3, the reversed (-1) and the balanced (0)
     environment.
@@ -157,18 +213,18 @@ def class_aware(
     """Groups of rows of one class, the classes in shuffled cycles.
 
     Within a class the rows come in shuffled cycles too; one with fewer rows
-    than `group` repeats inside a group.
+    than ``group`` repeats inside a group.
 
     Args:
-      index: int[n] rows, n > 0.
-      labels: int[N] classes, indexed by row number.
+      index: int [n] rows, n > 0.
+      labels: int [N] classes, indexed by row number.
       group: rows of a class that follow one another.
       steps: batches wanted; the last group is cut where they are full.
       batch_size: rows a step.
-      rng: numpy Generator.
+      rng: source of the draws.
 
     Returns:
-      int32[steps, batch_size].
+      int32 [steps, batch_size].
 
     Source: ``papers/h2e.md`` section 10.
     """
@@ -182,66 +238,24 @@ def class_aware(
     return rows.reshape(-1)[:total].reshape(steps, batch_size)
 
 
-def one_pass(
-    index: np.ndarray, batch_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """One shuffled pass over the rows, wrapped to whole batches.
-
-    Args:
-      index: int[n] rows, n > 0.
-      batch_size: rows a step.
-      rng: numpy Generator.
-
-    Returns:
-      int32[ceil(n / batch_size), batch_size].
-    """
-    order = rng.permutation(index)
-    steps = -(-len(order) // batch_size)
-    return np.resize(order, (steps, batch_size)).astype(np.int32)
+# A balanced subset -----------------------------------------------------------
 
 
-def cycle(
-    index: np.ndarray, steps: int, batch_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Shuffled passes one after the other until `steps` batches are full.
-
-    Args:
-      index: int[n] rows, n > 0.
-      steps: batches wanted.
-      batch_size: rows a step.
-      rng: numpy Generator.
-
-    Returns:
-      int32[steps, batch_size].
-    """
-    wanted = steps * batch_size
-    passes = [rng.permutation(index) for _ in range(-(-wanted // len(index)))]
-    rows = np.concatenate(passes)[:wanted]
-    return rows.reshape(steps, batch_size).astype(np.int32)
-
-
-class Permutes(Protocol):
-    """What is asked of a source of randomness; numpy's Generator has it."""
-
-    def permutation(self, x: np.ndarray, /) -> np.ndarray:
-        """The elements of ``x`` in random order."""
-
-
-def subset(
+def balanced_subset(
     labels: np.ndarray, num_classes: int, size: int, rng: Permutes
 ) -> np.ndarray:
-    """Rows of a random subset in which no class is larger than the others.
+    """Draws a random subset in which no class is larger than the others.
 
-    All rows are shuffled and walked through; a row is taken while fewer than
-    ``size / C`` of its class (not rounded, so a class may reach the next
-    whole number) and fewer than ``size`` in all are taken.  What was taken is
-    shuffled.  Where classes are too small the subset is smaller than
-    ``size``; the authors then fill its losses up with zeros, which the
-    mixture takes for clean images, and that is not done here.
+    All rows are shuffled and passed through in order; a row is taken while
+    fewer than ``size / C`` of its class (not rounded, so a class may reach the
+    next whole number) and fewer than ``size`` in all are taken.  The rows
+    taken are shuffled again.  Where classes are too small, the subset is
+    smaller than ``size``.  (The authors then pad its losses with zeros, which
+    the mixture takes for clean images; here they are not padded.)
 
     Args:
       labels: int [N], given labels in 0..C-1.
-      num_classes: ``C``.
+      num_classes: C.
       size: rows wanted.
       rng: source of the two shuffles, one for each network and epoch.
 
@@ -256,60 +270,21 @@ def subset(
     by_class = np.argsort(given, kind="stable")
     counts = np.bincount(given, minlength=num_classes)
     firsts = np.repeat(np.cumsum(counts) - counts, counts)
-    # How many of its class stand before each row.
+    # How many rows of its class come before each row.
     before = np.empty(len(labels), np.int64)
     before[by_class] = np.arange(len(labels)) - firsts
     taken = order[before < size / num_classes][:size]
     return rng.permutation(taken)
 
 
-def capped(counts: np.ndarray, size: int) -> np.ndarray:
-    """Sizes of the classes in a subset, whatever its draw.
+def balanced_counts(counts: np.ndarray, size: int) -> np.ndarray:
+    """Class sizes of a balanced subset, whichever rows are drawn.
 
     Args:
       counts: int [C], samples of each class.
-      size: rows wanted, as of ``subset``; 0 takes all.
+      size: rows wanted, see ``balanced_subset``; 0 takes all.
 
     Returns:
-      int [C], to the whole number that a share of ``size`` is rounded up to.
+      int [C], at most ``size / C`` rounded up.
     """
     return np.minimum(counts, -(-size // len(counts))) if size else counts
-
-
-def pool(labels: np.ndarray, num_classes: int, size: int) -> Callable | None:
-    """Rows to select from, as ``methods.base.Phase.pool`` wants it.
-
-    Args:
-      labels: int [N], given labels in 0..C-1.
-      num_classes: ``C``.
-      size: rows wanted; 0 takes all.
-
-    Returns:
-      (epoch, network, rng) -> ``subset``; None where all are taken.
-    """
-    if not size:
-        return None
-    return lambda epoch, k, rng: subset(labels, num_classes, size, rng)
-
-
-def stream(
-    labels: np.ndarray, num_classes: int, size: int, batch_size: int
-) -> Callable:
-    """One pass over a subset, as ``methods.base.Phase.streams`` wants it.
-
-    Args:
-      labels: int [N], given labels in 0..C-1.
-      num_classes: ``C``.
-      size: rows wanted.
-      batch_size: rows a step.
-
-    Returns:
-      (selection, rng) -> {"x": int32 [steps, batch_size]}; the selection,
-      which trusts all, is not asked.
-    """
-
-    def rows(selection: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        drawn = subset(labels, num_classes, size, rng)
-        return {"x": one_pass(drawn, batch_size, rng)}
-
-    return rows

@@ -21,7 +21,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnlt.data import decode
-from jaxnlt.data.files import BadImage
+from jaxnlt.data.decode import BadImage
+from jaxnlt.data.files import CutImages
 from jaxnlt.data.records import Split
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import UserError, logger
@@ -96,7 +97,7 @@ class Streamed:
 
     def __init__(
         self,
-        images: decode.CutImages,
+        images: CutImages,
         mesh: Mesh,
         on_bad_image: str = "stop",
         workers: int = 0,
@@ -260,7 +261,7 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
     """Puts images on the devices, or prepares images on disk for streaming.
 
     Args:
-      split: its images are uint8 [N, H, W, C] or ``decode.CutImages``.
+      split: its images are uint8 [N, H, W, C] or ``CutImages``.
       config: the whole configuration; only ``config.data`` is read.
       mesh: devices.
 
@@ -272,7 +273,7 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
     """
     images: Any = split.images
     divided = config.data.get("divided", False)
-    if isinstance(images, decode.CutImages):
+    if isinstance(images, CutImages):
         if divided:
             raise UserError(
                 "config.data.divided: images on disk are streamed and cannot "

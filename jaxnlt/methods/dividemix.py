@@ -254,7 +254,7 @@ class Method(base.Method):
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         super().__init__(config, data)
         # Class sizes of the warm-up's images.
-        self.warmup_counts = sampling.capped(
+        self.warmup_counts = sampling.balanced_counts(
             data.counts, self.options.warmup_samples
         )
         self.warmup = self.supervised_phase("warmup", self.warmup_loss)
@@ -292,15 +292,10 @@ class Method(base.Method):
           loss: of the phase.
           **other: fields of ``Phase`` that differ.
         """
-        data, batch = self.data, self.config.warmup_batch_size
+        batch = self.config.warmup_batch_size
         streams = base.single_stream(batch)
         if self.options.warmup_samples:
-            streams = sampling.stream(
-                data.labels,
-                data.num_classes,
-                self.options.warmup_samples,
-                batch,
-            )
+            streams = self._subset_stream(batch)
         phase = Phase(
             name=name, loss=loss, streams=streams, views={"x": ("weak",)}
         )
@@ -325,9 +320,26 @@ class Method(base.Method):
 
     def pool(self) -> Pool | None:
         """The rows that a selection looks at."""
-        return sampling.pool(
-            self.data.labels, self.data.num_classes, self.options.pool_samples
+        data, size = self.data, self.options.pool_samples
+        if not size:
+            return None
+        return lambda epoch, k, rng: sampling.balanced_subset(
+            data.labels, data.num_classes, size, rng
         )
+
+    def _subset_stream(self, batch_size: int) -> base.Streams:
+        """A stream ``x`` of one pass over a balanced subset."""
+        data, size = self.data, self.options.warmup_samples
+
+        def rows(
+            selection: Selection, rng: np.random.Generator
+        ) -> dict[str, np.ndarray]:
+            drawn = sampling.balanced_subset(
+                data.labels, data.num_classes, size, rng
+            )
+            return {"x": sampling.one_pass(drawn, batch_size, rng)}
+
+        return rows
 
     def phases(self) -> Sequence[Phase]:
         return (self.warmup, self.semi)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxnlt.data.files import UNKNOWN
+from jaxnlt.data.records import UNKNOWN
 from jaxnlt.results.files import Record
 
 if TYPE_CHECKING:  # loaded where a figure is drawn

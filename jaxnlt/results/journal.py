@@ -177,7 +177,7 @@ def _describe(dataset: Dataset) -> Record:
         "image_shape": dataset.train.images.shape[1:],
         "given_counts": dataset.given_counts,
         "test_kind": dataset.test_kind,
-        "facts": dataset.facts,
+        "facts": dataset.description.as_json(),
     }
 
 
@@ -363,7 +363,7 @@ def _header(
         "given labels a class: "
         f"{counts.tolist() if len(counts) <= 20 else largest_to_smallest}",
     ]
-    rate = dataset.facts.get("noise_rate_realised")
+    rate = dataset.description.noise_rate_realised
     if rate is not None:
         lines.append(
             f"labels really wrong: {100 * rate:.1f} % "

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnlt import selection
-from jaxnlt.data import files
-from jaxnlt.data.nlt import protocol
+from jaxnlt.data import records
 from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.results.files import atomic
@@ -74,7 +73,7 @@ def clean_probability(
 
 def known_truth(train: Split) -> np.ndarray | None:
     """True labels, int [N]; None where nothing is known of any image."""
-    verified, _ = files.verdicts(train)
+    verified, _ = records.verdicts(train)
     return train.true_labels if verified.any() else None
 
 
@@ -112,8 +111,8 @@ def write(
     if (true := known_truth(train)) is not None:
         # Negative ones name the last class until they are replaced.
         words = names[np.maximum(true[order], -1)]
-        words[true[order] == protocol.WRONG] = WRONG
-        words[true[order] == files.UNKNOWN] = ""
+        words[true[order] == records.WRONG] = WRONG
+        words[true[order] == records.UNKNOWN] = ""
         columns["true_label"] = words.tolist()
     with atomic(pathlib.Path(path)) as file:
         writer = csv.writer(file, lineterminator="\n")

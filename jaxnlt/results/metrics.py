@@ -9,7 +9,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from jaxnlt.data import files, streaming
+from jaxnlt.data import records, streaming
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, Outputs, Phase, Selection
 from jaxnlt.results.files import Record
@@ -304,7 +304,7 @@ def selection_record(
     }
     if train.true_labels is None:
         return record
-    verified, _ = files.verdicts(train)
+    verified, _ = records.verdicts(train)
     rows = []
     for selection in selections:
         if selection.clean_probability is None:

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import disk
-from jaxnlt.data.files import UNKNOWN
-from jaxnlt.data.nlt import protocol
-from jaxnlt.data.records import VALIDATION, Dataset
+from jaxnlt.data.records import (
+    UNKNOWN,
+    VALIDATION,
+    WRONG,
+    Dataset,
+    classes_known,
+)
 from jaxnlt.results import figures, labels
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record, atomic
@@ -160,7 +163,7 @@ def _distributions(
         )
     per_class = records[-1].get("accuracy_per_class") if records else None
     if per_class is not None:
-        if not disk.classes_known(true):
+        if not classes_known(true):
             true = None
         svg = figures.class_bars(per_class, given, true, dataset.class_names)
         parts.append(
@@ -196,7 +199,7 @@ def _changes(dataset: Dataset, suggested: np.ndarray) -> str:
         if not verified.all():
             caption += f" Of the {verified.sum():,} that were verified,"
             caption += f" {right} are right."
-        elif disk.classes_known(true):
+        elif classes_known(true):
             caption += f" Right labels: {right} of the given, "
             caption += f"{_percent(suggested == true)} of the suggested ones."
         else:
@@ -290,7 +293,7 @@ def _truth(given: int, true: int, class_names: Sequence[str]) -> str:
     kind, text = "wrong", "label is wrong"
     if true == given:
         kind, text = "right", "label is right"
-    elif true != protocol.WRONG:
+    elif true != WRONG:
         text = f"truly {class_names[true]}"
     return f'<small class="{kind}">{_name(text)}</small>'
 

@@ -70,7 +70,7 @@ def summarise(
         "method": config.method,
         "benchmark": config.benchmark,
         "seed": config.seed,
-        "data_seed": dataset.facts["data_seed"],
+        "data_seed": dataset.description.data_seed,
         "epochs": config.epochs,
         "test_kind": dataset.test_kind,
         "best_test_accuracy": accuracy[best],
@@ -87,8 +87,8 @@ def summarise(
         "seconds": seconds,
         **dataclasses.asdict(run),
         "noise": config.data.noise,
-        "noise_rate_realised": dataset.facts["noise_rate_realised"],
-        "data": dataset.facts,
+        "noise_rate_realised": dataset.description.noise_rate_realised,
+        "data": dataset.description.as_json(),
         "options": config_lib.as_json(config)[config.method],
     }
 

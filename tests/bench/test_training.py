@@ -10,7 +10,7 @@ import pytest
 from jaxnlt.bench import torch as bench_torch
 from jaxnlt.bench import training as bench_training
 from jaxnlt.config import base as config_lib
-from jaxnlt.data.readers import cifar
+from jaxnlt.data.readers import lists
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 
@@ -40,7 +40,7 @@ def no_files(tmp_path_factory):
     """No CIFAR in the usual places, no PyTorch, wherever the tests run."""
     empty = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar, "usual_places", lambda: [empty])
+        patch.setattr(lists, "usual_places", lambda: [empty])
         patch.setattr(bench_torch, "available", lambda: False)
         yield
 

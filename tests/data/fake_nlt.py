@@ -8,8 +8,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxnlt.data.nlt import build, protocol
-from jaxnlt.data.nlt import raw as nlt_raw
+from jaxnlt.data.nlt import build
+from jaxnlt.data.readers.lists import RawSet
+from jaxnlt.data.records import WRONG, ListedImage
 
 SYNSETS = ("n01704323", "n04515003", "n02101006", "n03062245")
 NAMES = ("triceratops", "upright piano", "Gordon setter", "cocktail shaker")
@@ -93,26 +94,24 @@ def food(raw: pathlib.Path, train=20, test=2) -> pathlib.Path:
     return raw
 
 
-def full_size(classes=100, clean=1300, web=480) -> nlt_raw.Raw:
+def full_size(classes=100, clean=1300, web=480) -> RawSet:
     """As many names a class as ILSVRC-2012 and the web have, about."""
     names = tuple(f"class {label}" for label in range(classes))
     images = [
         [
-            protocol.Row(f"n{label:08d}_{i}.JPEG", label, label, "imagenet")
+            ListedImage(f"n{label:08d}_{i}.JPEG", label, label, "imagenet")
             for i in range(clean)
         ]
         for label in range(classes)
     ]
     pools = [
         [
-            protocol.Row(
-                f"{label:06x}{i:06x}.jpg", label, protocol.WRONG, "web"
-            )
+            ListedImage(f"{label:06x}{i:06x}.jpg", label, WRONG, "web")
             for i in range(web)
         ]
         for label in range(classes)
     ]
-    return nlt_raw.Raw(names, images, pools, [])
+    return RawSet(names, images, pools, [])
 
 
 def options(colour, rate, seed=0, n_max=1000, imb=0.05) -> build.Options:
@@ -135,3 +134,41 @@ def hypergeometric_scores(found, drawn, marked, size) -> np.ndarray:
     random = variance > 0
     np.testing.assert_array_equal((found - mean)[~random], 0)
     return ((found - mean)[random]) / np.sqrt(variance[random])
+
+
+# The builder's command line --------------------------------------------------
+
+LAYOUTS = {
+    "imagenet_nlt": imagenet,
+    "animal10_nlt": animal,
+    "food101_nlt": food,
+}
+DRAWN = {
+    "imagenet_nlt": "--colour=purple --rate=0.4 --n_max=20 --imb=0.3",
+    "animal10_nlt": "--n_max=20 --imb=0.1",
+    "food101_nlt": "--n_max=20 --imb=0.2",
+}
+
+
+def call(benchmark, raw, out, more=None) -> int:
+    more = DRAWN[benchmark] if more is None else more
+    return build.main(
+        [
+            "build_nlt",
+            f"--benchmark={benchmark}",
+            f"--raw={raw}",
+            f"--out={out}",
+            *more.split(),
+        ]
+    )
+
+
+def refused(benchmark, raw, folder, capsys, more=None) -> str:
+    """The one line that names the mistake; nothing is left behind."""
+    before = sorted(folder.iterdir())
+    assert call(benchmark, raw, folder / "out", more) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    assert shown.err.startswith("jaxnlt: error: ")
+    assert sorted(folder.iterdir()) == before
+    return shown.err.removeprefix("jaxnlt: error: ")

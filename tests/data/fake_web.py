@@ -1,4 +1,4 @@
-"""Miniatures of the real web-noise sets as they lie on disk, real JPEGs.
+"""Miniatures of the data sets with web noise as they are on disk, real JPEGs.
 
 Those that the NLT sets are made of come from ``fake_nlt``.
 """
@@ -8,10 +8,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxnlt.data import load, registry
-from jaxnlt.data.nlt import build
 from jaxnlt.data.readers import clothing1m
-from jaxnlt.data.records import ReadRequest
 from tests.data import fake_nlt
 from tests.data.fake_nlt import jpeg, text
 
@@ -150,25 +147,24 @@ def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
 def nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """ImageNet-NLT as the builder leaves it: purple noise of 0.4."""
     fake_nlt.imagenet(raw, train=12, web=4)
-    drawn = "--colour=purple", "--rate=0.4", "--n_max=10", "--imb=0.5"
-    return _built("imagenet_nlt", raw, out, *drawn)
+    drawn = "--colour=purple --rate=0.4 --n_max=10 --imb=0.5"
+    assert fake_nlt.call("imagenet_nlt", raw, out, drawn) == 0
+    return out
 
 
 def animal_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """Animal10-NLT as the builder leaves it."""
     fake_nlt.animal(raw, train=4)
-    return _built("animal10_nlt", raw, out, "--n_max=4", "--imb=0.5")
+    drawn = "--n_max=4 --imb=0.5"
+    assert fake_nlt.call("animal10_nlt", raw, out, drawn) == 0
+    return out
 
 
 def food_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """Food101-NLT as the builder leaves it."""
     fake_nlt.food(raw, train=6)
-    return _built("food101_nlt", raw, out, "--n_max=6", "--imb=0.5")
-
-
-def _built(name: str, raw: pathlib.Path, out: pathlib.Path, *drawn: str):
-    argv = ["build_nlt", f"--benchmark={name}", f"--raw={raw}", f"--out={out}"]
-    assert build.main([*argv, *drawn]) == 0
+    drawn = "--n_max=6 --imb=0.5"
+    assert fake_nlt.call("food101_nlt", raw, out, drawn) == 0
     return out
 
 
@@ -180,11 +176,3 @@ def images(root: pathlib.Path) -> pathlib.Path:
                 size = (30 + 9 * i, 50 - 3 * label)
                 jpeg(root / part / name / f"{i}.jpg", label + i, size)
     return root
-
-
-def read(name, path, labels_file="", split=""):
-    """Reads a benchmark through its entry in the registry."""
-    noise = f"split:{split}" if split else "red"
-    return load.read(
-        ReadRequest(registry.get(name), path, labels_file, 0, "", noise)
-    )

@@ -7,7 +7,10 @@ import zipfile
 import ml_collections
 import numpy as np
 
+from jaxnlt.config import fields
+from jaxnlt.config.base import DataOptions
 from jaxnlt.data import registry
+from jaxnlt.data.records import ReadRequest, Source
 
 PER_BATCH, N_TEST = 20, 10
 
@@ -15,37 +18,28 @@ PER_BATCH, N_TEST = 20, 10
 def config(benchmark: str, **changes) -> ml_collections.ConfigDict:
     """A config as the command line resolves it; changes go to their place."""
     bench = registry.get(benchmark)
-    top = {
-        key: changes.pop(key)
-        for key in ("seed", "data_seed", "split")
-        if key in changes
-    }
+    top = {"benchmark": benchmark, "seed": 3, "data_seed": -1, "split": ""}
+    top |= {key: changes.pop(key) for key in top if key in changes}
     data = {
-        "path": "",
         "imb": bench.imb,
-        "imb_type": "exp",
-        "n_max": 0,
         "noise": bench.noise,
         "rate": bench.rate,
-        "noise_file": "",
-        "labels_file": "",
-        "image_size": 0,
+        "transform": bench.transform,
     }
-    assert set(changes) <= set(data)
-    return ml_collections.ConfigDict(
-        {
-            "benchmark": benchmark,
-            "seed": 3,
-            "data_seed": None,
-            "split": "",
-            **top,
-            "data": data | {k: _plain(v) for k, v in changes.items()},
-        }
-    )
+    data |= {key: _plain(value) for key, value in changes.items()}
+    options = fields.as_dict(DataOptions(**data))
+    return ml_collections.ConfigDict(top | {"data": options})
 
 
 def _plain(value):
     return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def read(benchmark: str, path="", **fields) -> Source:
+    """What a benchmark's reader gives."""
+    bench = registry.get(benchmark)
+    fields = {key: _plain(value) for key, value in fields.items()}
+    return bench.read(ReadRequest(bench, str(path), **fields))
 
 
 def cifar10(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

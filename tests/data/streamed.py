@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests import runs
-from tests.data import fake_web
-from tests.data.readers import test_tfds as test_tfds_images
+from tests.data import fake_tfds, fake_web
 
 SIDE, CLASSES, PER_CLASS = 8, 3, 10
 
@@ -86,9 +85,9 @@ def _binary(root: pathlib.Path) -> dict[str, Any]:
 
 def _tfds(root: pathlib.Path) -> dict[str, Any]:
     root.mkdir()
-    rows = test_tfds_images.rows
+    rows = fake_tfds.rows
     parts = {"train": rows(12, form="JPEG"), "test": rows(6, 50, form="JPEG")}
-    return {"path": test_tfds_images.write(root, parts), "name": "fake"}
+    return {"path": fake_tfds.write(root, parts), "name": "fake"}
 
 
 #: Every set whose images lie on disk as files or as records of a copy.

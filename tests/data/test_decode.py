@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt.data import decode
-from jaxnlt.data.files import ImageFiles, Transform
+from jaxnlt.data import decode, registry
+from jaxnlt.data.decode import Transform
 
 
 def picture(height, width):
@@ -191,16 +191,26 @@ def test_another_size_scales_every_side():
     assert decode.scaled(SCALED, 4).resize == 0
 
 
-def test_cut_images_look_like_an_array(tmp_path):
-    for i in range(3):
-        Image.fromarray(picture(8, 8) + i).save(tmp_path / f"{i}.png")
-    (tmp_path / "1.png").write_bytes(b"")
-    files = ImageFiles(tmp_path, np.array(["0.png", "1.png", "2.png"]))
-    images = decode.CutImages(files, Transform(0, 6, "none", eval_resize=8))
-    assert len(images) == 3 and images.shape == (3, 6, 6, 3)
-    some = images[np.array([2, 0])]
-    assert some.shape == (2, 6, 6, 3)
-    np.testing.assert_array_equal(some[0], picture(8, 8)[1:7, 1:7] + 2)
-    np.testing.assert_array_equal(images[np.int64(0)], picture(8, 8)[1:7, 1:7])
-    # Only looked at: a report is not stopped by a broken file.
-    assert (images[1] == 128).all()
+def test_transforms():
+    table = decode.TRANSFORMS
+    for name, entry in registry.BENCHMARKS.items():
+        assert not entry.transform or entry.transform in table, name
+    for name, entry in table.items():
+        assert "papers/" in entry.source, name
+        assert entry.crop in ("random_crop", "random_resized_crop", "none")
+        assert 0 < entry.scale[0] <= entry.scale[1] <= 1, name
+        # A crop fits into what was resized before it.
+        assert entry.resize >= entry.size or not entry.resize, name
+        assert entry.eval_resize >= entry.size, name
+    numbers = {
+        name: (table[name].resize, table[name].size, table[name].eval_resize)
+        for name in ("webvision", "clothing1m", "animal10n", "food101n")
+    }
+    assert numbers == {
+        "webvision": (320, 299, 320),
+        "clothing1m": (256, 224, 256),
+        "animal10n": (64, 64, 64),
+        "food101n": (0, 224, 256),
+    }
+    assert table["webvision"].scale == (0.08, 1.0)
+    assert table["webvision_smr"].crop == "random_crop"

@@ -141,25 +141,6 @@ def test_sym_and_joint_continue_the_subsets_generator():
     assert a.tolist() != noise.draw("sym", LABELS, 10, 0.4, 1).tolist()
 
 
-@pytest.mark.parametrize(
-    "kind, rate, family, word",
-    [
-        ("sym", 1.5, "digits", "rate: must lie in"),
-        ("sym", 1.0, "digits", "rate: must lie in"),
-        ("sym", -0.1, "digits", "rate: must lie in"),
-        ("sym", float("nan"), "digits", "rate: must lie in"),
-        ("symmetric", 0.4, "digits", "noise: 'symmetric' is unknown"),
-        ("human:worse", 0, "digits", "human:worse exists for cifar10"),
-        ("human:worse", 0, "cifar100", "human:worse exists for cifar10"),
-        ("human:noisy", 0, "cifar10", "human:noisy exists for cifar100"),
-        ("asym", 0.4, "digits", "class maps"),
-    ],
-)
-def test_refused(kind, rate, family, word):
-    with pytest.raises(UserError, match=word):
-        noise.check(kind, rate, family)
-
-
 def test_saved_noise_is_read_back_by_id(tmp_path):
     ids = np.array([3, 8, 11])
     labels = np.array([2, 0, 1], np.int32)

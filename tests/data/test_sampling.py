@@ -1,6 +1,7 @@
 """Which rows a step sees."""
 
 import numpy as np
+import pytest
 
 from jaxnlt.data import sampling
 
@@ -55,3 +56,116 @@ def test_the_generator_decides():
         np.testing.assert_array_equal(rows(rng()), rows(rng()))
         other = rows(np.random.default_rng(1))
         assert (rows(rng()) != other).any()
+
+
+# Resampled classes -----------------------------------------------------------
+
+LABELS = np.repeat(np.arange(5), (60, 0, 30, 9, 1))
+
+
+def test_quota_follows_the_exponent_and_sums_up():
+    counts = np.bincount(LABELS)
+    expected = {1.0: [60, 0, 30, 9, 1], 0.0: [25, 0, 25, 25, 25]}
+    for exponent, quota in expected.items():
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            got = sampling.class_quota(counts, exponent, 100, rng)
+            assert got.sum() == 100 and got[1] == 0
+            assert np.abs(got - quota).max() <= 1
+    rng = np.random.default_rng(0)
+    root = sampling.class_quota(counts, 0.5, 100, rng)
+    share = np.sqrt(counts) / np.sqrt(counts).sum()
+    assert np.abs(root - 100 * share).max() <= 1
+
+
+def test_the_rest_goes_to_every_class_in_turn():
+    quotas = [
+        sampling.class_quota(np.array([4, 4, 4]), 0.0, 4, rng)
+        for rng in map(np.random.default_rng, range(300))
+    ]
+    np.testing.assert_allclose(np.mean(quotas, 0), 4 / 3, atol=0.1)
+
+
+def test_a_class_that_ends_the_list_empty_gets_nothing():
+    quota = sampling.class_quota(
+        np.array([3, 2, 0]), 0.0, 7, np.random.default_rng(1)
+    )
+    assert quota[2] == 0 and quota.sum() == 7
+
+
+def test_rows_come_in_cycles_within_their_class():
+    index = np.flatnonzero(np.arange(len(LABELS)) % 2)
+    rows = sampling.resampled(index, LABELS, 0.0, 10, np.random.default_rng(0))
+    assert rows.shape == (5, 10) and rows.dtype == np.int32
+    assert set(rows.flat) <= set(index)
+    for c in np.unique(LABELS[index]):
+        times = np.bincount(rows[LABELS[rows] == c], minlength=len(LABELS))
+        times = times[index[LABELS[index] == c]]
+        assert times.max() - times.min() <= 1
+
+
+# A balanced subset -----------------------------------------------------------
+
+
+def walk(order, labels, num_classes, size):
+    """The rule, an image after the other."""
+    counts, taken = [0] * num_classes, []
+    for row in order:
+        if counts[labels[row]] < size / num_classes and len(taken) < size:
+            counts[labels[row]] += 1
+            taken.append(row)
+    return taken
+
+
+class Recorded:
+    """A generator that remembers its shuffles."""
+
+    def __init__(self, seed):
+        self.rng, self.drawn = np.random.default_rng(seed), []
+
+    def permutation(self, x):
+        self.drawn.append((np.array(x), self.rng.permutation(x)))
+        return self.drawn[-1][1]
+
+
+# Whole shares, fractions of them, classes too small, more than there is.
+@pytest.mark.parametrize("size", [1, 3, 14, 20, 35, 50, 1000])
+def test_the_rule(size):
+    labels = np.random.default_rng(0).choice(
+        5, 60, p=[0.5, 0.3, 0.1, 0.08, 0.02]
+    )
+    rng = Recorded(size)
+    rows = sampling.balanced_subset(labels, 5, size, rng)
+    (every, order), (taken, result) = rng.drawn
+    assert every.tolist() == list(range(60))
+    assert taken.tolist() == walk(order, labels, 5, size)
+    assert rows.tolist() == result.tolist()
+    assert len(set(rows.tolist())) == len(rows) <= size
+    counts = np.bincount(labels[rows], minlength=5)
+    assert (counts <= np.ceil(size / 5)).all()
+
+
+def test_an_empty_class():
+    rows = sampling.balanced_subset(
+        np.array([0, 0, 2, 2, 2]), 4, 4, np.random.default_rng(0)
+    )
+    assert sorted(np.array([0, 0, 2, 2, 2])[rows]) == [0, 2]
+
+
+def test_networks_and_epochs_draw_their_own():
+    labels = np.arange(1000) % 14
+    rng = np.random.default_rng(3)
+    first, second = (
+        sampling.balanced_subset(labels, 14, 280, rng) for _ in range(2)
+    )
+    assert set(first.tolist()) != set(second.tolist())
+    again = sampling.balanced_subset(labels, 14, 280, np.random.default_rng(3))
+    assert again.tolist() == first.tolist()
+    # Every row is as likely as another of its class.
+    hits = np.zeros(1000)
+    for _ in range(200):
+        hits[sampling.balanced_subset(labels, 14, 280, rng)] += 1
+    assert hits.min() > 20 and hits.max() < 100
+    counts = np.bincount([0] * 30 + [1] * 5)
+    assert sampling.balanced_counts(counts, 21).tolist() == [11, 5]
+    assert sampling.balanced_counts(counts, 0).tolist() == [30, 5]

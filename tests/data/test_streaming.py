@@ -1,23 +1,20 @@
-"""Batches of images that stay on disk, and what a step makes of them."""
+"""Batches of images on disk."""
 
 import logging
 import threading
-from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxnlt import method as base
-from jaxnlt import step
 from jaxnlt.data import decode, load, streaming
-from jaxnlt.data.files import BadImage, ImageFiles, Transform
+from jaxnlt.data.decode import BadImage, Transform
+from jaxnlt.data.files import CutImages, ImageFiles
 from jaxnlt.runtime import sharding
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer, rng_of
-from tests import runs
 from tests.data.streamed import SIDE, configuration, write_folder
 
 
@@ -28,15 +25,19 @@ def large(tmp_path_factory):
     return write_folder(root, sizes=(11, 14, 17))
 
 
-def files_of(path, transform=None, **options):
-    """A `Streamed` of the training images of a folder, and their paths."""
+TRANSFORM = Transform(10, SIDE, "random_crop", eval_resize=9)
+
+
+def images_of(path):
+    """The training images of a folder."""
     paths = sorted(p.relative_to(path) for p in path.glob("train/*/*.png"))
     names = np.array([p.as_posix() for p in paths])
-    transform = transform or Transform(10, SIDE, "random_crop", eval_resize=9)
-    images = decode.CutImages(ImageFiles(path, names), transform)
-    settings = {"on_bad_image": "stop", "workers": 2} | options
+    return CutImages(ImageFiles(path, names), TRANSFORM)
+
+
+def streamed_of(path, workers=2, **options):
     mesh = sharding.make_mesh([4])
-    return streaming.Streamed(images, mesh, **settings), names
+    return streaming.Streamed(images_of(path), mesh, workers=workers, **options)
 
 
 def want(rows, views=("weak", "strong"), seeds=(1, 2)):
@@ -51,16 +52,13 @@ def pixels(batch):
 
 
 def test_a_batch_holds_every_view_of_its_rows_in_their_order(large):
-    streamed, names = files_of(large)
+    streamed = streamed_of(large)
     rows = [7, 0, 29, 7]
     (batch,) = streamed.read([want(rows, ("weak", "none", "strong"))])
     assert batch["x"].source.tolist() == [0, 1, 2, 3]
     views = pixels(batch)
     assert [v.shape for v in views] == [(4, SIDE, SIDE, 3)] * 3
-    shown = decode.CutImages(
-        ImageFiles(large, names),
-        Transform(10, SIDE, "random_crop", eval_resize=9),
-    )
+    shown = images_of(large)
     # 'none' is the evaluation's view; the others have crops of their own.
     for position, row in enumerate(rows):
         np.testing.assert_array_equal(views[1][position], shown[row])
@@ -79,8 +77,8 @@ def test_a_batch_holds_every_view_of_its_rows_in_their_order(large):
 
 def test_crops_depend_on_the_seeds_alone(large):
     plan = [want([k, k + 1, 20 - k], seeds=(5, k)) for k in range(6)]
-    first, _ = files_of(large, workers=1)
-    other, _ = files_of(large, workers=4)
+    first = streamed_of(large, workers=1)
+    other = streamed_of(large, workers=4)
     a = [pixels(step) for step in first.read(plan)]
     b = [pixels(step) for step in other.read(plan)]
     np.testing.assert_array_equal(a, b)
@@ -93,7 +91,7 @@ def test_crops_depend_on_the_seeds_alone(large):
 
 
 def test_only_a_few_batches_are_read_ahead(large, monkeypatch):
-    streamed, _ = files_of(large)
+    streamed = streamed_of(large)
     opened, decoding = [], ImageFiles.open
     monkeypatch.setattr(
         ImageFiles,
@@ -109,7 +107,7 @@ def test_only_a_few_batches_are_read_ahead(large, monkeypatch):
 
 
 def test_batches_lie_on_the_devices_divided_along_their_rows(large):
-    streamed, _ = files_of(large)
+    streamed = streamed_of(large)
     (batch,) = streamed.read([want([1, 2, 3, 4])])
     mesh = sharding.make_mesh([4])
     assert len(batch["x"].pixels) == 2
@@ -149,14 +147,14 @@ def damaged(tmp_path_factory):
 
 
 def test_the_first_bad_image_stops_the_run_by_name(damaged):
-    streamed, _ = files_of(damaged, workers=4)
+    streamed = streamed_of(damaged, workers=4)
     plan = [want([0, 1]), want([2, 12, 4, 3]), want([3])]
     with pytest.raises(BadImage, match="train/class1/02.png: unreadable"):
         list(streamed.read(plan))
 
 
 def test_a_skipped_image_is_another_of_its_batch(damaged, caplog):
-    streamed, _ = files_of(damaged, on_bad_image="skip")
+    streamed = streamed_of(damaged, on_bad_image="skip")
     plan = [want([3, 5, 12]), want([12, 12, 6, 3])]
     batches = list(streamed.read(plan))
     assert [b["x"].source.tolist() for b in batches] == [
@@ -174,13 +172,13 @@ def test_a_skipped_image_is_another_of_its_batch(damaged, caplog):
 
 
 def test_the_next_that_can_be_read_takes_its_place(damaged):
-    streamed, _ = files_of(damaged, on_bad_image="skip")
+    streamed = streamed_of(damaged, on_bad_image="skip")
     (batch,) = streamed.read([want([5, 3, 12, 6, 3])])
     assert batch["x"].source.tolist() == [0, 3, 3, 3, 0]
 
 
 def test_a_batch_without_an_image_stops(damaged):
-    streamed, _ = files_of(damaged, on_bad_image="skip")
+    streamed = streamed_of(damaged, on_bad_image="skip")
     with pytest.raises(UserError, match="03.png.*nor can any other image"):
         list(streamed.read([want([3, 12])]))
 
@@ -192,7 +190,7 @@ def test_images_in_memory_are_not_read():
 
 
 def test_streams_of_a_step_have_crops_of_their_own(large):
-    streamed, _ = files_of(large)
+    streamed = streamed_of(large)
     index = np.array([[4, 5, 6, 7]] * 2, np.int32)
     rows = {"x": index, "u": index}
     views = {"x": ("weak",), "u": ("weak",)}
@@ -204,67 +202,21 @@ def test_streams_of_a_step_have_crops_of_their_own(large):
     assert (np.asarray(again[0]["x"].pixels[0]) != found[0]).any()
 
 
-def test_a_step_gives_every_view_its_own_pixels():
-    """The same keys and order as with images in memory."""
-    config = runs.tiny("erm", **{"augment.strong": "none"})
-    mesh = sharding.make_mesh([2])
-    views = {"x": ("weak", "strong", "none"), "u": ("strong",)}
-
-    def loss(net, params, batch, draws, selection, carry):
-        seen = {name: batch[name]["views"] for name in views}
-        keys = {name: tuple(sorted(batch[name])) for name in views}
-        assert set(sum(keys.values(), ())) == {"index", "labels", "views"}
-        return 0.0 * params["w"], seen, {}
-
-    phase = base.Phase("test", loss, streams=None, views=views)
-    dataset = SimpleNamespace(mean=(0.0,), std=(1 / 255,))
-    network = SimpleNamespace(seeded=lambda key: None)
-    compiled = step.make_step(network, phase, config, dataset, mesh)
-    variables = {"params": {"w": np.float32(0)}, "batch_stats": {}}
-    moment = {name: np.int32(0) for name in ("epoch", "step", "learning_rate")}
-
-    def run(images, rows):
-        state = base.init_state(
-            variables, {"x": (np.zeros(0),) * 3, "u": (np.zeros(0),)}
-        )
-        args = (state, None, images, rows, {}, moment, jax.random.key(0))
-        return compiled.__wrapped__(*args)[0]["carry"]
-
-    held = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
-    rows = {
-        name: {"index": np.array(index), "labels": np.zeros(2)}
-        for name, index in (("x", [3, 1]), ("u", [0, 5]))
-    }
-    memory = run(jnp.asarray(held), rows)
-    streamed = {
-        name: row | {"pixels": (held[row["index"]],) * len(views[name])}
-        for name, row in rows.items()
-    }
-    jax.tree.map(np.testing.assert_array_equal, memory, run(None, streamed))
-    # Three different crops come out where they went in.
-    streamed["x"]["pixels"] = tuple(held[v] for v in ([0, 1], [2, 3], [4, 5]))
-    out = run(None, streamed)["x"]
-    np.testing.assert_allclose(out[1], held[[2, 3]], atol=1e-3)
-    np.testing.assert_allclose(out[2], held[[4, 5]], atol=1e-3)
-
-
-def test_what_inference_met_is_not_counted(damaged):
+def test_bad_images_of_inference_are_not_counted(damaged):
     config = configuration("erm", damaged, epochs=1, max_steps=1)
     with config.unlocked():
         config.data.on_bad_image = "skip"
     trainer = Trainer(config, load.dataset(config))
     phase, states = trainer.method.phase(0), trainer.init_states()
-    states, memory = trainer.enter(0, states, trainer.init_memory())
+    states, memory = trainer.enter(0, states, trainer.init_memory(states))
     trainer.infer_train(states)
     assert len(trainer.images.bad) == 2
-    _, _, facts = trainer.train(
-        0, phase, states, [], memory, lambda *progress: None
-    )
+    result = trainer.train(0, phase, states, [], memory, lambda *_: None)[2]
     plan = phase.streams(
         base.trust_all(trainer.info), rng_of(config.seed, 0, 0, 3)
     )
     met = {3, 12} & set(plan["x"][0].tolist())
-    assert facts["bad_images"] == len(met) < 2
+    assert result.bad_images == len(met) < 2
 
 
 def test_warnings_name_the_file_once_a_run(damaged, caplog):
@@ -272,7 +224,7 @@ def test_warnings_name_the_file_once_a_run(damaged, caplog):
     once = Once()
     logger.addFilter(once)
     try:
-        streamed, _ = files_of(damaged, on_bad_image="skip")
+        streamed = streamed_of(damaged, on_bad_image="skip")
         for _ in range(3):
             list(streamed.read([want([0, 3])]))
             streaming.count_bad(streamed)

@@ -1,13 +1,13 @@
 """Class counts, transition matrices and whole noisy sets of the authors."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from jaxnlt.data import imbalance, load, noise
-from jaxnlt.data.readers import cifar
+from jaxnlt.data import imbalance, load, noise, registry
 from jaxnlt.data.records import Source, Split, labels_array
 from tests.data import fakes
 from tests.golden.cases import golden
@@ -105,7 +105,8 @@ def test_dataset_build(case, monkeypatch):
     train = Split(pixels, labels, labels, rows)
     names = tuple(str(k) for k in range(classes))
     source = Source(train, train.take(rows[:10]), names, "golden")
-    monkeypatch.setattr(cifar, "read", lambda bench, path: source)
+    entry = replace(registry.get(benchmark), read=lambda request: source)
+    monkeypatch.setitem(registry.BENCHMARKS, benchmark, entry)
     config = fakes.config(
         benchmark,
         seed=int(case["numpy_seed"]),
@@ -119,4 +120,4 @@ def test_dataset_build(case, monkeypatch):
     np.testing.assert_array_equal(built.train.labels, case["noisy_labels"])
     np.testing.assert_array_equal(built.given_counts, case["noisy_counts"])
     changed = (case["noisy_labels"] != case["true_labels"]).mean()
-    assert built.facts["noise_rate_realised"] == pytest.approx(changed)
+    assert built.description.noise_rate_realised == pytest.approx(changed)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxnlt.augment import table
-from jaxnlt.data import decode, files, registry
+from jaxnlt.data import decode, registry
 from tests.golden.cases import golden
 
 
@@ -26,7 +26,7 @@ def test_images_that_are_only_standardised(case):
         bench = registry.get("animal10n" if name == "animal" else name)
         if bench.transform:
             transform = decode.scaled(
-                files.TRANSFORMS[bench.transform], min(image.shape[:2])
+                decode.TRANSFORMS[bench.transform], min(image.shape[:2])
             )
             (image,) = decode.views(image, transform, [None])
         out = standardised(image, bench.mean, bench.std)
@@ -55,7 +55,7 @@ def test_resize_and_centre_crop(case):
     for name in names(case, "_resized_cropped_uint8_hwc"):
         bench = registry.get("clothing1m" if name == "clothing" else name)
         expected = case[f"{name}_resized_cropped_uint8_hwc"]
-        transform = files.TRANSFORMS[bench.transform]
+        transform = decode.TRANSFORMS[bench.transform]
         assert expected.shape == (transform.size, transform.size, 3)
         (out,) = decode.views(case[f"{name}_image_uint8"], transform, [None])
         np.testing.assert_array_equal(out, expected)

@@ -26,7 +26,7 @@ def test_balanced_subset(case):
     assert len(labels) == len(case["key_list"])
     classes = len(case["available_per_class"])
     rng = PythonShuffles(int(case["python_random_seed"]))
-    rows = sampling.subset(labels, classes, size, rng)
+    rows = sampling.balanced_subset(labels, classes, size, rng)
     np.testing.assert_array_equal(rows, case["selected_positions_in_order"])
     counts = np.bincount(labels[rows], minlength=classes)
     np.testing.assert_array_equal(counts, case["selected_per_class"])
@@ -43,7 +43,7 @@ def test_sizes_from_another_generator(case):
     labels, size = case["noisy_labels"], int(case["num_samples"])
     available = case["available_per_class"]
     wanted = np.minimum(available, np.ceil(float(case["class_cap"])))
-    rows = sampling.subset(
+    rows = sampling.balanced_subset(
         labels, len(available), size, np.random.default_rng(0)
     )
     counts = np.bincount(labels[rows], minlength=len(available))
@@ -58,5 +58,5 @@ def test_tail_of_webvision(case):
     found = case.group("web_counts_exp_")
     assert found
     for factor, counts in found.items():
-        got = imbalance.longer_tail(raw, float(factor))
+        got = imbalance.natural_tail(raw, int(raw.max()), float(factor), "exp")
         np.testing.assert_array_equal(got, counts)

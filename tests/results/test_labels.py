@@ -5,9 +5,7 @@ import time
 
 import numpy as np
 
-from jaxnlt.data.files import UNKNOWN
-from jaxnlt.data.nlt.protocol import WRONG
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import UNKNOWN, WRONG, Split
 from jaxnlt.infer import Votes
 from jaxnlt.results import labels
 

@@ -11,8 +11,8 @@ import pytest
 from jaxnlt import method as base
 from jaxnlt import train
 from jaxnlt.data import load
-from jaxnlt.data.files import UNKNOWN, BadImage
-from jaxnlt.data.nlt import protocol
+from jaxnlt.data.decode import BadImage
+from jaxnlt.data.records import UNKNOWN, WRONG
 from jaxnlt.infer import Votes
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics
@@ -78,7 +78,7 @@ def test_another_set_is_cut_like_the_test_set(clothing):
     val = dataset.more_tests["val"]
     assert len(val) == 14 and val.images.shape == (14, 8, 8, 3)
     assert val.images.transform == dataset.test.images.transform
-    assert dataset.facts["n_more_tests"] == {"val": 14}
+    assert dataset.description.n_more_tests == {"val": 14}
 
 
 def test_validation_is_recorded_and_chooses_the_checkpoint(finished):
@@ -235,7 +235,7 @@ def test_wrong_labels_of_an_unknown_class(tmp_path):
     config = of_set("red_mini_imagenet", root)
     dataset, rows = finish(config, tmp_path)
     true = dataset.train.true_labels
-    web = true == protocol.WRONG
+    web = true == WRONG
     assert web.any() and not web.all()
     names = np.array(dataset.class_names)
     for row, is_web, label in zip(rows, web, true, strict=True):
@@ -262,10 +262,10 @@ def test_labels_that_few_have_verified(tmp_path):
     dataset, rows = finish(config, tmp_path)
     true = dataset.train.true_labels
     # Of four images a class one is right, one wrong, two were not looked at.
-    assert [(true == k).sum() for k in (UNKNOWN, protocol.WRONG)] == [6, 3]
+    assert [(true == k).sum() for k in (UNKNOWN, WRONG)] == [6, 3]
     names = np.array(dataset.class_names)
     for row, label in zip(rows, true, strict=True):
-        special = {UNKNOWN: "", protocol.WRONG: "wrong"}
+        special = {UNKNOWN: "", WRONG: "wrong"}
         assert row["true_label"] == special.get(label, names[label])
     page = (tmp_path / "report.html").read_text()
     assert page.count(">label is wrong<") == 3
@@ -278,7 +278,7 @@ def test_labels_that_few_have_verified(tmp_path):
     assert found["clean_recall"] == trusted[clean].mean()
     facts = sweep.from_labels(tmp_path)
     flagged = np.array([float(r["clean_probability"]) < 0.5 for r in rows])
-    assert facts["flag_recall"] == flagged[true == protocol.WRONG].mean()
+    assert facts["flag_recall"] == flagged[true == WRONG].mean()
     assert facts["right_flagged"] == flagged[clean].mean()
     # The tail of a draw may hold no verified label at all.
     unknown = np.full_like(true, UNKNOWN)

@@ -46,7 +46,6 @@ def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
             mean=(0.5,) * channels,
             std=(0.25,) * channels,
             test_kind="test",
-            facts={},
         ),
         "config": {"method": "dasc", "drops": (1, 2)},
         "records": records,

@@ -4,19 +4,23 @@ python -m jaxnlt.data.build_nlt --benchmark=imagenet_nlt --colour=blue \
     --rate=0.1 --raw=RAW --out=OUT
 
 Images are not copied: the manifest names files of the raw folder.  The
-authors store the ImageNet images as 84x84 JPEGs; here whoever reads a row of
-the source ``imagenet`` or ``swap`` shrinks it, so that one raw folder serves
-every colour, rate and seed.  In return every image of the training and the
-test list is decoded once before anything is written, and the first that is
-missing or damaged is named.
+authors store the ImageNet images as 84x84 JPEGs; here the reader shrinks the
+images of the sources ``imagenet`` and ``swap``, so that one raw folder serves
+every colour, rate and seed.  Every image of the training and the test list is
+decoded once before anything is written; the first one that is missing or
+damaged is named.
 
 Source: ``papers/h2e.md`` section 14.
 """
 
 import concurrent.futures
+import csv
+import io
+import os
 import pathlib
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +29,10 @@ from absl import flags
 from PIL import Image
 
 from jaxnlt.data import imbalance
-from jaxnlt.data.nlt import manifest, protocol
-from jaxnlt.data.nlt import raw as nlt_raw
-from jaxnlt.data.nlt import released as released_lists
+from jaxnlt.data.decode import BadImage
+from jaxnlt.data.nlt import protocol, raw, released
+from jaxnlt.data.readers import animal10n, food101n, lists, nlt
+from jaxnlt.data.records import WRONG, ListedImage
 from jaxnlt.runtime import console, errors
 from jaxnlt.runtime.errors import UserError
 
@@ -63,10 +68,10 @@ raw folder of imagenet_nlt   dataset_no_images/mini-imagenet/ and noisy_images/
               animal10_nlt   training/ and testing/ (raw images of ANIMAL-10N)
               food101_nlt    Food-101N_release/ and food-101/ (its test set)
 """
-_READERS = {
-    "imagenet_nlt": nlt_raw.imagenet,
-    "animal10_nlt": nlt_raw.animal,
-    "food101_nlt": nlt_raw.food,
+_LISTERS = {
+    "imagenet_nlt": raw.list_imagenet,
+    "animal10_nlt": animal10n.list_raw,
+    "food101_nlt": food101n.list_raw,
 }
 # Largest class and smallest over largest; H2E's Food-101 size is not known.
 _SIZES = {
@@ -80,11 +85,11 @@ _THREADS = 8
 
 
 class Options(NamedTuple):
-    """What a set is drawn by.
+    """How a set is drawn.
 
     Attributes:
       benchmark: its name.
-      colour: of the noise; "" but for imagenet_nlt.
+      colour: of the noise; '' for the sets with natural noise.
       rate: share of noise in [0, 1).
       n_max: images of the largest class.
       imb: smallest over largest class, in (0, 1].
@@ -99,22 +104,25 @@ class Options(NamedTuple):
     seed: int
 
 
-def construct(raw: nlt_raw.Raw, options: Options) -> list[list[protocol.Row]]:
+def construct(
+    listed: lists.RawSet, options: Options
+) -> list[list[ListedImage]]:
     """Draws a training set.
 
     Args:
-      raw: what the raw folder holds.
+      listed: what the raw folder holds.
       options: what to draw.
 
     Returns:
-      Per class its images, sorted by path; equal arguments give equal lists.
+      For each class its images, sorted by path; equal arguments give equal
+      lists.
 
     Raises:
       UserError: a class has too few images.
 
-    Source: ``papers/h2e.md`` section 14.3-14.5.
+    Source: ``papers/h2e.md`` sections 14.3 to 14.5.
     """
-    names = raw.class_names
+    names = listed.class_names
     counts = imbalance.class_counts(options.n_max, len(names), options.imb)
     if counts[-1] < 1:
         raise UserError(
@@ -125,41 +133,42 @@ def construct(raw: nlt_raw.Raw, options: Options) -> list[list[protocol.Row]]:
     if options.benchmark == "imagenet_nlt":
         rates = protocol.noise_rates(options.colour, options.rate)
         classes = protocol.imagenet_nlt(
-            raw.images, raw.web, names, counts, rates, rng
+            listed.images, listed.web, names, counts, rates, rng
         )
     else:
-        classes = protocol.keep_counts(raw.images, names, counts, rng)
+        classes = protocol.keep_counts(listed.images, names, counts, rng)
     # In the order of the draws noise would come last in its class.
-    return [sorted(rows, key=lambda row: row.path) for rows in classes]
+    return [sorted(images, key=lambda i: i.path) for images in classes]
 
 
-def check_images(raw: pathlib.Path, paths: Sequence[str]) -> None:
+def check_images(root: pathlib.Path, paths: Sequence[str]) -> None:
     """Decodes images, to find the damaged ones.
 
     Args:
-      raw: the raw folder.
+      root: the raw folder.
       paths: relative to it.
 
     Raises:
-      UserError: the first that is missing or unreadable, named.
+      BadImage: the first that is missing or unreadable.
     """
 
     def decode(path: str) -> None:
-        file = raw / path
+        file = root / path
         try:
             with Image.open(file) as image:
-                # Pixels at an eighth cost little; all of the file is read.
+                # An eighth of the size is cheap and still reads the whole file.
                 image.draft("RGB", (84, 84))
                 image.load()
         except FileNotFoundError:
-            raise UserError(f"{file}: no such file") from None
+            raise BadImage(str(file), "no such file") from None
         # Pillow's decoders raise SyntaxError, struct.error and others too.
         except Exception as error:
-            raise UserError(f"{file}: unreadable image ({error})") from None
+            reason = f"unreadable image ({error})"
+            raise BadImage(str(file), reason) from None
 
     pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
     try:
-        # map gives errors in the order of the paths: the first is named.
+        # map gives errors in the order of the paths, so the first is named.
         for _ in tqdm.tqdm(
             pool.map(decode, paths),
             desc="reading images",
@@ -172,36 +181,88 @@ def check_images(raw: pathlib.Path, paths: Sequence[str]) -> None:
         pool.shutdown(cancel_futures=True)
 
 
+def write(
+    out: pathlib.Path,
+    train: Sequence[ListedImage],
+    test: Sequence[ListedImage],
+    class_names: Sequence[str],
+) -> None:
+    """Writes the folder of a benchmark; it appears at once or not at all.
+
+    ``manifest.csv`` and ``test.csv`` for the reader ``nlt``, ``labels.csv``
+    for the benchmark ``folder``, with the true labels only where the class
+    of every image is known, and ``classes.txt``.
+
+    Args:
+      out: the folder; it must not exist or be empty.
+      train: N images.
+      test: test images.
+      class_names: C names.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    out = out.absolute()
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    known = all(i.true_label not in (None, WRONG) for i in train)
+    columns = nlt.COLUMNS[: 3 if known else 2]
+    contents = {
+        nlt.MANIFEST: _csv(nlt.COLUMNS, train),
+        nlt.TEST: _csv(nlt.COLUMNS, test),
+        "labels.csv": _csv(columns, (i[: len(columns)] for i in train)),
+        nlt.CLASSES: "".join(f"{name}\n" for name in class_names),
+    }
+    try:
+        temporary.mkdir()
+        for name, text in contents.items():
+            (temporary / name).write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UserError(
+            f"--out: {out}: cannot be written ({error.strerror})"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[tuple]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)  # None becomes an empty field
+    return text.getvalue()
+
+
 def table(
     class_names: Sequence[str],
-    classes: Sequence[Sequence[protocol.Row]],
+    classes: Sequence[Sequence[ListedImage]],
     expected: float | None,
 ) -> str:
     """Counts by class, and the realised noise.
 
     Args:
       class_names: C names.
-      classes: per class its images.
+      classes: for each class its images.
       expected: share of wrong labels by construction, None where natural.
 
     Returns:
       Lines of text.
     """
-    everything = [row for rows in classes for row in rows]
+    everything = [image for images in classes for image in images]
     lines = ["class  given  wrong    web   swap unknown  name"]
     labels = [*map(str, range(len(classes))), "all"]
-    for label, name, rows in zip(
+    for label, name, images in zip(
         labels, [*class_names, ""], [*classes, everything], strict=True
     ):
-        web = sum(row.source == "web" for row in rows)
-        swap = sum(row.source == "swap" for row in rows)
-        wrong = sum(row.wrong is True for row in rows)
-        unknown = sum(row.wrong is None for row in rows)
+        web = sum(image.source == "web" for image in images)
+        swap = sum(image.source == "swap" for image in images)
+        wrong = sum(image.wrong is True for image in images)
+        unknown = sum(image.wrong is None for image in images)
         lines.append(
-            f"{label:>5} {len(rows):>6} {wrong:>6} {web:>6} {swap:>6} "
+            f"{label:>5} {len(images):>6} {wrong:>6} {web:>6} {swap:>6} "
             f"{unknown:>7}  {name}".rstrip()
         )
-    known = [row.wrong for row in everything if row.wrong is not None]
+    known = [i.wrong for i in everything if i.wrong is not None]
     if not known:
         lines.append("realised noise: not known")
     elif len(known) < len(everything):
@@ -230,7 +291,7 @@ def _options(values: flags.FlagValues) -> Options:
     if n_max < 1:
         raise UserError(f"--n_max: must be positive, is {n_max}")
     if not 0 < imb <= 1:
-        raise UserError(f"--imb: must lie in (0, 1], is {imb:g}")
+        raise UserError(f"--imb: must be in (0, 1], is {imb:g}")
     if seed < 0:
         raise UserError(f"--seed: must be >= 0, is {seed}")
     if benchmark != "imagenet_nlt":
@@ -245,7 +306,7 @@ def _options(values: flags.FlagValues) -> Options:
             raise UserError(f"--{name}: is missing, see --help")
     errors.one_of("--colour", values.colour, protocol.COLOURS)
     if not 0 <= values.rate < 1:
-        raise UserError(f"--rate: must lie in [0, 1), is {values.rate:g}")
+        raise UserError(f"--rate: must be in [0, 1), is {values.rate:g}")
     return Options(benchmark, values.colour, values.rate, n_max, imb, seed)
 
 
@@ -253,25 +314,29 @@ def _command(argv: list[str]) -> None:
     if console.HELP_FLAGS & set(argv[1:]):
         print(USAGE, end="")
         return
-    values = flags.FlagValues()
-    for name in ("benchmark", "raw", "out", "colour", "manifest"):
-        flags.DEFINE_string(name, None, "", flag_values=values)
-    for name in ("rate", "imb"):
-        flags.DEFINE_float(name, None, "", flag_values=values)
-    for name in ("n_max", "seed"):
-        flags.DEFINE_integer(name, None, "", flag_values=values)
-    console.parse_flags(values, argv)
-    for name in ("benchmark", "raw", "out"):
-        if not values[name].value:
-            raise UserError(f"--{name}: is missing, see --help")
-    errors.one_of("--benchmark", values.benchmark, _READERS)
+    values = console.read_flags(
+        argv,
+        {
+            "benchmark": str,
+            "raw": str,
+            "out": str,
+            "colour": str,
+            "rate": float,
+            "n_max": int,
+            "imb": float,
+            "seed": int,
+            "manifest": str,
+        },
+        required=("benchmark", "raw", "out"),
+    )
+    errors.one_of("--benchmark", values.benchmark, _LISTERS)
     options = None
     if values.manifest is None:
         options = _options(values)
     else:
         for name in _DRAWN_BY:
             if values[name].value is not None:
-                raise UserError(f"--{name}: has no place beside --manifest")
+                raise UserError(f"--{name}: cannot be given with --manifest")
     root = pathlib.Path(values.raw).expanduser()
     if not root.is_dir():
         raise UserError(f"--raw: {root}: no such folder")
@@ -280,24 +345,24 @@ def _command(argv: list[str]) -> None:
         raise UserError(f"--out: {out.absolute().parent}: no such folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out}: exists already; name a new folder")
-    raw = _READERS[values.benchmark](root)
+    listed = _LISTERS[values.benchmark](root)
     expected = None
     if options is None:
         file = pathlib.Path(values.manifest).expanduser()
-        classes = released_lists.read(file, raw)
+        classes = released.read(file, listed)
     else:
-        classes = construct(raw, options)
+        classes = construct(listed, options)
         if options.colour:
             expected = protocol.expected_noise(
                 *protocol.noise_rates(options.colour, options.rate),
                 len(classes),
             )
-    train = [row for rows in classes for row in rows]
-    check_images(root, [row.path for row in (*train, *raw.test)])
-    manifest.write(out, train, raw.test, raw.class_names)
-    print(table(raw.class_names, classes, expected))
+    train = [image for images in classes for image in images]
+    check_images(root, [image.path for image in (*train, *listed.test)])
+    write(out, train, listed.test, listed.class_names)
+    print(table(listed.class_names, classes, expected))
     print(
-        f"all {len(train)} training and {len(raw.test)} test images can be "
+        f"all {len(train)} training and {len(listed.test)} test images can be "
         f"read; see {out / 'manifest.csv'}"
     )
 

@@ -1,4 +1,4 @@
-"""H2E's long-tailed noisy sets, drawn from lists of names.
+"""H2E's long-tailed noisy sets, drawn from lists of images.
 
 No file is touched here.  The order of the draws is that of the authors:
 a balanced clean set, noise from the web, the exchange between classes, and
@@ -6,42 +6,16 @@ the long tail cut last, so that noise in a class is hypergeometric.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from jaxnlt.data.records import ListedImage
 from jaxnlt.runtime.errors import UserError, logger
 
-WRONG = -1
 COLOURS = ("red", "blue", "purple")
-SOURCES = ("imagenet", "web", "swap", "animal", "food")
 
 T = TypeVar("T")
-
-
-class Row(NamedTuple):
-    """One image of a set.
-
-    Attributes:
-      path: relative to the raw folder, with ``/``.
-      label: the given label, 0-based.
-      true_label: 0-based; ``WRONG`` where the given label is known to be
-        wrong and the true class is not one of these or not known; None where
-        nothing is known.
-      source: one of ``SOURCES``.
-    """
-
-    path: str
-    label: int
-    true_label: int | None
-    source: str
-
-    @property
-    def wrong(self) -> bool | None:
-        """Whether the given label is wrong; None where nothing is known."""
-        return (
-            None if self.true_label is None else self.label != self.true_label
-        )
 
 
 def noise_rates(colour: str, rate: float) -> tuple[float, float]:
@@ -71,12 +45,12 @@ def expected_noise(web_rate: float, swap_rate: float, classes: int) -> float:
     Args:
       web_rate: ``rho_web``.
       swap_rate: ``rho_swap``.
-      classes: ``C``; an exchanged image returns home once in ``C`` times.
+      classes: ``C``; one in ``C`` exchanged images returns to its own class.
 
     Returns:
       The share before the tail is cut, and the mean share after it.
 
-    Source: ``papers/h2e.md`` section 14.3, step 3, and section 14.6.
+    Source: ``papers/h2e.md`` sections 14.3, step 3, and 14.6.
     """
     return web_rate + (1 - 1 / classes) * swap_rate
 
@@ -100,7 +74,7 @@ def shares(size: int, rate: float) -> tuple[int, int]:
 
 
 def draw(items: Sequence[T], size: int, rng: np.random.Generator) -> list[T]:
-    """A random subset.
+    """Draws a random subset.
 
     Args:
       items: what to draw from.
@@ -114,27 +88,26 @@ def draw(items: Sequence[T], size: int, rng: np.random.Generator) -> list[T]:
 
 
 def with_web(
-    clean: Sequence[Sequence[Row]],
-    web: Sequence[Sequence[Row]],
+    clean: Sequence[Sequence[ListedImage]],
+    web: Sequence[Sequence[ListedImage]],
     size: int,
     rate: float,
     rng: np.random.Generator,
-) -> list[list[Row]]:
+) -> list[list[ListedImage]]:
     """Draws the clean pool of each class and gives it its web images.
 
     ``size`` clean images a class are drawn first, then of these
     ``int(size (1 - rho))`` and ``int(size rho)`` web images.
 
     Args:
-      clean: per class the clean candidates.
-      web: per class the web candidates; a class with too few takes all and
-        stays short.
+      clean: for each class the clean candidates.
+      web: for each class the web candidates; a class with too few takes all.
       size: images of a class, 1000 in the paper.
       rate: ``rho``, share of web images.
       rng: source of the draws.
 
     Returns:
-      Per class its images, ``size`` of them unless truncation or a lack of
+      For each class its images, ``size`` of them unless truncation or a lack of
       images makes it less.
 
     Source: ``papers/h2e.md`` section 14.3, steps 1 and 2.
@@ -148,30 +121,31 @@ def with_web(
 
 
 def exchange(
-    classes: Sequence[Sequence[Row]],
+    classes: Sequence[Sequence[ListedImage]],
     size: int,
     rate: float,
     rng: np.random.Generator,
-) -> list[list[Row]]:
+) -> list[list[ListedImage]]:
     """Moves clean images between classes through one pool.
 
     Every class gives ``int(size rho)`` clean images, then every class takes
     as many at random, its own among them.
 
     Args:
-      classes: per class its images; those of the web stay.
+      classes: for each class its images; those of the web stay.
       size: images of a class, 1000 in the paper.
       rate: ``rho``, share of images that are exchanged.
       rng: source of the draws.
 
     Returns:
-      Per class its images; those in a wrong class have the source ``swap``.
+      For each class its images; those in a wrong class have the source
+      ``swap``.
 
     Source: ``papers/h2e.md`` section 14.3, steps 3 and 4.
     """
     moved = int(size * rate)
-    stay: list[list[Row]] = []
-    pool: list[Row] = []
+    stay: list[list[ListedImage]] = []
+    pool: list[ListedImage] = []
     for rows in classes:
         clean = [i for i, row in enumerate(rows) if row.source == "imagenet"]
         gone = set(draw(clean, moved, rng))
@@ -184,30 +158,30 @@ def exchange(
     return stay
 
 
-def relabelled(row: Row, label: int) -> Row:
+def relabelled(row: ListedImage, label: int) -> ListedImage:
     """A clean image under a given label."""
     source = "imagenet" if row.true_label == label else "swap"
     return row._replace(label=label, source=source)
 
 
 def cut_tail(
-    classes: Sequence[Sequence[Row]],
+    classes: Sequence[Sequence[ListedImage]],
     size: int,
     counts: np.ndarray,
     rng: np.random.Generator,
-) -> list[list[Row]]:
+) -> list[list[ListedImage]]:
     """Deletes ``size - n_c`` random images of class ``c``, noise or not.
 
     A class that is short of images ends below ``n_c`` by as many.
 
     Args:
-      classes: per class its images.
+      classes: for each class its images.
       size: images of a full class, 1000 in the paper.
-      counts: ``int [C]``, ``n_c``.
+      counts: int [C], ``n_c``.
       rng: source of the draws.
 
     Returns:
-      Per class the images that are left.
+      For each class the images that are left.
 
     Source: ``papers/h2e.md`` section 14.3, step 5.
     """
@@ -218,25 +192,25 @@ def cut_tail(
 
 
 def imagenet_nlt(
-    clean: Sequence[Sequence[Row]],
-    web: Sequence[Sequence[Row]],
+    clean: Sequence[Sequence[ListedImage]],
+    web: Sequence[Sequence[ListedImage]],
     names: Sequence[str],
     counts: np.ndarray,
     rates: tuple[float, float],
     rng: np.random.Generator,
-) -> list[list[Row]]:
+) -> list[list[ListedImage]]:
     """ImageNet-NLT: clean pool, web noise, exchange, tail.
 
     Args:
-      clean: per class all its ImageNet images, in a fixed order.
-      web: per class the web images with that label, in a fixed order.
+      clean: for each class all its ImageNet images, in a fixed order.
+      web: for each class the web images with that label, in a fixed order.
       names: ``C`` class names, for messages.
-      counts: ``int [C]``, ``n_c``; ``n_0`` is the size before the cut.
+      counts: int [C], ``n_c``; ``n_0`` is the size before the cut.
       rates: see ``noise_rates``.
       rng: source of all draws.
 
     Returns:
-      Per class its images.
+      For each class its images.
 
     Raises:
       UserError: a class ends without an image.
@@ -265,26 +239,26 @@ def imagenet_nlt(
 
 
 def keep_counts(
-    classes: Sequence[Sequence[Row]],
+    classes: Sequence[Sequence[ListedImage]],
     names: Sequence[str],
     counts: np.ndarray,
     rng: np.random.Generator,
-) -> list[list[Row]]:
+) -> list[list[ListedImage]]:
     """Animal10-NLT and Food101-NLT: ``n_c`` random images of each class.
 
     Args:
-      classes: per class all its images, in a fixed order.
+      classes: for each class all its images, in a fixed order.
       names: ``C`` class names, for messages.
-      counts: ``int [C]``, ``n_c``.
+      counts: int [C], ``n_c``.
       rng: source of the draws.
 
     Returns:
-      Per class its images.
+      For each class its images.
 
     Raises:
       UserError: a class has fewer than ``n_c``.
 
-    Source: ``papers/h2e.md`` section 14.4, section 14.5.
+    Source: ``papers/h2e.md`` sections 14.4 and 14.5.
     """
     for name, rows, count in zip(names, classes, counts, strict=True):
         if len(rows) < count:

@@ -4,13 +4,13 @@ import json
 import pathlib
 import re
 
-from jaxnlt.data.nlt.manifest import read_text
-from jaxnlt.data.nlt.protocol import Row, relabelled
-from jaxnlt.data.nlt.raw import Raw
+from jaxnlt.data.nlt.protocol import relabelled
+from jaxnlt.data.readers import lists
+from jaxnlt.data.records import ListedImage
 from jaxnlt.runtime.errors import UserError
 
 
-def read(file: pathlib.Path, raw: Raw) -> list[list[Row]]:
+def read(file: pathlib.Path, raw: lists.RawSet) -> list[list[ListedImage]]:
     """The set that a ``final_dict.json`` defines.
 
     Its keys are the authors' absolute paths; the last two parts are the
@@ -31,19 +31,19 @@ def read(file: pathlib.Path, raw: Raw) -> list[list[Row]]:
     Source: ``papers/h2e.md`` section 12.
     """
     try:
-        content = json.loads(read_text(file))
+        content = json.loads(lists.read_text(file))
     except ValueError as error:
         raise UserError(f"{file}: not a JSON file ({error})") from None
     if not isinstance(content, dict) or not all(
         isinstance(weight, int | float) for weight in content.values()
     ):
         raise UserError(f"{file}: must hold {{path: weight}}, one level deep")
-    places: dict[str, list[Row]] = {}
+    places: dict[str, list[ListedImage]] = {}
     for rows in (*raw.images, *raw.web):
         for row in rows:
             places.setdefault(pathlib.PurePath(row.path).stem, []).append(row)
     codes = {name: k for k, name in enumerate(raw.class_names)}
-    classes: list[list[Row]] = [[] for _ in raw.class_names]
+    classes: list[list[ListedImage]] = [[] for _ in raw.class_names]
     seen: set[tuple[str, int]] = set()
     for key in sorted(content):
         parts = re.split(r"[/\\]", key)
@@ -68,8 +68,11 @@ def read(file: pathlib.Path, raw: Raw) -> list[list[Row]]:
 
 
 def _find(
-    file: pathlib.Path, key: str, label: int, places: dict[str, list[Row]]
-) -> Row:
+    file: pathlib.Path,
+    key: str,
+    label: int,
+    places: dict[str, list[ListedImage]],
+) -> ListedImage:
     """The raw image of a key, under the given label."""
     stem = re.split(r"[/\\]", key)[-1].rpartition(".")[0]
     rows = places.get(stem)

@@ -1,90 +1,97 @@
-"""CIFAR-10 and CIFAR-100 from what people have on disk.
+"""CIFAR-10 and CIFAR-100 in one of three layouts, tried in this order.
 
-Three layouts are tried in order: the folder of python batches, its tar.gz, a
-tensorflow-datasets copy in array_record format.  Whatever the layout, an image
-keeps its official index: its place in the python batches.
+The folder of python batches (``cifar-10-batches-py/`` with ``data_batch_1`` to
+``data_batch_5``, ``test_batch``, ``batches.meta``; ``cifar-100-python/`` with
+``train``, ``test``, ``meta``), its tar.gz, or a tensorflow-datasets copy
+``cifar10/VERSION/`` in array_record format.  In every layout an image keeps its
+official index: its place in the python batches.
 """
 
 import gzip
-import os
 import pathlib
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnlt.data.readers import pickles, tfds_copy
-from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
-from jaxnlt.data.registry import Benchmark
+from jaxnlt.data.readers import lists, pickles, tfds_copy
+from jaxnlt.data.records import (
+    Benchmark,
+    ReadRequest,
+    Source,
+    Split,
+    labels_array,
+)
 from jaxnlt.runtime.errors import UserError, logger
 
 SIZE, CHANNELS = 32, 3
-# File names of the parts, and the keys of labels and class names in them.
-_PARTS: dict[str, dict[str, Any]] = {
-    "cifar10": {
-        "train": [f"data_batch_{k}" for k in range(1, 6)],
-        "test": ["test_batch"],
-        "meta": "batches.meta",
-        "labels": "labels",
-        "names": "label_names",
-    },
-    "cifar100": {
-        "train": ["train"],
-        "test": ["test"],
-        "meta": "meta",
-        "labels": "fine_labels",
-        "names": "fine_label_names",
-    },
+
+
+class _Layout(NamedTuple):
+    """The python version of one of the two data sets.
+
+    Attributes:
+      train: names of the files with training images.
+      test: names of the files with test images.
+      meta: name of the file with class names.
+      labels: key of the labels in the files of images.
+      names: key of the class names.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    labels: str
+    names: str
+
+
+_LAYOUTS = {
+    "cifar10": _Layout(
+        train=tuple(f"data_batch_{k}" for k in range(1, 6)),
+        test=("test_batch",),
+        meta="batches.meta",
+        labels="labels",
+        names="label_names",
+    ),
+    "cifar100": _Layout(
+        train=("train",),
+        test=("test",),
+        meta="meta",
+        labels="fine_labels",
+        names="fine_label_names",
+    ),
 }
 
 
-def family(name: str) -> str:
-    """``cifar10`` of cifar10 and cifar10n; other names as they are."""
-    return name.removesuffix("n") if name.startswith("cifar") else name
+def _layout(bench: Benchmark) -> _Layout:
+    return _LAYOUTS[_family(bench)]
 
 
-def usual_places() -> list[pathlib.Path]:
-    """Folders in which data are looked for where no path is given."""
-    tfds = os.environ.get("TFDS_DATA_DIR")
-    return [
-        pathlib.Path("data"),
-        pathlib.Path.home() / "data",
-        pathlib.Path.home() / "tensorflow_datasets",
-        *([pathlib.Path(tfds)] if tfds else []),
-    ]
+def _family(bench: Benchmark) -> str:
+    """Name of the tensorflow-datasets copy, shared with the human labels."""
+    return bench.files[-1]
 
 
-def existing(path: str) -> pathlib.Path:
-    """``config.data.path`` as a path; UserError where it does not exist."""
-    given = pathlib.Path(path).expanduser()
-    if not given.exists():
-        raise UserError(f"config.data.path: {given}: does not exist")
-    return given
-
-
-def source(request: ReadRequest) -> Source:
-    """What ``read`` returns, for an entry of the registry."""
-    return read(request.benchmark, request.path)
-
-
-def read(bench: Benchmark, path: str) -> Source:
+def read(request: ReadRequest) -> Source:
     """Reads a CIFAR.
 
     Args:
-      bench: entry of the table.
-      path: ``config.data.path``: the folder that holds one of the layouts, or
-        the layout itself; '' searches the usual places.
+      request: ``path``, the folder that holds one of the layouts, or the
+        layout itself; '' searches the usual places.
 
     Returns:
-      The source, ``images [N, 32, 32, 3]``, ids the official indices.
+      The source, ``images`` uint8 [N, 32, 32, 3], ids the official indices.
 
     Raises:
       UserError: not found, truncated, incomplete or not a CIFAR.
     """
+    bench = request.benchmark
     batches, archive, tfds = bench.files
-    roots = [existing(path)] if path else usual_places()
+    roots = lists.usual_places()
+    if request.path:
+        roots = [lists.existing(request.path)]
     remarks: list[str] = []
     routes: list[tuple[Callable[..., Source], list[pathlib.Path]]] = [
         (_read_folder, [f for r in roots for f in (r / batches, r)]),
@@ -101,8 +108,8 @@ def read(bench: Benchmark, path: str) -> Source:
     raise UserError(
         f"config.data.path: {bench.name} not found, looked for {batches}, "
         f"{archive} and a tensorflow-datasets copy {tfds}/VERSION in {looked}"
-        f"{extra}; python -m jaxnlt.data.download --dataset="
-        f"{family(bench.name)} fetches it, {bench.homepage} describes it"
+        f"{extra}; python -m jaxnlt.data.download --dataset={_family(bench)} "
+        f"fetches it, {bench.homepage} describes it"
     )
 
 
@@ -112,13 +119,11 @@ def _fits(
     bench: Benchmark,
     remarks: list[str],
 ) -> bool:
-    parts = _PARTS[family(bench.name)]
     if route is _read_folder:
-        # One part is enough: what then misses is reported, not passed over.
-        named = parts["train"] + parts["test"]
-        return (path / parts["meta"]).is_file() or any(
-            (path / name).is_file() for name in named
-        )
+        # One file is enough; that others are missing is reported later.
+        layout = _layout(bench)
+        named = (layout.meta, *layout.train, *layout.test)
+        return any((path / name).is_file() for name in named)
     if route is _read_archive:
         return path.is_file() and path.name.endswith((".tar.gz", ".tgz"))
     version = tfds_copy.newest(path)
@@ -129,7 +134,7 @@ def _fits(
     except (OSError, ValueError) as error:
         remarks.append(f"{version / 'dataset_info.json'}: {error}")
         return False
-    if info.get("name") != family(bench.name):
+    if info.get("name") != _family(bench):
         return False
     if tfds_copy.ARRAY_RECORD not in tfds_copy.formats(info):
         remarks.append(
@@ -180,31 +185,33 @@ def _assemble(
     content: Callable[[str], bytes], path: pathlib.Path, bench: Benchmark
 ) -> Source:
     """Joins the parts of the python version, in official order."""
-    parts = _PARTS[family(bench.name)]
-    splits = {}
-    for split in ("train", "test"):
+    layout = _layout(bench)
+
+    def split(names: tuple[str, ...]) -> Split:
         images, labels = [], []
-        for name in parts[split]:
+        for name in names:
             where = path / name
             batch = _keys(pickles.loads(content(name), where), where)
             images.append(_images(batch, where))
             labels.append(
-                _labels(batch, parts["labels"], len(images[-1]), bench, where)
+                _labels(batch, layout.labels, len(images[-1]), bench, where)
             )
-        splits[split] = _split(
+        return _split(
             # concatenate would keep the planes' memory order.
             np.ascontiguousarray(np.concatenate(images)),
             np.concatenate(labels),
         )
-    where = path / parts["meta"]
-    meta = _keys(pickles.loads(content(parts["meta"]), where), where)
-    names = tuple(_text(n) for n in meta.get(parts["names"], ()))
+
+    train, test = split(layout.train), split(layout.test)
+    where = path / layout.meta
+    meta = _keys(pickles.loads(content(layout.meta), where), where)
+    names = tuple(_text(n) for n in meta.get(layout.names, ()))
     if len(names) != bench.num_classes:
         raise UserError(
             f"{where}: names {len(names)} classes, {bench.name} has "
             f"{bench.num_classes}"
         )
-    return Source(splits["train"], splits["test"], names, str(path))
+    return Source(train, test, names, str(path))
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
@@ -250,9 +257,7 @@ def _labels(
         raise UserError(f"{where}: {key} must be {size} integers")
     assert bench.num_classes is not None
     if labels.min() < 0 or labels.max() >= bench.num_classes:
-        raise UserError(
-            f"{where}: {key} must lie in 0..{bench.num_classes - 1}"
-        )
+        raise UserError(f"{where}: {key} must be in 0..{bench.num_classes - 1}")
     return labels_array(labels)
 
 
@@ -269,7 +274,7 @@ def _read_tfds(path: pathlib.Path, bench: Benchmark) -> Source:
 
 
 def _tfds_split(source: Any) -> Split:
-    """Records come shuffled; the number in ``id`` is the official index."""
+    """Puts shuffled records in order; ``id`` holds the official index."""
     count = len(source)
     images = np.empty((count, SIZE, SIZE, CHANNELS), np.uint8)
     labels = np.empty(count, np.int32)

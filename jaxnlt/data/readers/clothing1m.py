@@ -9,10 +9,8 @@ Source: ``papers/smr.md`` section 14.
 
 import pathlib
 
-from jaxnlt.data.files import FileSource
-from jaxnlt.data.nlt import raw as nlt_raw
-from jaxnlt.data.readers import lists as image_lists
-from jaxnlt.data.records import ReadRequest, Source, Split
+from jaxnlt.data.readers import lists
+from jaxnlt.data.records import VALIDATION, ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
 NAMES = (
@@ -36,59 +34,52 @@ TRAIN = "noisy_train_key_list.txt"
 _PREFIX = "images/"
 
 
-def source(request: ReadRequest) -> Source:
-    """What ``read`` returns, for an entry of the registry."""
-    return read(request.path)
-
-
-def read(path: str) -> FileSource:
+@lists.described
+def read(request: ReadRequest) -> Source:
     """Lists the million noisy images and the clean ones.
 
     Args:
-      path: the folder, see above.
+      request: ``path``, the folder.
 
     Returns:
       The source: noisy training images, the clean test images, and the clean
-      validation images as ``more_tests['val']``.
+      validation images in ``more_tests``.
 
     Raises:
       UserError: something is missing or damaged; it is named.
 
     Source: ``papers/smr.md`` section 14.
     """
-    with image_lists.described("clothing1m"):
-        lists = nlt_raw.locate(image_lists.folder(path), PLACES, TRAIN)
-        root = lists.parent if lists.name == "annotations" else lists
-        labels = {
-            kind: image_lists.file_labels(
-                lists / f"{kind}_label_kv.txt", len(NAMES)
-            )
-            for kind in ("noisy", "clean")
-        }
+    base = lists.locate(lists.folder(request.path), PLACES, TRAIN)
+    root = base.parent if base.name == "annotations" else base
+    labels = {
+        kind: lists.read_labels(base / f"{kind}_label_kv.txt", len(NAMES))
+        for kind in ("noisy", "clean")
+    }
 
-        def split(kind: str, part: str) -> Split:
-            file = lists / f"{kind}_{part}_key_list.txt"
-            given = _given(root, file, labels[kind], kind)
-            right = kind == "clean"
-            return image_lists.split_of(root, given, NAMES, file, right)
+    def split(kind: str, part: str) -> Split:
+        file = base / f"{kind}_{part}_key_list.txt"
+        given = _given(root, file, labels[kind], kind)
+        right = kind == "clean"
+        return lists.labelled_split(root, given, NAMES, file, right)
 
-        return FileSource(
-            split("noisy", "train"),
-            split("clean", "test"),
-            NAMES,
-            str(root),
-            {"val": split("clean", "val")},
-        )
+    return Source(
+        split("noisy", "train"),
+        split("clean", "test"),
+        NAMES,
+        str(root),
+        {VALIDATION: split("clean", "val")},
+    )
 
 
 def _given(
     root: pathlib.Path, file: pathlib.Path, labels: dict[str, int], kind: str
 ) -> dict[str, int]:
     """Labels of the keys of a list, by path."""
-    # The authors' tree holds the images without the folder of the keys.
+    # The authors' tree has no folder ``images``, which the keys start with.
     cut = "" if (root / _PREFIX).is_dir() else _PREFIX
     given = {}
-    for key in image_lists.file_keys(file):
+    for key in lists.read_lines(file, str, "a key"):
         if key not in labels:
             raise UserError(
                 f"{file}: {key} has no label in {kind}_label_kv.txt"

@@ -1,9 +1,11 @@
-"""The embedded benchmark: scikit-learn's 1,797 handwritten digits."""
+"""The embedded benchmark: scikit-learn's 1,797 handwritten digits.
+
+There is no file to read: scikit-learn ships the images.
+"""
 
 import numpy as np
 
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
-from jaxnlt.runtime.errors import UserError
 
 TEST_PER_CLASS = 40
 # The test part never changes, whatever the seeds of a run.
@@ -11,23 +13,17 @@ _TEST_SEED = 0
 _LEVELS = 16
 
 
-def source(request: ReadRequest) -> Source:
-    """What ``read`` returns, for an entry of the registry."""
-    if request.path:
-        raise UserError("config.data.path: digits are built in")
-    return read()
-
-
-def read() -> Source:
+def read(request: ReadRequest) -> Source:
     """Reads the digits, 8x8 grey levels as uint8.
 
-    Test: the first 40 images a class of one fixed permutation, the rest is
-    for training.  Ids are scikit-learn's row numbers.
+    Test: the first 40 images of each class in one fixed permutation; the
+    others are for training.  Ids are scikit-learn's row numbers.
+
+    Args:
+      request: none of its fields is used.
 
     Returns:
-      The source with ``images [N, 8, 8, 1]``.
-
-    Source:.
+      The source with ``images`` uint8 [N, 8, 8, 1].
     """
     from sklearn.datasets import load_digits
 

@@ -1,38 +1,99 @@
-"""What the readers of data sets on disk share: lists, folders, messages."""
+"""What the readers share: folders, lists of files, checks of labels."""
 
-import contextlib
+import functools
+import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from jaxnlt.data import registry
-from jaxnlt.data.files import UNKNOWN, file_split
-from jaxnlt.data.nlt import raw as nlt_raw
-from jaxnlt.data.nlt.manifest import read_text
-from jaxnlt.data.nlt.protocol import Row
-from jaxnlt.data.readers import user
-from jaxnlt.data.records import Split
-from jaxnlt.runtime.errors import UserError
+import numpy as np
+
+from jaxnlt.data.files import file_split
+from jaxnlt.data.records import (
+    UNKNOWN,
+    ListedImage,
+    ReadRequest,
+    Source,
+    Split,
+)
+from jaxnlt.runtime.errors import UserError, logger
+
+T = TypeVar("T")
 
 
-@contextlib.contextmanager
-def described(name: str) -> Iterator[None]:
-    """Adds to every error where a data set is described.
+class RawSet(NamedTuple):
+    """The images that a data set's raw files list.
+
+    Attributes:
+      class_names: C names in the order of the labels.
+      images: for each class the training images under its label, in a fixed
+        order, without those in ``web``.
+      web: for each class the images of the web with its label; C empty lists
+        where the data set tells them not apart.
+      test: the test images.
+    """
+
+    class_names: tuple[str, ...]
+    images: list[list[ListedImage]]
+    web: list[list[ListedImage]]
+    test: list[ListedImage]
+
+
+def described(
+    read: Callable[[ReadRequest], Source],
+) -> Callable[[ReadRequest], Source]:
+    """Adds to a reader's errors where its files are described.
 
     Args:
-      name: its benchmark.
+      read: a reader.
 
-    Yields:
-      Nothing.
+    Returns:
+      The same reader; its errors end with the benchmark's homepage.
+    """
+
+    @functools.wraps(read)
+    def wrapped(request: ReadRequest) -> Source:
+        try:
+            return read(request)
+        except UserError as error:
+            raise UserError(
+                f"{error}; its files are described at "
+                f"{request.benchmark.homepage}"
+            ) from None
+
+    return wrapped
+
+
+# Folders ---------------------------------------------------------------------
+
+
+def usual_places() -> list[pathlib.Path]:
+    """Folders that are searched where no path is given."""
+    tfds = os.environ.get("TFDS_DATA_DIR")
+    return [
+        pathlib.Path("data"),
+        pathlib.Path.home() / "data",
+        pathlib.Path.home() / "tensorflow_datasets",
+        *([pathlib.Path(tfds)] if tfds else []),
+    ]
+
+
+def existing(path: str) -> pathlib.Path:
+    """The file or folder that the user names.
+
+    Args:
+      path: ``config.data.path``.
+
+    Returns:
+      The same, ``~`` expanded.
 
     Raises:
-      UserError: the one raised inside, and the address after it.
+      UserError: it does not exist.
     """
-    try:
-        yield
-    except UserError as error:
-        raise UserError(
-            f"{error}; its files are described at {registry.get(name).homepage}"
-        ) from None
+    given = pathlib.Path(path).expanduser()
+    if not given.exists():
+        raise UserError(f"config.data.path: {given}: does not exist")
+    return given
 
 
 def folder(path: str) -> pathlib.Path:
@@ -45,7 +106,7 @@ def folder(path: str) -> pathlib.Path:
       The same, ``~`` expanded.
 
     Raises:
-      UserError: none is named, or there is none.
+      UserError: none is named, or it does not exist.
     """
     if not path:
         raise UserError("config.data.path: is missing, it names the folder")
@@ -55,56 +116,61 @@ def folder(path: str) -> pathlib.Path:
     return root
 
 
-def file_keys(file: pathlib.Path) -> list[str]:
-    """The lines of a list of files.
+def locate(
+    root: pathlib.Path, places: Sequence[str], inside: str = ""
+) -> pathlib.Path:
+    """The first of several places that exists.
 
     Args:
-      file: the list.
+      root: the folder of all files.
+      places: folders relative to it, in the order in which they are tried.
+      inside: a file or folder that the place must hold.
 
     Returns:
-      Its lines, none empty.
+      The place.
 
     Raises:
-      UserError: it is missing, no text or empty.
+      UserError: there is none.
     """
-    return nlt_raw.read_lines(file, str)
+    for place in places:
+        if (root / place / inside).exists():
+            return root / place
+    more = ", ".join(str(pathlib.Path(p) / inside) for p in places[1:])
+    raise UserError(
+        f"{root / places[0] / inside}: no such file or folder"
+        + (f", nor {more} below {root}" if more else "")
+    )
 
 
-def file_labels(file: pathlib.Path, classes: int) -> dict[str, int]:
-    """The lines ``path label`` of a list.
+def jpegs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """JPEG files in a folder and in all folders below it, sorted.
 
     Args:
-      file: the list.
-      classes: a label must be smaller than this.
+      folder: followed through links.
 
     Returns:
-      Labels by path; of a path that is listed twice the first, with a
-      warning.
+      At least one path.
 
     Raises:
-      UserError: it is missing or empty; a line that is something else, or
-        bears an unknown label, is named.
+      UserError: there is no such folder or no such file in it.
     """
-    listed = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        name, _, label = line.strip().rpartition(" ")
-        if not line.strip():
-            continue
-        if not name or not label.isdecimal() or int(label) >= classes:
-            raise UserError(
-                f"{file}: line {number}: {line.strip()!r} is not a path and a "
-                f"label in 0..{classes - 1}"
-            )
-        listed.append((name.strip(), int(label)))
-    if not listed:
-        raise UserError(f"{file}: lists nothing")
-    return nlt_raw.once(file, listed)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    found = [
+        pathlib.Path(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith((".jpg", ".jpeg")) and not name.startswith(".")
+    ]
+    if not found:
+        raise UserError(f"{folder}: holds no JPEG image")
+    return sorted(found)
 
 
 def check_folders(
     root: pathlib.Path, paths: Sequence[str], file: pathlib.Path
 ) -> None:
-    """Refuses a list whose folders are not there; looks at no image.
+    """Refuses a list whose folders do not exist; looks at no image.
 
     Args:
       root: the folder of the images.
@@ -121,7 +187,156 @@ def check_folders(
             )
 
 
-def split_of(
+# Lists -----------------------------------------------------------------------
+
+
+def read_text(file: pathlib.Path) -> str:
+    """Reads a text file.
+
+    Args:
+      file: in UTF-8.
+
+    Returns:
+      Its content.
+
+    Raises:
+      UserError: it is missing or not a text in UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a text in UTF-8 ({error})") from None
+
+
+def read_lines(
+    file: pathlib.Path,
+    parse: Callable[[str], T | None],
+    expected: str,
+    header: bool = False,
+) -> list[T]:
+    """Reads a list, a line for each entry.
+
+    Args:
+      file: the list.
+      parse: makes an entry of a line; None if the line is wrong.
+      expected: what a line holds, for the message.
+      header: whether the first line is left out.
+
+    Returns:
+      The entries; empty lines give none.
+
+    Raises:
+      UserError: the list is missing, no text or empty, or a line is wrong.
+    """
+    lines = read_text(file).splitlines()
+    values = []
+    for number, line in enumerate(lines[header:], start=1 + header):
+        if not line.strip():
+            continue
+        value = parse(line.strip())
+        if value is None:
+            raise UserError(
+                f"{file}: line {number}: {line.strip()!r} is not {expected}"
+            )
+        values.append(value)
+    if not values:
+        raise UserError(f"{file}: lists nothing")
+    return values
+
+
+def read_labels(file: pathlib.Path, classes: int) -> dict[str, int]:
+    """Reads a list with lines ``path label``.
+
+    Args:
+      file: the list.
+      classes: a label must be smaller than this.
+
+    Returns:
+      Labels by path, see ``first_labels``.
+
+    Raises:
+      UserError: the list is missing, no text or empty, or a line is wrong.
+    """
+
+    def parse(line: str) -> tuple[str, int] | None:
+        name, _, label = line.rpartition(" ")
+        if not name or not label.isdecimal() or int(label) >= classes:
+            return None
+        return name.strip(), int(label)
+
+    expected = f"a path and a label in 0..{classes - 1}"
+    return first_labels(file, read_lines(file, parse, expected))
+
+
+def first_labels(
+    file: pathlib.Path, listed: Sequence[tuple[str, int]]
+) -> dict[str, int]:
+    """Labels by image; of an image that is listed twice the first.
+
+    Args:
+      file: the list, for the warning.
+      listed: its images with their labels.
+
+    Returns:
+      Labels by image.
+    """
+    labels: dict[str, int] = {}
+    for name, label in listed:
+        labels.setdefault(name, label)
+    if len(labels) < len(listed):
+        logger.warning(
+            "%s: lists %d images more than once; the first label is used",
+            file,
+            len(listed) - len(labels),
+        )
+    return labels
+
+
+# Splits ----------------------------------------------------------------------
+
+
+def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses labels outside 0..C-1.
+
+    Args:
+      where: what holds them, for the message.
+      labels: int [N].
+      names: C class names.
+
+    Raises:
+      UserError: naming the smallest and the largest label.
+    """
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise UserError(
+            f"{where}: must be in 0..{len(names) - 1}, reach from "
+            f"{labels.min()} to {labels.max()}"
+        )
+
+
+def check_classes(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses labels that do not go with their classes.
+
+    Args:
+      where: what holds them, for the message.
+      labels: int [N].
+      names: C class names.
+
+    Raises:
+      UserError: a label is outside 0..C-1, a class has no image, or there are
+        fewer than two classes.
+    """
+    check_range(where, labels, names)
+    counts = np.bincount(labels, minlength=len(names))
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        raise UserError(f"{where}: class {names[empty[0]]} has no image")
+    if len(names) < 2:
+        raise UserError(f"{where}: holds one class, at least two are needed")
+
+
+def labelled_split(
     root: pathlib.Path,
     labels: Mapping[str, int],
     names: tuple[str, ...],
@@ -147,34 +362,35 @@ def split_of(
     check_folders(root, paths, file)
     given = [labels[path] for path in paths]
     split = file_split(root, paths, given, given if right else None)
-    user.check_classes(str(file), split.labels, names)
+    check_classes(str(file), split.labels, names)
     return split
 
 
-def rows_split(
-    root: pathlib.Path,
-    rows: Sequence[Row],
-    names: tuple[str, ...],
-) -> Split:
-    """A split of rows of the raw lists, sorted by path.
+def raw_source(root: pathlib.Path, raw: RawSet) -> Source:
+    """The source of a raw set, its images sorted by path.
 
     Args:
-      root: the folder that their paths are relative to.
-      rows: the images.
-      names: C class names.
+      root: the folder that the paths are relative to.
+      raw: the listed images; those in ``web`` are left out.
 
     Returns:
-      The split.
+      The source.
 
     Raises:
       UserError: a class has no image.
     """
-    rows = sorted(rows)
-    split = file_split(
-        root,
-        [row.path for row in rows],
-        [row.label for row in rows],
-        [UNKNOWN if r.true_label is None else r.true_label for r in rows],
-    )
-    user.check_classes(str(root), split.labels, names)
-    return split
+
+    def split(images: Sequence[ListedImage]) -> Split:
+        images = sorted(images, key=lambda image: image.path)
+        true = [image.true_label for image in images]
+        found = file_split(
+            root,
+            [image.path for image in images],
+            [image.label for image in images],
+            [UNKNOWN if label is None else label for label in true],
+        )
+        check_classes(str(root), found.labels, raw.class_names)
+        return found
+
+    train = [image for images in raw.images for image in images]
+    return Source(split(train), split(raw.test), raw.class_names, str(root))

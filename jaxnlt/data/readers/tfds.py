@@ -1,6 +1,7 @@
-"""Any image classification set of which tensorflow-datasets prepared a copy.
+"""Any image classification set that tensorflow-datasets has prepared.
 
-The copy must be in array_record format; it is read without TensorFlow.
+The copy ``NAME/[CONFIG/]VERSION/`` must be in array_record format; it is read
+without TensorFlow.
 """
 
 import concurrent.futures
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxnlt.data.readers import cifar, tfds_copy, user
+from jaxnlt.data import decode
+from jaxnlt.data.readers import lists, tfds_copy
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError, logger
 
@@ -22,36 +24,30 @@ _MODES = {1: "L", 3: "RGB"}
 _CHUNK, _THREADS = 512, 8
 
 
-def source(request: ReadRequest) -> Source:
-    """What ``read`` returns, for an entry of the registry."""
-    return read(request.name, request.path, request.image_size)
-
-
-def read(name: str, path: str, image_size: int = 0) -> Source:
+def read(request: ReadRequest) -> Source:
     """Reads a copy into memory.
 
     Args:
-      name: ``config.data.name``, see ``tfds_copy.check_name``.
-      path: ``config.data.path``, the folder of all copies; '' searches the
-        usual places.
-      image_size: resizes every image of another size to this square, as the
-        benchmark ``folder`` does; 0 asks for images of one size.
+      request: ``name``, see ``tfds_copy.find``; ``path``, the folder of all
+        copies, '' searches the usual places; ``image_size``.
 
     Returns:
-      The source; ids are the feature ``id`` as text, where there is none the
-      places of the records (int64).  The test set is the split ``test``, else
-      ``validation``; None where there is neither with labels.
+      The source; ids are the feature ``id`` as text, or the places of the
+      records (int64) where there is none.  The test set is the split ``test``,
+      else ``validation``; None where neither has labels.
 
     Raises:
       UserError: no copy, or one in another format; it lacks a split ``train``
         or the features ``image`` and ``label``; a record is damaged; sizes
         differ; a class has no image.
     """
-    roots = [cifar.existing(path)] if path else cifar.usual_places()
-    version = tfds_copy.find(name, roots)
+    roots = lists.usual_places()
+    if request.path:
+        roots = [lists.existing(request.path)]
+    version = tfds_copy.find(request.name, roots)
     _check_format(version)
     with tfds_copy.quiet() as tfds:
-        return _read(tfds, version, image_size)
+        return _read(tfds, version, request.image_size)
 
 
 def _check_format(version: pathlib.Path) -> None:
@@ -100,7 +96,7 @@ def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
     names = tuple(getattr(features["label"], "names", None) or ())
     if not names:
         names = tuple(map(str, range(int(train.labels.max()) + 1)))
-    user.check_classes(f"{version}: split train", train.labels, names)
+    lists.check_classes(f"{version}: split train", train.labels, names)
     test = None
     for split in ("test", "validation"):
         if test is None and split in splits:
@@ -111,7 +107,7 @@ def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
             elif split == "validation":
                 logger.info("%s: validation is the test set", version)
     if test is not None:
-        user.check_classes(f"{version}: test set", test.labels, names)
+        lists.check_classes(f"{version}: test set", test.labels, names)
         test = Split(test.images, test.labels, test.labels, test.ids)
     return Source(train, test, names, str(version))
 
@@ -119,7 +115,7 @@ def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
 def _check_features(
     tfds: Any, version: pathlib.Path, features: Mapping[str, Any]
 ) -> str:
-    """Pillow's mode of the images."""
+    """Checks the features and gives Pillow's mode of the images."""
     image, label = features.get("image"), features.get("label")
     listed = ", ".join(
         f"{key} {type(features[key]).__name__}" for key in sorted(features)
@@ -148,18 +144,19 @@ def _part(
     shape: tuple[int, ...] | None,
     image_size: int,
 ) -> Split:
-    """All records of a split; ``shape`` None is that of the first."""
+    """Decodes a split; ``shape`` None is that of the first image."""
     if not count:
         raise UserError(f"{where}: is empty")
     if image_size:
         shape = (image_size, image_size)
     images, labels, ids = None, [], []
 
-    def decode(item: tuple[int, Mapping[str, Any]]) -> np.ndarray:
+    def pixels(item: tuple[int, Mapping[str, Any]]) -> np.ndarray:
         number, record = item
         try:
             with _opened(record["image"]) as image:
-                found = user.fit(image, mode, shape if image_size else None)
+                converted = image.convert(mode)
+            found = decode.fit(converted, shape if image_size else None)
         # Pillow's decoders raise SyntaxError, struct.error and others too.
         except Exception as error:
             raise UserError(
@@ -171,7 +168,7 @@ def _part(
         for chunk in chunks:
             # map gives errors in the order of the records.
             for (number, record), found in zip(
-                chunk, pool.map(decode, chunk), strict=True
+                chunk, pool.map(pixels, chunk), strict=True
             ):
                 if images is None:
                     shape = shape or found.shape[:2]
@@ -190,7 +187,7 @@ def _part(
 
 
 def _opened(content: bytes | np.ndarray) -> Image.Image:
-    """An image of the feature Image, left encoded, or of a Tensor [H, W, C]."""
+    """Opens an encoded feature Image, or a feature Tensor [H, W, C]."""
     if isinstance(content, bytes):
         return Image.open(io.BytesIO(content))
     return Image.fromarray(
@@ -208,7 +205,7 @@ def _empty(where: str, shape: tuple[int, ...]) -> np.ndarray:
 def _chunks(
     version: pathlib.Path, records: Any
 ) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
-    """Records with their places, some at once."""
+    """Records with their places, in chunks."""
     for start in range(0, len(records), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(records)))
         with tfds_copy.reading(version):

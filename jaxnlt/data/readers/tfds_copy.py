@@ -1,6 +1,7 @@
-"""Prepared tensorflow-datasets copies on disk: where they lie, who opens them.
+"""Prepared tensorflow-datasets copies: how one is found and opened.
 
-TensorFlow is never needed: copies in array_record format can be read without.
+A copy is a folder ``NAME/[CONFIG/]VERSION/`` with ``dataset_info.json``.
+TensorFlow is never needed for copies in array_record format.
 """
 
 import contextlib
@@ -42,43 +43,31 @@ def newest(path: pathlib.Path) -> pathlib.Path | None:
     )
 
 
-def check_name(name: str) -> None:
-    """Refuses what cannot name a copy.
-
-    Args:
-      name: ``config.data.name``.
-
-    Raises:
-      UserError: it is empty, or not NAME[/CONFIG][:VERSION].
-    """
-    if not name:
-        raise UserError(
-            "config.data.name: is missing, it names the tensorflow-datasets "
-            "set, as mnist, mnist:3.0.1 or NAME/CONFIG"
-        )
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"config.data.name: expects NAME[/CONFIG][:VERSION], is {name!r}"
-        )
-
-
 def find(name: str, roots: Sequence[pathlib.Path]) -> pathlib.Path:
     """Looks for a copy.
 
     Args:
-      name: see ``check_name``; without a version the newest on disk, without a
-        config the only one on disk.
+      name: ``config.data.name``, NAME[/CONFIG][:VERSION]; without a version
+        the newest on disk, without a config the only one on disk.
       roots: folders that may hold it.
 
     Returns:
       The folder of its version.
 
     Raises:
-      UserError: there is none, or several configs to choose from.
+      UserError: the name is missing or has another form, there is no copy, or
+        there are several configs to choose from.
     """
-    check_name(name)
+    if not name:
+        raise UserError(
+            "config.data.name: is missing, it names the tensorflow-datasets "
+            "set, as mnist, mnist:3.0.1 or NAME/CONFIG"
+        )
     match = _NAME.fullmatch(name)
-    assert match is not None, "check_name has seen to it"
+    if match is None:
+        raise UserError(
+            f"config.data.name: expects NAME[/CONFIG][:VERSION], is {name!r}"
+        )
     title, config, version = match.groups(default="")
     for root in roots:
         found = newest(root / title / config / version)
@@ -106,7 +95,7 @@ def _only_config(base: pathlib.Path, version: str) -> pathlib.Path | None:
 
 
 def description(version: pathlib.Path) -> dict[str, Any]:
-    """What a copy says about itself, without opening it.
+    """The description of a copy, without opening it.
 
     Args:
       version: the folder of a version.
@@ -126,7 +115,7 @@ def description(version: pathlib.Path) -> dict[str, Any]:
 
 
 def formats(info: dict[str, Any]) -> list[str]:
-    """In which formats the records of a copy lie.
+    """The formats in which a copy holds its records.
 
     Args:
       info: see ``description``.
@@ -139,7 +128,7 @@ def formats(info: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Any]:
-    """The library, with what it prints kept back.
+    """The library, with its printed output suppressed.
 
     Yields:
       The module ``tensorflow_datasets``, imported only here: it takes a second.
@@ -152,13 +141,13 @@ def quiet() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def reading(version: pathlib.Path | None) -> Iterator[None]:
-    """Says in one line what the library cannot read.
+    """Reports in one line what the library cannot read.
 
     Args:
       version: the folder of the copy.
 
     Raises:
-      UserError: in place of whatever its C++ side raises at damaged files.
+      UserError: in place of whatever its C++ code raises at damaged files.
     """
     try:
         yield
@@ -169,10 +158,10 @@ def reading(version: pathlib.Path | None) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line, whatever its layout.
+    """The message of an exception on one line.
 
     Args:
-      error: of a library that explains itself at length.
+      error: of a library with messages of many lines.
 
     Returns:
       The first line, or the name of its class.

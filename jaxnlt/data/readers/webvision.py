@@ -2,8 +2,8 @@
 
 ``info/{synsets,train_filelist_google,val_filelist}.txt``, the training
 images ``google/q*/*.jpg`` and the validation images ``val_images_256/*.jpg``.
-ImageNet's validation images, sorted into a folder per class, are a second
-test set where they are found.
+ImageNet's validation images, in a folder for each synset or class number, are
+an additional test set if they are found beside or below, see ``IMAGENET``.
 
 Source: ``papers/smr.md`` section 14, ``papers/sfa.md`` section 3.4.
 """
@@ -12,10 +12,9 @@ import collections
 import os
 import pathlib
 
-from jaxnlt.data.files import FileSource, file_split
-from jaxnlt.data.nlt import raw as nlt_raw
-from jaxnlt.data.readers import lists as image_lists
-from jaxnlt.data.readers import user
+from jaxnlt.data import decode
+from jaxnlt.data.files import file_split
+from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split
 from jaxnlt.runtime.errors import UserError
 
@@ -31,19 +30,13 @@ IMAGENET = (
 )
 
 
-def source(request: ReadRequest) -> Source:
-    """What ``read`` returns, for an entry of the registry."""
-    return read(request.path)
-
-
-def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
+@lists.described
+def read(request: ReadRequest) -> Source:
     """Lists WebVision's first classes.
 
     Args:
-      path: the folder, see above.
-      num_classes: how many of its 1,000 classes are kept.
-      imagenet: ImageNet's validation folder with a folder per synset or per
-        class number; '' looks for one below and beside ``path``.
+      request: ``path``, the folder; ``benchmark.num_classes`` of the 1,000
+        classes are kept.
 
     Returns:
       The source, with WebVision's validation images as test set and
@@ -54,34 +47,31 @@ def read(path: str, num_classes: int = 50, imagenet: str = "") -> FileSource:
 
     Source: ``papers/smr.md`` section 14.
     """
-    with image_lists.described("webvision"):
-        base = nlt_raw.locate(image_lists.folder(path), PLACES, TRAIN)
-        synsets, names = _classes(base / "info" / "synsets.txt")
-        if not 1 < num_classes <= len(names):
-            raise UserError(
-                f"num_classes: must lie in 2..{len(names)}, is {num_classes}"
-            )
-        names = names[:num_classes]
+    base = lists.locate(lists.folder(request.path), PLACES, TRAIN)
+    synsets, names = _classes(base / "info" / "synsets.txt")
+    classes = request.benchmark.num_classes
+    assert classes is not None
+    names = names[:classes]
 
-        def kept(file: str) -> dict[str, int]:
-            listed = image_lists.file_labels(base / file, len(synsets))
-            return {p: k for p, k in listed.items() if k < num_classes}
+    def kept(file: str) -> dict[str, int]:
+        listed = lists.read_labels(base / file, len(synsets))
+        return {path: k for path, k in listed.items() if k < classes}
 
-        train = image_lists.split_of(base, kept(TRAIN), names, base / TRAIN)
-        folder = nlt_raw.locate(base, VAL_IMAGES).name
-        tests = {f"{folder}/{p}": k for p, k in kept(VAL).items()}
-        test = image_lists.split_of(base, tests, names, base / VAL, True)
-        more = {}
-        place = _imagenet_folder(base, synsets[0], imagenet)
-        if place is not None:
-            more["imagenet"] = _imagenet(place, synsets[:num_classes], names)
-        return FileSource(train, test, names, str(base), more)
+    train = lists.labelled_split(base, kept(TRAIN), names, base / TRAIN)
+    images = lists.locate(base, VAL_IMAGES).name
+    tests = {f"{images}/{path}": k for path, k in kept(VAL).items()}
+    test = lists.labelled_split(base, tests, names, base / VAL, right=True)
+    more = {}
+    place = _imagenet_folder(base, synsets[0])
+    if place is not None:
+        more["imagenet"] = _imagenet(place, synsets[:classes], names)
+    return Source(train, test, names, str(base), more)
 
 
 def _classes(file: pathlib.Path) -> tuple[list[str], tuple[str, ...]]:
-    """Synsets, and the first of the names of each; no two are alike."""
+    """Synsets, and the first word of each; no two names are equal."""
     synsets, first = [], []
-    for line in image_lists.file_keys(file):
+    for line in lists.read_lines(file, str, "a synset"):
         synset, _, words = line.partition(" ")
         synsets.append(synset)
         first.append(words.partition(",")[0].strip() or synset)
@@ -92,18 +82,11 @@ def _classes(file: pathlib.Path) -> tuple[list[str], tuple[str, ...]]:
     )
 
 
-def _imagenet_folder(
-    base: pathlib.Path, synset: str, given: str
-) -> pathlib.Path | None:
-    """The validation folder, None where none is named or found."""
-    if given:
-        place = pathlib.Path(given).expanduser()
-        if not place.is_dir():
-            raise UserError(f"{place}: no such folder")
-        return place
+def _imagenet_folder(base: pathlib.Path, synset: str) -> pathlib.Path | None:
+    """ImageNet's validation folder, None where there is none."""
     for root in (base, base.absolute().parent):
         for name in IMAGENET:
-            # Others hold the images in one flat folder, without labels.
+            # A flat folder without classes holds neither.
             if any((root / name / k).is_dir() for k in (synset, "0")):
                 return root / name
     return None
@@ -125,7 +108,7 @@ def _imagenet(
         found = sorted(
             f"{folder.name}/{entry.name}"
             for entry in os.scandir(folder)
-            if os.path.splitext(entry.name)[1].lower() in user.SUFFIXES
+            if os.path.splitext(entry.name)[1].lower() in decode.SUFFIXES
             and not entry.name.startswith(".")
         )
         if not found:

@@ -1,22 +1,16 @@
 """The builder's command line on miniatures of every raw layout."""
 
 import collections
-import csv
 import json
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from jaxnlt import train
-from jaxnlt.data.nlt import manifest as manifests
-from jaxnlt.data.nlt import protocol
-from jaxnlt.data.nlt import raw as nlt_raw
-from jaxnlt.data.readers import user
-from jaxnlt.runtime.errors import UserError
-from tests import runs
-from tests.data import fake_nlt
-from tests.data.nlt_builds import DRAWN, LAYOUTS, call, refused
+from jaxnlt.data.readers import nlt
+from jaxnlt.data.records import WRONG
+from tests.data import fake_nlt, fakes
+from tests.data.fake_nlt import DRAWN, LAYOUTS, call, refused
 
 COUNTS = {
     "imagenet_nlt": [20, 13, 8, 6],
@@ -29,6 +23,16 @@ def files(out):
     return {p.name: p.read_bytes() for p in out.iterdir()}
 
 
+def listed(out, name="manifest.csv"):
+    """The images of a list that the builder wrote."""
+    names = nlt.class_names(out / name)
+    return nlt.read_manifest(out / name, len(names))
+
+
+def counts(images):
+    return np.bincount([image.label for image in images]).tolist()
+
+
 @pytest.mark.parametrize("benchmark", LAYOUTS)
 def test_build(benchmark, kept, tmp_path, capsys):
     raw, out = kept[benchmark], tmp_path / "out"
@@ -36,111 +40,86 @@ def test_build(benchmark, kept, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     names = ["classes.txt", "labels.csv", "manifest.csv", "test.csv"]
     assert sorted(files(out)) == names
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    classes = len(manifest.class_names)
-    given = np.bincount(manifest.labels, minlength=classes)
-    assert given.tolist() == COUNTS[benchmark]
-    assert len(set(manifest.paths)) == len(manifest.paths)
-    # Noise is not given away by its place in the file.
-    rows = list(zip(manifest.labels.tolist(), manifest.paths, strict=True))
+    train, test = listed(out), listed(out, "test.csv")
+    given = counts(train)
+    assert given == COUNTS[benchmark]
+    paths = [image.path for image in train]
+    assert len(set(paths)) == len(paths)
+    # The order does not separate noise from clean images.
+    rows = [(image.label, image.path) for image in train]
     assert rows == sorted(rows)
-    assert all((raw / path).is_file() for path in manifest.paths)
-    test = manifests.read_manifest(out / "test.csv")
-    assert np.bincount(test.labels).tolist() == [2] * classes
-    assert test.true_labels is not None
-    np.testing.assert_array_equal(test.true_labels, test.labels)
-    assert all((raw / path).is_file() for path in test.paths)
-    assert not set(test.paths) & set(manifest.paths)
+    assert counts(test) == [2] * len(given)
+    assert not any(image.wrong for image in test)
+    assert all((raw / image.path).is_file() for image in (*train, *test))
+    assert not {image.path for image in test} & set(paths)
     shown = capsys.readouterr()
     lines = shown.out.split("\n")
-    assert [int(line.split()[1]) for line in lines[1 : classes + 1]] == [*given]
-    assert lines[classes + 1].split()[:2] == ["all", str(given.sum())]
+    assert [int(line.split()[1]) for line in lines[1 : len(given) + 1]] == given
+    assert lines[len(given) + 1].split()[:2] == ["all", str(sum(given))]
     assert shown.err == ""
 
 
 def test_imagenet_manifest(kept, tmp_path):
     raw, out = kept["imagenet_nlt"], tmp_path / "out"
     assert call("imagenet_nlt", raw, out) == 0
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert manifest.class_names == fake_nlt.NAMES
-    assert set(manifest.sources) == {"imagenet", "web", "swap"}
-    for path, label, true, source in zip(
-        manifest.paths,
-        manifest.labels,
-        manifest.true_labels,
-        manifest.sources,
-        strict=True,
-    ):
-        synset = path.split("/")[2] if source != "web" else None
-        if source == "web":
-            assert path.startswith("noisy_images/") and true == protocol.WRONG
-        else:
-            assert fake_nlt.SYNSETS[true] == synset
-            assert (true != label) == (source == "swap")
+    train = listed(out)
+    assert nlt.class_names(out / "manifest.csv") == fake_nlt.NAMES
+    assert {image.source for image in train} == {"imagenet", "web", "swap"}
     split = raw / "dataset_no_images/mini-imagenet/split/red_noise_nl_0.8"
     web = dict(line.split() for line in split.read_text().splitlines())
-    for path, label in zip(manifest.paths, manifest.labels, strict=True):
-        if path.startswith("noisy_images/"):
+    for path, label, true, source in train:
+        if source == "web":
+            assert true == WRONG
             assert web[path.removeprefix("noisy_images/")] == str(label)
+        else:
+            assert fake_nlt.SYNSETS[true] == path.split("/")[2]
+            assert (true != label) == (source == "swap")
     # The full pool of 30 is drawn from, not its first 20.
     folder = raw / "ILSVRC2012" / "train" / fake_nlt.SYNSETS[0]
     last = sorted(p.name for p in folder.iterdir())[20:]
-    used = {path.rpartition("/")[2] for path in manifest.paths}
-    assert used & set(last)
+    assert {image.path.rpartition("/")[2] for image in train} & set(last)
 
 
 def test_food_knows_what_is_verified(kept, tmp_path, capsys):
     raw, out = kept["food101_nlt"], tmp_path / "out"
     assert call("food101_nlt", raw, out) == 0
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert manifest.class_names == fake_nlt.FOODS
-    assert manifest.true_labels is None
-    for path, label in zip(manifest.paths, manifest.labels, strict=True):
-        assert path.split("/")[2] == fake_nlt.FOODS[label]
-    with open(out / "manifest.csv", newline="") as file:
-        head = [r for r in csv.DictReader(file) if r["label"] == "0"]
+    train = listed(out)
+    assert nlt.class_names(out / "manifest.csv") == fake_nlt.FOODS
+    for image in train:
+        assert image.path.split("/")[2] == fake_nlt.FOODS[image.label]
     # All 20 of the head: one right, one wrong, of 18 nothing is known.
-    found = collections.Counter(row["true_label"] for row in head)
-    assert found == {"0": 1, "-1": 1, "": 18}
+    found = collections.Counter(i.true_label for i in train if i.label == 0)
+    assert found == {0: 1, WRONG: 1, None: 18}
     assert "noise of the " in capsys.readouterr().out
 
 
-def test_animals_bear_their_label(kept, tmp_path, capsys):
+def test_animals_have_their_label_in_their_name(kept, tmp_path, capsys):
     raw, out = kept["animal10_nlt"], tmp_path / "out"
     assert call("animal10_nlt", raw, out) == 0
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert manifest.true_labels is None
-    assert manifest.class_names[9] == "guinea pig"
-    for path, label in zip(manifest.paths, manifest.labels, strict=True):
-        assert path.startswith(f"training/{label}_img_")
+    assert nlt.class_names(out / "manifest.csv")[9] == "guinea pig"
+    for image in listed(out):
+        assert image.path.startswith(f"training/{image.label}_img_")
+        assert image.true_label is None
     assert "realised noise: not known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("benchmark", LAYOUTS)
-def test_equal_seeds_give_equal_files(benchmark, kept, tmp_path):
-    raw = kept[benchmark]
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        more = f"{DRAWN[benchmark]} --seed={seed}"
-        assert call(benchmark, raw, tmp_path / name, more) == 0
-    one, same, other = (files(tmp_path / name) for name in "abc")
-    assert one == same
-    assert one["manifest.csv"] != other["manifest.csv"]
-    assert one["test.csv"] == other["test.csv"]
+def test_seeds_alone_decide(benchmark, kept, tmp_path, monkeypatch):
+    """The order in which folders list their files does not."""
 
-
-@pytest.mark.parametrize("benchmark", ["imagenet_nlt", "animal10_nlt"])
-def test_order_of_the_folders_does_not_matter(
-    benchmark, kept, tmp_path, monkeypatch
-):
     def backwards(*args, **keywords):
         for place, folders, names in walk(*args, **keywords):
             yield place, folders, sorted(names, reverse=True)
 
-    assert call(benchmark, kept[benchmark], tmp_path / "a") == 0
-    walk = nlt_raw.os.walk
-    monkeypatch.setattr(nlt_raw.os, "walk", backwards)
-    assert call(benchmark, kept[benchmark], tmp_path / "b") == 0
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    walk = os.walk
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        more = f"{DRAWN[benchmark]} --seed={seed}"
+        assert call(benchmark, kept[benchmark], tmp_path / name, more) == 0
+        monkeypatch.setattr(os, "walk", backwards)
+    one, same, other = (files(tmp_path / name) for name in "abc")
+    assert one == same
+    assert one["manifest.csv"] != other["manifest.csv"]
+    assert one["test.csv"] == other["test.csv"]
 
 
 def test_other_places_of_the_raw_files(raws, tmp_path):
@@ -163,14 +142,10 @@ def test_other_places_of_the_raw_files(raws, tmp_path):
         (val / fake_nlt.SYNSETS[label]).mkdir(exist_ok=True)
         file.rename(val / fake_nlt.SYNSETS[label] / file.name)
     assert call("imagenet_nlt", raw, tmp_path / "b") == 0
-    a, b = (
-        manifests.read_manifest(tmp_path / name / "manifest.csv")
-        for name in "ab"
-    )
-    last = [p.rpartition("/")[2] for p in a.paths]
-    assert sorted(last) == sorted(p.rpartition("/")[2] for p in b.paths)
-    np.testing.assert_array_equal(a.labels, b.labels)
-    assert len(files(tmp_path / "b")["test.csv"].splitlines()) == 9
+    a, b = (listed(tmp_path / name) for name in "ab")
+    names = [sorted(i.path.rpartition("/")[2] for i in x) for x in (a, b)]
+    assert names[0] == names[1] and counts(a) == counts(b)
+    assert len(listed(tmp_path / "b", "test.csv")) == 8
 
 
 def test_animal_archive_inside_its_folder(raws, tmp_path):
@@ -180,6 +155,31 @@ def test_animal_archive_inside_its_folder(raws, tmp_path):
     for name in ("training", "testing"):
         (raw / name).rename(inner / name)
     assert call("animal10_nlt", raw, tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize(
+    "benchmark, more, noise",
+    [
+        ("imagenet_nlt", "--colour=blue --rate=0.2", True),
+        ("imagenet_nlt", "--colour=red --rate=0.2", False),
+        ("food101_nlt", "", False),
+    ],
+)
+def test_labels_csv_is_read_as_folder(benchmark, more, noise, kept, tmp_path):
+    """True labels are handed on where that benchmark can take them."""
+    raw, out = kept[benchmark], tmp_path / "out"
+    assert call(benchmark, raw, out, f"{more} --n_max=20 --imb=0.3") == 0
+    file = out / "labels.csv"
+    source = fakes.read("folder", raw, labels_file=file, image_size=8)
+    images = listed(out)
+    assert source.train.ids.tolist() == [image.path for image in images]
+    assert source.train.labels.tolist() == [image.label for image in images]
+    names = tuple(str(k) for k in range(len(counts(images))))
+    assert source.class_names == names
+    assert (source.train.true_labels is not None) == noise
+    if noise:
+        true = [image.true_label for image in images]
+        assert source.train.true_labels.tolist() == true
 
 
 # The authors' files ----------------------------------------------------------
@@ -206,30 +206,28 @@ def test_released_imagenet_file(kept, tmp_path, capsys):
     flag = weights(tmp_path / "final_dict.json", keys)
     out = tmp_path / "out"
     assert call("imagenet_nlt", kept["imagenet_nlt"], out, flag) == 0
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert np.bincount(manifest.labels).tolist() == [6, 6, 4, 3]
+    images = listed(out)
+    assert counts(images) == [6, 6, 4, 3]
     found = {
-        (f"{label:02d}", path.rpartition("/")[2].split(".")[0])
-        for path, label in zip(manifest.paths, manifest.labels, strict=True)
+        (f"{image.label:02d}", image.path.rpartition("/")[2].split(".")[0])
+        for image in images
     }
     wanted = {tuple(key.split(".")[0].split("/")[-2:]) for key in keys}
     assert found == wanted
-    swaps = [s == "swap" for s in manifest.sources]
-    assert sum(swaps) == 4 and manifest.sources.count("web") == 1
-    labels, true = manifest.labels[swaps], manifest.true_labels[swaps]
-    assert ((labels - true) % 4 == 1).all()
+    sources = [image.source for image in images]
+    assert sources.count("swap") == 4 and sources.count("web") == 1
+    swaps = [image for image in images if image.source == "swap"]
+    assert all((i.label - i.true_label) % 4 == 1 for i in swaps)
     assert "realised noise: 0.2632" in capsys.readouterr().out
 
 
 def test_released_animal_file(kept, tmp_path):
-    raw = kept["animal10_nlt"]
+    raw, out = kept["animal10_nlt"], tmp_path / "out"
     names = sorted(p.name for p in (raw / "training").iterdir())[::3]
-    flag = weights(
-        tmp_path / "final_dict.json", [f"/d/LT/{n[0]}/{n}" for n in names]
-    )
-    assert call("animal10_nlt", raw, tmp_path / "out", flag) == 0
-    manifest = manifests.read_manifest(tmp_path / "out" / "manifest.csv")
-    assert sorted(p.split("/")[1] for p in manifest.paths) == names
+    keys = [f"/d/LT/{n[0]}/{n}" for n in names]
+    flag = weights(tmp_path / "final_dict.json", keys)
+    assert call("animal10_nlt", raw, out, flag) == 0
+    assert sorted(i.path.split("/")[1] for i in listed(out)) == names
 
 
 ALL_ANIMALS = [f"/d/{k}/{k}_img_1553496000000.jpg" for k in range(10)]
@@ -239,27 +237,23 @@ ALL_ANIMALS = [f"/d/{k}/{k}_img_1553496000000.jpg" for k in range(10)]
     "content, words",
     [
         ("{", "not a JSON file"),
-        ("[]", "must hold {path: weight}"),
         ('{"0": {"a": 1}}', "must hold {path: weight}"),
-        ({"/d/0/0_img_1.jpg": 1}, "0_img_1.jpg: the raw folder holds no such"),
-        ({"/d/1/0_img_1553496000000.jpg": 1}, "this image is 0, not 1"),
-        ({"/d/x/0_img_1553496000000.jpg": 1}, "its folder names no class"),
-        ({"/d/10/0_img_1553496000000.jpg": 1}, "its folder names no class"),
-        ({"0_img_1553496000000.jpg": 1}, "its folder names no class"),
-        (dict.fromkeys(ALL_ANIMALS[:9], 1), "class guinea pig has no image"),
-        (
-            dict.fromkeys([*ALL_ANIMALS, "/e" + ALL_ANIMALS[0]], 1),
-            "is listed twice",
-        ),
+        (["/d/0/0_img_1.jpg"], "/d/0/0_img_1.jpg: the raw folder holds no"),
+        (["/d/1/0_img_1553496000000.jpg"], "/d/1/0_img_1553496000000.jpg: "),
+        (["/d/x/0_img_1553496000000.jpg"], "/d/x/0_img_1553496000000.jpg: "),
+        (["0_img_1553496000000.jpg"], "0_img_1553496000000.jpg: its folder"),
+        (ALL_ANIMALS[:9], "class guinea pig has no image"),
+        ([*ALL_ANIMALS, f"/e{ALL_ANIMALS[0]}"], f"/e{ALL_ANIMALS[0]}: "),
     ],
 )
 def test_damaged_released_files(content, words, kept, tmp_path, capsys):
     file = tmp_path / "final_dict.json"
-    text = content if isinstance(content, str) else json.dumps(content)
-    file.write_text(text)
+    flag = weights(file, content if isinstance(content, list) else [])
+    if isinstance(content, str):
+        file.write_text(content)
     raw = kept["animal10_nlt"]
-    line = refused("animal10_nlt", raw, tmp_path, capsys, f"--manifest={file}")
-    assert line.startswith(f"{file}: ") and words in line
+    line = refused("animal10_nlt", raw, tmp_path, capsys, flag)
+    assert line.startswith(f"{file}: {words}")
 
 
 def test_folders_in_another_order_are_noticed(kept, tmp_path, capsys):
@@ -271,95 +265,3 @@ def test_folders_in_another_order_are_noticed(kept, tmp_path, capsys):
     raw = kept["imagenet_nlt"]
     line = refused("imagenet_nlt", raw, tmp_path, capsys, flag)
     assert "no image of class triceratops is of this class" in line
-
-
-# Reading and training --------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "line, words",
-    [
-        ("", "lists no image"),
-        ("a.jpg,0,0", "line 2 is not"),
-        (",0,0,web", "line 2 is not"),
-        ("a.jpg,2,0,web", "line 2 is not a path, a label below 2"),
-        ("a.jpg,0,-2,web", "line 2 is not"),
-        ("a.jpg,0,0,me", "line 2 is not"),
-    ],
-)
-def test_damaged_manifests_are_named(line, words, tmp_path):
-    file = tmp_path / "manifest.csv"
-    (tmp_path / "classes.txt").write_text("a\nb\n")
-    file.write_text(f"path,label,true_label,source\n{line}\n" if line else "")
-    if not line:
-        with pytest.raises(UserError, match="first line must be path,label"):
-            manifests.read_manifest(file)
-        file.write_text("path,label,true_label,source\n")
-    with pytest.raises(UserError, match=f"{file}: {words}"):
-        manifests.read_manifest(file)
-    (tmp_path / "classes.txt").unlink()
-    with pytest.raises(UserError, match="classes.txt: No such file"):
-        manifests.read_manifest(file)
-
-
-def folder_config(raw, out):
-    return runs.tiny(
-        "erm",
-        "folder",
-        **{
-            "data.path": str(raw),
-            "data.labels_file": str(out / "labels.csv"),
-            "data.image_size": 84,
-            "epochs": 1,
-            "max_steps": 1,
-        },
-    )
-
-
-@pytest.mark.parametrize(
-    "benchmark, more, noise",
-    [
-        ("imagenet_nlt", "--colour=blue --rate=0.2", True),
-        ("imagenet_nlt", "--colour=red --rate=0.2", False),
-        ("animal10_nlt", "", False),
-        ("food101_nlt", "", False),
-    ],
-)
-def test_labels_csv_is_read_as_folder(benchmark, more, noise, kept, tmp_path):
-    """True labels are handed on where that benchmark can take them."""
-    raw, out = kept[benchmark], tmp_path / "out"
-    assert call(benchmark, raw, out, f"{more} --n_max=20 --imb=0.3") == 0
-    source = user.folder(str(raw), str(out / "labels.csv"), 84)
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert tuple(source.train.ids) == manifest.paths
-    np.testing.assert_array_equal(source.train.labels, manifest.labels)
-    classes = len(manifest.class_names)
-    assert source.class_names == tuple(str(k) for k in range(classes))
-    assert (source.train.true_labels is not None) == noise
-    if noise:
-        np.testing.assert_array_equal(
-            source.train.true_labels, manifest.true_labels
-        )
-
-
-def test_labels_csv_trains(kept, tmp_path):
-    raw, out = kept["imagenet_nlt"], tmp_path / "out"
-    more = "--colour=blue --rate=0.2 --n_max=20 --imb=0.3"
-    assert call("imagenet_nlt", raw, out, more) == 0
-    train.run(folder_config(raw, out), str(tmp_path / "run"))
-    found = json.loads((tmp_path / "run" / "dataset.json").read_text())
-    manifest = manifests.read_manifest(out / "manifest.csv")
-    assert found["image_shape"] == [84, 84, 3]
-    # A tenth is held out, for the raw folder has no test/CLASS.
-    held_out = np.bincount(manifest.labels) - found["given_counts"]
-    assert (held_out >= 1).all() and (held_out <= 4).all()
-
-
-def test_sizes_differ_in_the_miniature(kept):
-    """Else image_size above would not be needed."""
-    raw = kept["imagenet_nlt"]
-    sizes = set()
-    for file in (*raw.glob("noisy_images/*"), *raw.glob("ILSVRC2012/*/*.JPEG")):
-        with Image.open(file) as image:
-            sizes.add(image.size)
-    assert len(sizes) == 2

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxnlt.data.nlt import build, protocol
+from jaxnlt.data.readers import nlt
+from jaxnlt.data.records import WRONG
 from jaxnlt.runtime.errors import UserError
 from tests.data import fake_nlt
 
@@ -31,7 +33,7 @@ def test_published_sets(raw, colour, rate):
     assert len({row.path for row in rows}) == len(rows)
     realised = {
         source: np.mean([row.source == source for row in rows])
-        for source in protocol.SOURCES
+        for source in nlt.SOURCES
     }
     web, swap = {
         "red": (rate, 0),
@@ -47,7 +49,7 @@ def test_published_sets(raw, colour, rate):
     # The file name says the class of an ImageNet image; the web's is unknown.
     for row in rows:
         if row.source == "web":
-            assert row.true_label == protocol.WRONG and row.path[0] != "n"
+            assert row.true_label == WRONG and row.path[0] != "n"
         else:
             assert int(row.path[1:9]) == row.true_label
             assert row.wrong == (row.source == "swap")
@@ -56,7 +58,7 @@ def test_published_sets(raw, colour, rate):
 def test_noise_is_cut_with_the_tail(raw):
     """The head keeps its noise exactly, the tail's varies with the seed."""
     wrong = []
-    for seed in range(12):
+    for seed in range(8):
         classes = build.construct(raw, fake_nlt.options("red", 0.2, seed))
         wrong.append(fake_nlt.counts(classes, lambda row: row.wrong))
     given, wrong = fake_nlt.counts(classes), np.array(wrong)

@@ -1,4 +1,3 @@
-import io
 import pathlib
 import pickle
 import shutil
@@ -6,14 +5,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from jaxnlt.data import registry
-from jaxnlt.data.readers import cifar
 from jaxnlt.runtime.errors import UserError
 from tests.data import fakes
 
-BENCH = registry.get("cifar10")
 FOLDER = "cifar-10-batches-py"
 
 
@@ -27,11 +22,10 @@ def archive(root: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize("below", ["", FOLDER])
 def test_folder(tmp_path, below):
     images, labels = fakes.cifar10(tmp_path / FOLDER)
-    source = cifar.read(BENCH, str(tmp_path / below))
+    source = fakes.read("cifar10", tmp_path / below)
     assert (source.train.images == images[:100]).all()
     assert (source.train.labels == labels[:100]).all()
     assert (source.train.ids == np.arange(100)).all()
-    assert source.test is not None
     assert (source.test.images == images[100:]).all()
     assert source.class_names[3] == "kind3"
     assert source.train.images.flags.c_contiguous
@@ -39,7 +33,7 @@ def test_folder(tmp_path, below):
 
 def test_cifar100_reads_fine_labels(tmp_path):
     labels = fakes.cifar100(tmp_path / "cifar-100-python")
-    source = cifar.read(registry.get("cifar100n"), str(tmp_path))
+    source = fakes.read("cifar100n", tmp_path)
     assert (source.train.labels == labels).all()
     assert len(source.class_names) == 100
 
@@ -47,11 +41,11 @@ def test_cifar100_reads_fine_labels(tmp_path):
 def test_archive_equals_folder_and_comes_second(tmp_path):
     fakes.cifar10(tmp_path / FOLDER)
     file = archive(tmp_path)
-    folder = cifar.read(BENCH, str(tmp_path))
+    folder = fakes.read("cifar10", tmp_path)
     assert folder.path.endswith(FOLDER)
     shutil.rmtree(tmp_path / FOLDER)
     for path in (tmp_path, file):
-        source = cifar.read(BENCH, str(path))
+        source = fakes.read("cifar10", path)
         assert source.path == str(file)
         assert (source.train.images == folder.train.images).all()
         assert (source.train.labels == folder.train.labels).all()
@@ -60,66 +54,64 @@ def test_archive_equals_folder_and_comes_second(tmp_path):
 def test_usual_places(tmp_path, monkeypatch):
     fakes.cifar10(tmp_path / "data" / FOLDER)
     monkeypatch.chdir(tmp_path)
-    assert len(cifar.read(BENCH, "").train) == 100
+    assert len(fakes.read("cifar10").train) == 100
     monkeypatch.chdir(tmp_path / "data")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    with pytest.raises(UserError, match="not found.*home/data.*cs.toronto"):
-        cifar.read(BENCH, "")
+    with pytest.raises(UserError, match="^config.data.path: .*home/data"):
+        fakes.read("cifar10")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    assert len(cifar.read(BENCH, "").train) == 100
+    assert len(fakes.read("cifar10").train) == 100
 
 
 def test_not_found_says_where_it_looked(tmp_path):
-    with pytest.raises(UserError, match="config.data.path: .*does not exist"):
-        cifar.read(BENCH, str(tmp_path / "x"))
-    with pytest.raises(UserError, match=f"{FOLDER}.*tar.gz.*{tmp_path}.*toron"):
-        cifar.read(BENCH, str(tmp_path))
+    with pytest.raises(UserError, match=f"^config.data.path: {tmp_path}/x: "):
+        fakes.read("cifar10", tmp_path / "x")
+    for name, words in (("cifar10n", f"{FOLDER}.*tar.gz"), ("cifar100", "")):
+        command = f"download --dataset={name.removesuffix('n')} .*toronto"
+        match = f"^config.data.path: .*{words}.* in {tmp_path};.*{command}"
+        with pytest.raises(UserError, match=match):
+            fakes.read(name, tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_truncated_archive(tmp_path, share):
+def flipped(data):
+    return data[: len(data) // 2] + b"\0\1\2" + data[len(data) // 2 + 3 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda d: b"", lambda d: d[: len(d) // 2], lambda d: d[:-9], flipped],
+)
+def test_damaged_archive(tmp_path, damage):
     fakes.cifar10(tmp_path / FOLDER)
     file = archive(tmp_path)
     shutil.rmtree(tmp_path / FOLDER)
-    data = file.read_bytes()
-    file.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match="truncated or damaged archive") as e:
-        cifar.read(BENCH, str(tmp_path))
-    assert str(file) in str(e.value) and "\n" not in str(e.value)
-
-
-def test_damaged_archive(tmp_path):
-    fakes.cifar10(tmp_path / FOLDER)
-    file = archive(tmp_path)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(UserError, match="archive"):
-        cifar.read(BENCH, str(file))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=f"^{file}: .*archive") as e:
+        fakes.read("cifar10", tmp_path)
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
 def test_incomplete_folder(tmp_path, name):
     fakes.cifar10(tmp_path / FOLDER)
     (tmp_path / FOLDER / name).unlink()
-    with pytest.raises(UserError, match=f"{name}: No such file"):
-        cifar.read(BENCH, str(tmp_path))
+    with pytest.raises(UserError, match=f"^{tmp_path}/.*{name}: "):
+        fakes.read("cifar10", tmp_path)
     archive(tmp_path)
     shutil.rmtree(tmp_path / FOLDER)
-    with pytest.raises(UserError, match=f"holds no {name}"):
-        cifar.read(BENCH, str(tmp_path))
+    with pytest.raises(UserError, match=f"^{tmp_path}/.*holds no {name}"):
+        fakes.read("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
     "change, word",
     [
         ({b"labels": [0] * 3}, "labels must be 20 integers"),
-        ({b"labels": [0.5] * 20}, "labels must be 20 integers"),
-        ({b"labels": [10] * 20}, r"labels must lie in 0\.\.9"),
+        ({b"labels": [10] * 20}, "labels must be in"),
         ({b"data": np.zeros((20, 5), np.uint8)}, "data must be uint8 rows"),
         ({b"data": np.zeros((20, 3072))}, "data must be uint8 rows"),
-        (None, "holds no labels; not cifar10"),
+        (None, "holds no labels"),
     ],
 )
 def test_wrong_content(tmp_path, change, word):
@@ -129,77 +121,8 @@ def test_wrong_content(tmp_path, change, word):
     if change is None:
         del batch[b"labels"]
     file.write_bytes(pickle.dumps(batch | (change or {}), protocol=2))
-    with pytest.raises(UserError, match=word) as error:
-        cifar.read(BENCH, str(tmp_path))
-    assert str(file) in str(error.value)
-
-
-def test_truncated_batch(tmp_path):
-    fakes.cifar10(tmp_path / FOLDER)
-    file = tmp_path / FOLDER / "data_batch_2"
-    file.write_bytes(file.read_bytes()[:999])
-    with pytest.raises(UserError, match="data_batch_2: damaged"):
-        cifar.read(BENCH, str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def tfds_copy(tmp_path_factory):
-    """An array_record copy, written by the stock builder without TensorFlow."""
-    import tensorflow_datasets as tfds
-
-    root = tmp_path_factory.mktemp("tfds")
-    images, labels = fakes.cifar10(root / FOLDER)
-
-    def examples(split, start, stop):
-        for i in range(start, stop):
-            out = io.BytesIO()
-            Image.fromarray(images[i]).save(out, "PNG")
-            row = {"id": f"{split}_{i - start:05d}", "image": out.getvalue()}
-            yield i, row | {"label": int(labels[i])}
-
-    builder = tfds.builder(
-        "cifar10", data_dir=root, file_format="array_record", try_gcs=False
-    )
-    builder.info.features["label"].names = [f"kind{k}" for k in range(10)]
-    builder._split_generators = lambda dl_manager: {
-        "train": examples("train", 0, 100),
-        "test": examples("test", 100, 110),
-    }
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-    return root
-
-
-def test_tfds_copy_has_the_official_order(tfds_copy, tmp_path):
-    folder = cifar.read(BENCH, str(tfds_copy / FOLDER))
-    copy = tmp_path / "copy"
-    shutil.copytree(tfds_copy / "cifar10", copy / "cifar10")
-    for path in (copy, *(copy / "cifar10").iterdir()):
-        source = cifar.read(BENCH, str(path))
-        assert source.class_names == folder.class_names
-        assert source.test is not None and folder.test is not None
-        for a, b in (
-            (source.train, folder.train),
-            (source.test, folder.test),
-        ):
-            assert (a.images == b.images).all()
-            assert (a.labels == b.labels).all()
-            assert (a.ids == b.ids).all()
-
-
-def test_damaged_tfds_copy(tfds_copy, tmp_path):
-    shutil.copytree(tfds_copy / "cifar10", tmp_path / "cifar10")
-    file = next(tmp_path.glob("cifar10/*/*train*"))
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="damaged tensorflow-datasets") as error:
-        cifar.read(BENCH, str(tmp_path))
-    assert "\n" not in str(error.value)
-
-
-def test_tfrecord_copies_are_named_not_read(tfds_copy, tmp_path):
-    shutil.copytree(tfds_copy / "cifar10", tmp_path / "cifar10")
-    info = next(tmp_path.glob("cifar10/*/dataset_info.json"))
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(UserError, match="tfrecord format, only array_record"):
-        cifar.read(BENCH, str(tmp_path))
+    with pytest.raises(UserError, match=f"^{file}: .*{word}"):
+        fakes.read("cifar10", tmp_path)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"^{file}: damaged"):
+        fakes.read("cifar10", tmp_path)

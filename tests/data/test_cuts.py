@@ -1,19 +1,16 @@
 """What streaming makes of real files: squared first, then the paper's cut."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt import train
 from jaxnlt.data import decode, files, load, streaming
-from jaxnlt.data.nlt import manifest as manifests
-from jaxnlt.data.nlt import protocol
+from jaxnlt.data.nlt import build
+from jaxnlt.data.records import WRONG, ListedImage
 from jaxnlt.runtime import sharding
-from tests import runs
-from tests.data import fake_nlt, fake_web
+from tests.data import fake_nlt, fake_web, fakes
 
 SEEDS = (3, 1, 4)
 BILINEAR = Image.Resampling.BILINEAR
@@ -21,7 +18,7 @@ BILINEAR = Image.Resampling.BILINEAR
 
 def streamed(split, transform):
     """The training and the evaluation view of every image."""
-    images = decode.CutImages(split.images, files.TRANSFORMS[transform])
+    images = files.CutImages(split.images, decode.TRANSFORMS[transform])
     reader = streaming.Streamed(images, sharding.make_mesh([1]), workers=1)
     want = streaming.Request(np.arange(len(split)), ("weak", "none"), SEEDS)
     (step,) = reader.read([{"x": want}])
@@ -58,11 +55,11 @@ def manifest(tmp_path_factory):
             path = f"{label}/{k}.jpg"
             fake_nlt.jpeg(raw / path, 2 * label + k, size)
             source = sources[label][k]
-            true = protocol.WRONG if source == "web" else label
-            rows.append(protocol.Row(path, label, true, source))
+            true = WRONG if source == "web" else label
+            rows.append(ListedImage(path, label, true, source))
     out.rmdir()
-    manifests.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
-    return fake_web.read("imagenet_nlt", str(raw), labels_file=str(out)), rows
+    build.write(out, rows, [rows[0], rows[3]], ("cat", "dog"))
+    return fakes.read("imagenet_nlt", raw, labels_file=out), rows
 
 
 def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
@@ -100,7 +97,7 @@ def test_images_of_imagenet_are_squares_before_they_are_cut(manifest):
 
 def test_84_pixels_of_red_mini_imagenet(tmp_path):
     root = fake_web.red(tmp_path / "red")
-    train_split = fake_web.read("red_mini_imagenet", str(root)).train
+    train_split = fakes.read("red_mini_imagenet", root).train
     split = train_split.take(np.arange(4))
     (cut, whole), uniforms = streamed(split, "red_mini_imagenet_84")
     for i in range(4):
@@ -112,22 +109,8 @@ def test_84_pixels_of_red_mini_imagenet(tmp_path):
         expected = image.resize((96, 96), BILINEAR).crop((6, 6, 90, 90))
         np.testing.assert_array_equal(whole[i], expected)
 
-    given = {
-        "data.path": str(root),
-        "data.transform": "red_mini_imagenet_84",
-        "augment.weak": "jitter_flip",
-        "augment.strong": "jitter_flip_autoaugment",
-    }
-    config = runs.tiny("tabasco", "red_mini_imagenet", **given)
-    assert load.dataset(config).train.images.shape[1:] == (84, 84, 3)
-    # As large as a network for tests can bear.
-    small = {"batch_size": 4, "warmup_batch_size": 4, "eval_batch_size": 16}
-    config = runs.tiny(
-        "erm",
-        "red_mini_imagenet",
-        **{"epochs": 1, "max_steps": 1, "data.image_size": 16} | small | given,
+    config = fakes.config(
+        "red_mini_imagenet", path=root, transform="red_mini_imagenet_84"
     )
-    summary = train.run(config, tmp_path / "run")
-    assert summary["data"]["image_shape"] == [16, 16, 3]
-    kept = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert kept["augment"]["weak"] == "jitter_flip"
+    images = load.dataset(config).train.images
+    assert images.shape[1:] == (84, 84, 3) and decode.crops(config)

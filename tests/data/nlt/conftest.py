@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.data.nlt_builds import LAYOUTS
+from tests.data.fake_nlt import LAYOUTS
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,30 @@
-"""Human labels of CIFAR-10N and CIFAR-100N."""
+"""Human labels of CIFAR-10N and CIFAR-100N.
 
+``CIFAR-10_human.pt`` and ``CIFAR-100_human.pt``, or npz files of the same
+arrays, beside the images or in ``human_labels/``.
+
+Source: ``papers/dasc.md`` section 1.2.
+"""
+
+import dataclasses
 import os
 import pathlib
 
 import numpy as np
 
-from jaxnlt.data.readers import pickles
-from jaxnlt.data.records import labels_array, read_npz
-from jaxnlt.data.registry import Benchmark
-from jaxnlt.runtime.errors import UserError
+from jaxnlt.data.readers import lists, npz, pickles
+from jaxnlt.data.records import (
+    Benchmark,
+    NoiseRequest,
+    OwnNoise,
+    Split,
+    labels_array,
+)
+from jaxnlt.runtime.errors import UserError, logger
 
 HOMEPAGE = "https://github.com/UCSC-REAL/cifar-10-100n"
 CLEAN = ("clean", "clean_label")
-# Names of each kind in our npz and in the official files.
+#: Names of each kind in our npz and in the official files.
 KEYS = {
     "human:aggre": ("aggre", "aggre_label"),
     "human:worse": ("worse", "worse_label"),
@@ -23,10 +35,50 @@ KEYS = {
 }
 
 
+def noises(*kinds: str) -> dict[str, OwnNoise]:
+    """The entries of ``Benchmark.noises``.
+
+    Args:
+      *kinds: keys of ``KEYS``.
+
+    Returns:
+      A noise for each.
+    """
+    noise = OwnNoise(apply, fields=frozenset({"labels_file"}))
+    return dict.fromkeys(kinds, noise)
+
+
+def apply(request: NoiseRequest) -> Split:
+    """Puts human labels in place of the official ones.
+
+    Args:
+      request: ``request.noise`` of it is a key of ``KEYS``, and
+        ``request.labels_file`` the file; '' searches.
+
+    Returns:
+      The training images with their human labels.
+
+    Raises:
+      UserError: see ``find`` and ``read``.
+    """
+    asked, source = request.request, request.source
+    places = lists.usual_places()
+    if asked.path:
+        given = lists.existing(asked.path)
+        places = [] if given.is_file() else [given]
+        places.append(given.absolute().parent)
+    file = find(asked.benchmark, asked.labels_file, places)
+    logger.info("%s: human labels from %s", asked.benchmark.name, file)
+    official = source.train.labels
+    labels = read(file, asked.noise, official, len(source.class_names))
+    train = request.train
+    return dataclasses.replace(train, labels=labels[train.ids])
+
+
 def find(
     bench: Benchmark, labels_file: str, places: list[pathlib.Path]
 ) -> pathlib.Path:
-    """The file of human labels.
+    """Finds the file of human labels.
 
     Args:
       bench: entry of the table.
@@ -67,11 +119,11 @@ def read(
     Args:
       path: an official ``.pt`` file, or an ``.npz`` with the same arrays.
       kind: key of ``KEYS``.
-      official: ``[N]`` clean labels of the images, which the file repeats.
-      num_classes: ``C``.
+      official: int [N], clean labels of the images, which the file repeats.
+      num_classes: C.
 
     Returns:
-      ``int32 [N]`` in official order.
+      int32 [N] in official order.
 
     Raises:
       UserError: unreadable or damaged, a kind is missing, wrong length, not
@@ -98,7 +150,7 @@ def read(
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
-            f"{path}: {kind} must lie in 0..{num_classes - 1}, reaches from "
+            f"{path}: {kind} must be in 0..{num_classes - 1}, reaches from "
             f"{labels.min()} to {labels.max()}"
         )
     return labels_array(labels)
@@ -106,7 +158,7 @@ def read(
 
 def _arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if str(path).endswith(".npz"):
-        return read_npz(path)
+        return npz.read_arrays(path)
     content = pickles.read_torch(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no dictionary of labels")
@@ -135,5 +187,5 @@ def _labels(
             f"{path}: {name} must be a list of integers, is {labels.dtype} "
             f"of shape {labels.shape}"
         )
-    # Wide enough that an unsigned label cannot wrap round.
+    # Wide enough that unsigned labels cannot overflow.
     return labels.astype(np.int64)
