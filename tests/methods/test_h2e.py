@@ -1,5 +1,7 @@
 """H2E: phases, losses, environments, weights and votes."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from configs import h2e as h2e_config
 from jaxnlt import method as base
 from jaxnlt import models, step
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import h2e
 from jaxnlt.runtime.errors import UserError
 from tests import runs, typed
@@ -45,7 +48,7 @@ def test_phases_of_every_round():
     assert method.phase(0).selector is None
     assert method.phase(16).selector is None
     for epoch in (36, 52):
-        assert isinstance(method.phase(epoch).selector, h2e.Kept)
+        assert isinstance(method.phase(epoch).selector, h2e.PreviousWeights)
         assert method.phase(epoch).loss is method.phase(epoch - 36).loss
     assert method.phase(24) is method.phase(60)
     assert len(method.phases()) == 5
@@ -148,32 +151,30 @@ def test_released_switches():
 # Losses ----------------------------------------------------------------------
 
 
-def toy_batch():
+def toy_stream():
     images = np.random.default_rng(0).normal(size=(4, toy.FEATURES))
-    x = {
-        "views": (jnp.asarray(images, jnp.float32),),
-        "labels": jnp.array([0, 2, 1, 2]),
-        "index": jnp.array([3, 1, 0, 2]),
-        "weights": jnp.array([0.01, 0.5, 1.0, 0.8], jnp.float32),
-    }
-    return {"x": x, "epoch": jnp.float32(0)}
+    return typed.stream(
+        (jnp.asarray(images, jnp.float32),),
+        jnp.array([0, 2, 1, 2]),
+        jnp.array([0.01, 0.5, 1.0, 0.8], jnp.float32),
+        jnp.array([3, 1, 0, 2]),
+    )
 
 
-def value_of(phase, draws, batch=None, variables=None):
+def value_of(phase, draws, x=None):
     net = base.Net(toy.apply, [], None)
     params = toy.variables(0)["params"]
-    return typed.loss(
-        phase.loss, net, params, batch or toy_batch(), draws, {}, {}
-    )
+    batch = typed.batch(jnp.float32(0), x=x or toy_stream())
+    return phase.loss(net, params, batch, draws, typed.division(), ()).loss
 
 
 @pytest.mark.parametrize("mix", ["ce", "mixup"])
 def test_without_rounds_the_loss_is_that_of_erm(mix):
-    draws = {"coefficient": jnp.float32(0.3), "permutation": jnp.arange(4) ^ 1}
+    draws = MixupDraws(jnp.float32(0.3), jnp.arange(4) ^ 1)
     ours = make(f"digits,rounds=0,mix={mix}")
     theirs = make_erm(f",loss={mix}")
-    value = value_of(ours.phase(0), draws)[0]
-    expected = value_of(theirs.phase(0), draws)[0]
+    value = value_of(ours.phase(0), draws)
+    expected = value_of(theirs.phase(0), draws)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     key = jax.random.key(0)
     drawn = [m.phase(0).draws(key, {"x": 6}) for m in (ours, theirs)]
@@ -184,12 +185,12 @@ def test_scores_of_a_round_replace_those_of_the_file():
     method = two_rounds(**{"h2e.iterate": "scores"})
     phase = method.phase(36)
     assert phase.name == "base_scored"
-    draws = {"permutation": jnp.array([1, 0, 3, 2])}
-    batch = toy_batch()
-    batch["x"]["scores"] = jnp.array([1.0, 0.0, 0.5, 0.5])
-    value = value_of(phase, draws, batch)[0]
+    draws = MixupDraws(None, jnp.array([1, 0, 3, 2]))
+    scores = h2e.Scores(jnp.array([1.0, 0.0, 0.5, 0.5]))
+    x = replace(toy_stream(), per_sample=scores)
+    value = value_of(phase, draws, x)
     # Rows 0 and 1 are both row 0 alone.
-    images, labels = batch["x"]["views"][0], batch["x"]["labels"]
+    images, labels = x.views[0], x.labels
     mixed = jnp.stack([images[0], images[0], *[images[2:].mean(0)] * 2])
     logits = toy.apply(toy.variables(0), mixed, ("logits",), False)[0]
     logs = np.asarray(jax.nn.log_softmax(logits["logits"]))
@@ -208,23 +209,22 @@ def identifier_loss(method, epoch):
         return {"identifier": images * variables["params"]}, {}
 
     rng = np.random.default_rng(0)
-    batch = {
-        name: {
-            "views": (jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),),
-            "labels": jnp.asarray(rng.integers(0, 4, 6)),
-        }
+    streams = {
+        name: typed.stream(
+            (jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),),
+            jnp.asarray(rng.integers(0, 4, 6)),
+        )
         for name in ("raw", "reverse", "balance")
     }
-    batch["epoch"] = jnp.float32(epoch)
-    net = base.Net(apply, {}, None)
-    phase = method.first["identify"]
-    total, _, terms = typed.loss(
-        phase.loss, net, jnp.ones(()), batch, {}, {}, {}
+    total, terms, _ = method.first["identify"].loss(
+        base.Net(apply, {}, None),
+        jnp.ones(()),
+        typed.batch(jnp.float32(epoch), **streams),
+        (),
+        typed.division(),
+        (),
     )
-    penalties = [
-        h2e.penalty(b["views"][0], b["labels"])
-        for b in (batch["raw"], batch["reverse"], batch["balance"])
-    ]
+    penalties = [h2e.penalty(s.views[0], s.labels) for s in streams.values()]
     np.testing.assert_allclose(
         terms["loss_penalty"], np.mean(penalties), rtol=1e-6
     )
@@ -283,9 +283,7 @@ def test_environments():
         "balance": ("weak",),
     }
     # In a later round: of the kept images only.
-    chosen = h2e.kept_selection(
-        np.where(np.arange(1000) % 2, 0.01, 1), method.data
-    )
+    chosen = h2e.unflagged(np.where(np.arange(1000) % 2, 0.01, 1), method.data)
     rows = phase.streams(chosen, rng)
     assert all((r % 2 == 0).all() for r in rows.values())
 
@@ -361,7 +359,7 @@ def test_a_later_round_keeps_what_was_not_flagged():
     weights = np.where(np.arange(60) % 5 == 0, 0.01, 0.5)
     again = method.phase(36)
     chosen, _ = again.selector.select(
-        [], 0, method.data, {"weights": weights}, 36, None
+        [], 0, method.data, h2e.Weights(weights), 36, None
     )
     rows = again.streams(chosen, np.random.default_rng(0))["x"]
     np.testing.assert_array_equal(
@@ -375,7 +373,7 @@ def test_a_later_round_mixes_by_the_scores():
     weights = np.where(np.arange(60) % 5 == 0, 0.01, 0.5)
     again = method.phase(36)
     chosen, _ = again.selector.select(
-        [], 0, method.data, {"weights": weights}, 36, None
+        [], 0, method.data, h2e.Weights(weights), 36, None
     )
     scores = chosen.per_sample.scores
     np.testing.assert_allclose(np.bincount(LABELS, scores), [1, 1, 0, 1])
@@ -387,9 +385,13 @@ def test_a_later_round_mixes_by_the_scores():
 def test_the_vote_is_adjusted_from_robust_on():
     method = make()
     out = [{"logits": np.zeros((2, CLASSES))}]
-    assert not method.predict(out, {"method": {}}).any()
-    assert not method.predict(out, {"method": {"adjusted": np.False_}}).any()
-    scores = method.predict(out, {"method": {"adjusted": np.True_}})
+
+    def memory(adjusted):
+        kept = h2e.HandOver(np.asarray(adjusted), [{}])
+        return base.Memory({}, kept, np.zeros((0, 60)))
+
+    assert not method.predict(out, memory(False)).any()
+    scores = method.predict(out, memory(True))
     expected = -np.log(np.array([30, 20, 1, 10]) / 60)
     np.testing.assert_allclose(scores[0], expected, rtol=1e-6)
 

@@ -108,7 +108,7 @@ def iterated(tmp_path_factory):
 
     def watch(self, *args):
         result = trained(self, *args)
-        selected.append(result[2]["selections"][0])
+        selected.append(result[2].selections[0])
         return result
 
     workdir = tmp_path_factory.mktemp("h2e") / "run"
@@ -167,8 +167,8 @@ def test_the_identifier_starts_from_the_classifier(iterated):
 def test_identify_leaves_the_base_network_alone(iterated):
     _, (_, (start,), _), ((end,), (robust,), _), *_ = iterated[2]
     kept = same(start.params, end.params)
-    assert all(jax.tree.leaves(kept.backbone | {"l": kept.logits}))
-    assert not any(jax.tree.leaves(kept.identifier))
+    assert all(jax.tree.leaves(kept["backbone"] | {"l": kept["logits"]}))
+    assert not any(jax.tree.leaves(kept["identifier"]))
     # As released its statistics move; robust starts without that.
     assert not all(jax.tree.leaves(same(start.batch_stats, end.batch_stats)))
     assert all(jax.tree.leaves(same(start.batch_stats, robust.batch_stats)))
@@ -177,10 +177,10 @@ def test_identify_leaves_the_base_network_alone(iterated):
 
 def test_robust_moves_the_last_block_and_the_classifier(iterated):
     _, _, (_, (start,), memory), ((end,), _, _), *_ = iterated[2]
-    assert memory.method["adjusted"] and "batch_stats" not in memory.method
+    assert memory.method.adjusted
     kept = same(start.params, end.params)
-    assert all(jax.tree.leaves(kept.identifier))
-    for name, part in (kept.backbone | {"logits": kept.logits}).items():
+    assert all(jax.tree.leaves(kept["identifier"]))
+    for name, part in (kept["backbone"] | {"logits": kept["logits"]}).items():
         moves = name in ("logits", "stage2_block1")
         assert set(jax.tree.leaves(part)) == {not moves}
 
@@ -191,14 +191,14 @@ def test_a_new_round_has_new_networks(iterated):
     ((old,), (fresh,), memory) = entries[3]
     for other in (first, old):
         kept = same(other.params, fresh.params)
-        assert not any(jax.tree.leaves(kept.logits))
+        assert not any(jax.tree.leaves(kept["logits"]))
     assert not any(jax.tree.leaves(fresh.momentum)[0].ravel())
     kept = same(first.batch_stats, fresh.batch_stats)
     assert all(jax.tree.leaves(kept))
-    assert not memory.method["adjusted"]
-    assert len(memory.selector["robust"][0]["weights"])
+    assert not memory.method.adjusted
+    assert len(memory.selector["robust"][0].weights)
     # The second robust phase weighs anew.
-    assert not len(entries[5][2]["selector"]["robust"][0]["weights"])
+    assert not len(entries[5][2].selector["robust"][0].weights)
 
 
 def test_a_kill_inside_any_phase_changes_nothing(
