@@ -1,10 +1,53 @@
-"""Scores that are computed block by block."""
+"""Scores by hand, and block by block."""
+
+import math
 
 import numpy as np
 
 from jaxnlt import selection
 from jaxnlt.methods import dasc
 from jaxnlt.selection import scores
+
+
+def test_min_max_is_over_the_whole_array():
+    values = selection.min_max([2.0, -2.0, 0.0])
+    np.testing.assert_array_equal(values, [1, 0, 0.5])
+    assert values.dtype == np.float64
+    np.testing.assert_array_equal(selection.min_max([3.0, 3.0]), [0, 0])
+
+
+def test_softmax_and_normalise():
+    probs = selection.softmax(np.array([[1000.0, 1000 + math.log(3)]]))
+    np.testing.assert_allclose(probs, [[0.25, 0.75]])
+    rows = selection.normalise(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0]])
+
+
+def test_threshold_grows_with_the_absolute_epoch():
+    assert selection.growing_threshold(0, 10, 1.005) == 0.1
+    np.testing.assert_allclose(
+        selection.growing_threshold(30, 10, 1.005), 0.1 * 1.005**30
+    )
+
+
+def test_divergences_of_certain_predictions():
+    first, second = np.eye(2), np.eye(2)[::-1]
+    np.testing.assert_allclose(selection.kl(first, first), 0)
+    np.testing.assert_allclose(selection.jsd(first, second), math.log(2))
+
+
+def test_distances_within_a_class():
+    centroids = np.array([[0.0, 0], [4, 0]])
+    rows = np.array([[0.0, 0], [0, 1], [3, 0], [5, 0], [0, 2]])
+    found = selection.nearest_scores(rows, centroids)
+    squares = ((rows[:, None] - centroids) ** 2).sum(-1)
+    np.testing.assert_allclose(found, -squares)
+    labels = np.array([0, 0, 1, 1, 0])
+    distances, equal = selection.class_distances(found, labels, 3)
+    # Of the pair, whose centroid is midway, the sample farther from the other
+    # class is the nearer.
+    np.testing.assert_allclose(distances, [0, 0.25, 1, 0, 1])
+    assert not equal.any()
 
 
 def test_classes_are_found_in_one_pass():
