@@ -52,10 +52,18 @@ class Replay(Trainer):
             dataset.train.labels, dataset.num_classes, dataset.train.ids
         )
         self.method = base.create(config, self.info)
-        # Networks that stay away have no states for the method to remember.
-        states = [()] * self.method.num_nets
-        self.memory = base.init_memory(
-            self.method, states, len(self.info.labels)
+        # Only the selectors' memory: a method's may come from its networks.
+        self.memory = base.Memory(
+            selector={
+                phase.name: [
+                    phase.selector.init_memory()
+                    for _ in range(self.method.num_nets)
+                ]
+                for phase in self.method.phases()
+                if phase.selector
+            },
+            method=(),
+            history=np.zeros((0, len(self.info.labels)), np.float32),
         )
 
     def selecting_epochs(self) -> list[int]:
