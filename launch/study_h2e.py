@@ -87,15 +87,16 @@ def _round_flags(workdir: pathlib.Path, number: int, trainer: Trainer):
 
     Robust keeps the weights in all its epochs; the next round takes them over.
     """
+    template = trainer.init_memory(trainer.init_states())
     for span in trainer.method.spans:
         ahead = span.round - number
         if ahead == (0 if span.step == "robust" else 1):
             for epoch in range(span.first, span.end):
                 if (workdir / "checkpoints" / str(epoch)).is_dir():
-                    memory = checkpoint.load(workdir, epoch).memory
-                    (kept,) = memory["selector"][span.step]
-                    return kept["weights"] <= h2e.FLAGGED_WEIGHT
-    raise UserError(f"{workdir}: no checkpoint knows of round {number}")
+                    saved = checkpoint.load(workdir, epoch, memory=template)
+                    (kept,) = saved.memory.selector[span.step]
+                    return kept.weights <= h2e.FLAGGED_WEIGHT
+    raise UserError(f"{workdir}: has no checkpoint of round {number}")
 
 
 def rows(workdir: pathlib.Path) -> dict[str, list]:
