@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxnlt.data import decode, registry
 from jaxnlt.data.decode import Transform
+from tests.data import fakes
 
 
 def picture(height, width):
@@ -172,12 +173,10 @@ def test_views_of_one_image_differ_and_the_last_is_the_evaluation_s():
     np.testing.assert_array_equal(a, np.asarray(large)[:8, :8])
     np.testing.assert_array_equal(b, np.asarray(large)[4:, 9:17])
     np.testing.assert_array_equal(c, np.asarray(small)[1:9, 4:12])
-
-
-def test_without_a_crop_training_sees_the_middle():
-    transform = Transform(8, 8, "none", eval_resize=8)
-    a, b = decode.views(picture(9, 12), transform, [uniforms(0.9, 0.9), None])
-    np.testing.assert_array_equal(a, b)
+    # Without a crop training sees the middle.
+    whole = Transform(10, 8, "none", eval_resize=10)
+    for view in decode.views(pixels, whole, [uniforms(0.9, 0.9), None]):
+        np.testing.assert_array_equal(view, c)
 
 
 def test_another_size_scales_every_side():
@@ -203,14 +202,19 @@ def test_transforms():
         assert entry.resize >= entry.size or not entry.resize, name
         assert entry.eval_resize >= entry.size, name
     numbers = {
-        name: (table[name].resize, table[name].size, table[name].eval_resize)
-        for name in ("webvision", "clothing1m", "animal10n", "food101n")
+        "webvision": (320, 299, 320, (0.08, 1.0)),
+        "clothing1m": (256, 224, 256, (1.0, 1.0)),
+        "animal10n": (64, 64, 64, (1.0, 1.0)),
+        "food101n": (0, 224, 256, (0.5, 1.0)),
+        "red_mini_imagenet_84": (0, 84, 96, (0.08, 1.0)),
     }
-    assert numbers == {
-        "webvision": (320, 299, 320),
-        "clothing1m": (256, 224, 256),
-        "animal10n": (64, 64, 64),
-        "food101n": (0, 224, 256),
-    }
-    assert table["webvision"].scale == (0.08, 1.0)
+    for name, expected in numbers.items():
+        entry = table[name]
+        found = entry.resize, entry.size, entry.eval_resize, entry.scale
+        assert found == expected
     assert table["webvision_smr"].crop == "random_crop"
+    small = fakes.config("red_mini_imagenet", image_size=16)
+    assert decode.transform_of(small).size == 16 and not decode.crops(small)
+    small.data.transform = "red_mini_imagenet_84"
+    assert decode.crops(small)
+    assert decode.transform_of(fakes.config("digits")) is None

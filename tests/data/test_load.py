@@ -36,13 +36,11 @@ def test_digits_are_long_tailed_noisy_and_reproducible():
     stored = json.loads(json.dumps(a.description.as_json()))
     assert stored == a.description.as_json()
     assert "n_more_tests" not in stored
-
-
-def test_mean_and_std_are_those_of_the_training_images():
-    d = load.dataset(fakes.config("digits"))
-    scaled = d.train.images.astype(np.float64) / 255
-    np.testing.assert_allclose(d.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(d.std, scaled.std((0, 1, 2)), rtol=1e-12)
+    scaled = a.train.images.astype(np.float64) / 255
+    np.testing.assert_allclose(a.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(a.std, scaled.std((0, 1, 2)), rtol=1e-12)
+    clean = load.dataset(fakes.config("digits", noise="none")).train
+    assert not np.shares_memory(clean.labels, clean.true_labels)
 
 
 def test_seeds():
@@ -69,16 +67,8 @@ def test_dev_split_is_clean_balanced_and_apart():
     # The same whatever the long tail.
     flat = load.dataset(fakes.config("digits", split="dev", imb=1.0))
     assert (flat.test.ids == dev.test.ids).all()
-
-
-def test_dev_split_needs_unused_images():
-    with pytest.raises(UserError, match="class 0: split=dev needs 30"):
+    with pytest.raises(UserError, match="^class 0: split=dev"):
         load.dataset(fakes.config("digits", split="dev", n_max=134))
-
-
-def test_true_labels_are_no_view_of_given_ones():
-    d = load.dataset(fakes.config("digits", noise="none"))
-    assert not np.shares_memory(d.train.labels, d.train.true_labels)
 
 
 @pytest.mark.parametrize("kind", ["sym", "sym_excl", "joint", "flip"])
@@ -117,8 +107,8 @@ def test_noise_is_read_back(tmp_path):
         load.dataset(config)
 
 
-def test_noise_list_of_the_full_training_set(tmp_path):
-    _, labels = fakes.cifar10(tmp_path / FOLDER)
+def test_cifar_keeps_official_ids(tmp_path):
+    images, labels = fakes.cifar10(tmp_path / FOLDER)
     noisy = (labels[:100] + np.arange(100) % 2) % 10
     (tmp_path / "n.json").write_text(json.dumps(noisy.tolist()))
     d = load.dataset(
@@ -128,15 +118,9 @@ def test_noise_list_of_the_full_training_set(tmp_path):
     )
     assert (d.train.labels == noisy[d.train.ids]).all()
     assert (d.train.true_labels == labels[d.train.ids]).all()
-
-
-def test_cifar_keeps_official_ids_and_published_constants(tmp_path):
-    images, labels = fakes.cifar10(tmp_path / FOLDER)
-    d = load.dataset(fakes.config("cifar10", path=tmp_path, n_max=8, imb=0.25))
-    assert d.mean == (0.4914, 0.4822, 0.4465)
     assert (d.train.images == images[d.train.ids]).all()
-    assert (d.train.true_labels == labels[d.train.ids]).all()
-    assert d.true_counts[0] == 8 and d.true_counts[9] == 2
+    assert d.mean == (0.4914, 0.4822, 0.4465)
+    assert d.true_counts[0] == 8 and d.true_counts[9] == 0
 
 
 def test_human_noise_rides_along(tmp_path):
@@ -149,7 +133,7 @@ def test_human_noise_rides_along(tmp_path):
         assert (d.train.labels == worse[d.train.ids]).all()
         assert (d.train.true_labels == labels[d.train.ids]).all()
     dev = {"split": "dev", "n_max": 8}
-    with pytest.raises(UserError, match="needs 500 images"):
+    with pytest.raises(UserError, match="^class kind0: split=dev"):
         load.dataset(fakes.config("cifar10n", path=tmp_path, **dev))
 
 

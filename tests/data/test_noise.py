@@ -48,10 +48,6 @@ def test_seed_decides_and_global_state_is_untouched(kind):
     # flip's pairing and draws are fixed, as released.
     assert (a == c).all() == (kind in ("none", "flip"))
     assert states() == before
-
-
-@pytest.mark.parametrize("kind", noise.SYNTHETIC)
-def test_rate_zero_changes_nothing(kind):
     assert (noise.draw(kind, LABELS, 10, 0.0, seed=1) == LABELS).all()
 
 
@@ -118,14 +114,11 @@ def test_joint_any_redraws_from_the_class_sizes():
     assert 0.09 < (noisy != tail).mean() < 0.11
     # The classes keep their sizes, up to chance.
     np.testing.assert_allclose(np.bincount(noisy), counts, atol=100)
-
-
-def test_joint_any_cannot_make_more_wrong_than_all():
-    tail = np.repeat([0, 1], [90, 10])
-    assert noise.redrawn_share(0.18, np.bincount(tail)) == pytest.approx(1)
+    few = np.repeat([0, 1], [90, 10])
+    assert noise.redrawn_share(0.18, np.bincount(few)) == pytest.approx(1)
     assert noise.redrawn_share(0.0, np.array([5, 0])) == 0
-    with pytest.raises(UserError, match="rate: joint_any .* most 0.180 of"):
-        noise.draw("joint_any", tail, 2, 0.2, seed=0)
+    with pytest.raises(UserError, match="^config.data.rate: "):
+        noise.draw("joint_any", few, 2, 0.2, seed=0)
 
 
 def test_sym_and_joint_continue_the_subsets_generator():
@@ -141,25 +134,15 @@ def test_sym_and_joint_continue_the_subsets_generator():
     assert a.tolist() != noise.draw("sym", LABELS, 10, 0.4, 1).tolist()
 
 
-def test_saved_noise_is_read_back_by_id(tmp_path):
-    ids = np.array([3, 8, 11])
+@pytest.mark.parametrize("ids", [[3, 8, 11], ["a/1.png", "b/2.png", "b/3"]])
+def test_saved_noise_is_read_back_by_id(tmp_path, ids):
+    file, ids = tmp_path / "n.json", np.array(ids)
     labels = np.array([2, 0, 1], np.int32)
-    train = Split(np.zeros((3, 1, 1, 1), np.uint8), labels, None, ids)
-    noise.save_noise(tmp_path / "n.json", train)
-    back = noise.read_noise(tmp_path / "n.json", ids[::-1], 3, np.arange(20))
-    assert back.tolist() == [1, 0, 2]
-    with pytest.raises(UserError, match="no label for 1 of the 2.*is 5"):
-        noise.read_noise(
-            tmp_path / "n.json", np.array([3, 5]), 3, np.arange(20)
-        )
-
-
-def test_saved_noise_of_paths(tmp_path):
-    ids = np.array(["train/a/1.png", "train/b/2.png"])
-    train = Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([1, 0]), None, ids)
-    noise.save_noise(tmp_path / "n.json", train)
-    back = noise.read_noise(tmp_path / "n.json", ids, 2, ids)
-    assert back.tolist() == [1, 0]
+    images = np.zeros((3, 1, 1, 1), np.uint8)
+    noise.save_noise(file, Split(images, labels, None, ids))
+    assert noise.read_noise(file, ids[::-1], 3, ids).tolist() == [1, 0, 2]
+    with pytest.raises(UserError, match=f"^{file}: no label for 1 of the 2"):
+        noise.read_noise(file, np.array([ids[0], ids[0] + ids[0]]), 3, ids)
 
 
 def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
@@ -175,29 +158,22 @@ def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
 @pytest.mark.parametrize(
     "content, word",
     [
-        ([1, 2, 3], "holds 3 labels; needed are 4 .* or 2"),
-        ([1, 2.0], "integers, number 1 is 2.0"),
-        ([1, True], "integers, number 1 is True"),
-        ([1, "2"], "integers, number 1 is '2'"),
-        ([1, 10], r"0\.\.9, number 1 is 10"),
-        ([1, -1], r"0\.\.9, number 1 is -1"),
-        ({"labels": [1]}, "neither a list"),
-        ({"ids": [1], "labels": [1, 2]}, "1 ids but 2 labels"),
-        ({"ids": [[1]], "labels": [1]}, "ids must be numbers"),
-        ("text", "neither a list"),
+        ("[1, 2, 3]", "holds 3 labels; needed are 4 .* or 2"),
+        ("[1, 2.0]", "number 1 is 2.0"),
+        ("[1, true]", "number 1 is True"),
+        ('[1, "2"]', "number 1 is '2'"),
+        ("[1, 10]", "number 1 is 10"),
+        ("[1, -1]", "number 1 is -1"),
+        ('{"labels": [1]}', "neither a list"),
+        ('{"ids": [1], "labels": [1, 2]}', "1 ids but 2 labels"),
+        ('{"ids": [[1]], "labels": [1]}', "ids must be"),
+        ("[1, 2", "not JSON"),
     ],
 )
 def test_bad_noise_files(tmp_path, content, word):
     file = tmp_path / "n.json"
-    file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=word) as error:
+    with pytest.raises(UserError, match="^config.data.noise_file: "):
         noise.read_noise(file, np.array([0, 2]), 10, np.arange(4))
-    assert str(file) in str(error.value)
-
-
-def test_noise_file_missing_or_cut(tmp_path):
-    with pytest.raises(UserError, match="config.data.noise_file: .*No such"):
-        noise.read_noise(tmp_path / "x", np.arange(2), 10, np.arange(2))
-    (tmp_path / "n.json").write_text("[1, 2")
-    with pytest.raises(UserError, match="not JSON"):
-        noise.read_noise(tmp_path / "n.json", np.arange(2), 10, np.arange(2))
+    file.write_text(content)
+    with pytest.raises(UserError, match=f"^{file}: .*{word}"):
+        noise.read_noise(file, np.array([0, 2]), 10, np.arange(4))

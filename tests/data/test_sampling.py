@@ -19,15 +19,8 @@ def test_one_pass_fills_the_last_batch_with_the_first_rows():
     np.testing.assert_array_equal(np.sort(order[:7]), INDEX)
     np.testing.assert_array_equal(order[7:], order[:2])
     assert (order[:7] != INDEX).any()
-
-
-def test_one_pass_that_fits_repeats_nothing():
-    np.testing.assert_array_equal(
-        np.sort(sampling.one_pass(INDEX, 7, rng()).ravel()), INDEX
-    )
-
-
-def test_one_pass_of_fewer_rows_than_a_batch():
+    whole = sampling.one_pass(INDEX, 7, rng())
+    np.testing.assert_array_equal(np.sort(whole.ravel()), INDEX)
     (batch,) = sampling.one_pass(INDEX[:2], 5, rng())
     np.testing.assert_array_equal(batch[2:4], batch[:2])
     assert set(batch) == {3, 5} and batch[4] == batch[0]
@@ -41,11 +34,8 @@ def test_cycle_passes_over_all_rows_again_and_again():
         np.testing.assert_array_equal(np.sort(one), INDEX)
     assert (first != second).any()  # every pass has an order of its own
     assert len(set(batches.ravel()[14:])) == 6
-
-
-def test_cycle_of_fewer_rows_than_a_batch():
-    batches = sampling.cycle(INDEX[:2], 2, 5, rng())
-    assert np.bincount(batches.ravel())[[3, 5]].tolist() == [5, 5]
+    few = sampling.cycle(INDEX[:2], 2, 5, rng())
+    assert np.bincount(few.ravel())[[3, 5]].tolist() == [5, 5]
 
 
 def test_the_generator_decides():
@@ -76,21 +66,14 @@ def test_quota_follows_the_exponent_and_sums_up():
     root = sampling.class_quota(counts, 0.5, 100, rng)
     share = np.sqrt(counts) / np.sqrt(counts).sum()
     assert np.abs(root - 100 * share).max() <= 1
-
-
-def test_the_rest_goes_to_every_class_in_turn():
+    # The rows that remain go to every class in turn, never to an empty one.
     quotas = [
-        sampling.class_quota(np.array([4, 4, 4]), 0.0, 4, rng)
+        sampling.class_quota(np.array([4, 4, 4, 0]), 0.0, 4, rng)
         for rng in map(np.random.default_rng, range(300))
     ]
-    np.testing.assert_allclose(np.mean(quotas, 0), 4 / 3, atol=0.1)
-
-
-def test_a_class_that_ends_the_list_empty_gets_nothing():
-    quota = sampling.class_quota(
-        np.array([3, 2, 0]), 0.0, 7, np.random.default_rng(1)
+    np.testing.assert_allclose(
+        np.mean(quotas, 0), [4 / 3, 4 / 3, 4 / 3, 0], atol=0.1
     )
-    assert quota[2] == 0 and quota.sum() == 7
 
 
 def test_rows_come_in_cycles_within_their_class():

@@ -1,7 +1,7 @@
 """Batches of images on disk."""
 
-import logging
 import threading
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -56,6 +56,8 @@ def test_a_batch_holds_every_view_of_its_rows_in_their_order(large):
     rows = [7, 0, 29, 7]
     (batch,) = streamed.read([want(rows, ("weak", "none", "strong"))])
     assert batch["x"].source.tolist() == [0, 1, 2, 3]
+    divided = sharding.batched(sharding.make_mesh([4]))
+    assert all(view.sharding == divided for view in batch["x"].pixels)
     views = pixels(batch)
     assert [v.shape for v in views] == [(4, SIDE, SIDE, 3)] * 3
     shown = images_of(large)
@@ -106,15 +108,6 @@ def test_only_a_few_batches_are_read_ahead(large, monkeypatch):
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
-def test_batches_lie_on_the_devices_divided_along_their_rows(large):
-    streamed = streamed_of(large)
-    (batch,) = streamed.read([want([1, 2, 3, 4])])
-    mesh = sharding.make_mesh([4])
-    assert len(batch["x"].pixels) == 2
-    for view in batch["x"].pixels:
-        assert view.sharding == sharding.batched(mesh)
-
-
 def test_the_host_waits_for_what_it_dispatched(monkeypatch):
     waited = []
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
@@ -137,6 +130,25 @@ def test_several_cpu_devices_are_waited_for_at_once(monkeypatch):
     assert [throttle(k) for k in range(10)] == waited == list(range(10))
 
 
+def test_images_are_squares_before_they_are_cut(large):
+    images = images_of(large)
+    squares = np.array([12, 0, 20, 12] + [0] * (len(images) - 4), np.int32)
+    files = replace(images.files, squares=squares)
+    mesh = sharding.make_mesh([4])
+    streamed = streaming.Streamed(CutImages(files, TRANSFORM), mesh)
+    (batch,) = streamed.read([want([3, 1, 2, 0], ("weak", "none"))])
+    uniforms = np.random.default_rng((1, 2)).random((4, 2, decode.UNIFORMS))
+    for position, row in enumerate([3, 1, 2, 0]):
+        opened = files.open(row)
+        if squares[row]:
+            assert opened.shape == (squares[row], squares[row], 3)
+        numbers = [uniforms[position, 0], None]
+        for view, expected in zip(
+            pixels(batch), decode.views(opened, TRANSFORM, numbers), strict=True
+        ):
+            np.testing.assert_array_equal(view[position], expected)
+
+
 # Images that cannot be read --------------------------------------------------
 
 
@@ -153,34 +165,39 @@ def test_the_first_bad_image_stops_the_run_by_name(damaged):
         list(streamed.read(plan))
 
 
-def test_a_skipped_image_is_another_of_its_batch(damaged, caplog):
+@pytest.mark.parametrize(
+    "rows, source",
+    [
+        ([3, 5, 12], [1, 1, 1]),
+        ([12, 12, 6, 3], [2, 2, 2, 2]),
+        ([5, 3, 12, 6, 3], [0, 3, 3, 3, 0]),
+    ],
+)
+def test_the_next_image_takes_the_place_of_a_skipped_one(damaged, rows, source):
     streamed = streamed_of(damaged, on_bad_image="skip")
-    plan = [want([3, 5, 12]), want([12, 12, 6, 3])]
-    batches = list(streamed.read(plan))
-    assert [b["x"].source.tolist() for b in batches] == [
-        [1, 1, 1],
-        [2, 2, 2, 2],
-    ]
-    for view in pixels(batches[0]):
-        np.testing.assert_array_equal(view[0], view[1])
-    said = [r.getMessage() for r in caplog.records]
-    assert len(said) == 2
-    assert "train/class0/03.png" in said[0] and "skipped" in said[0]
+    (batch,) = streamed.read([want(rows)])
+    assert batch["x"].source.tolist() == source
+    for view in pixels(batch):
+        np.testing.assert_array_equal(view, view[source])
     assert streaming.count_bad(streamed) == 2
     assert streaming.count_bad(streamed) == 0
     assert streaming.count_bad(np.zeros(3)) is None
-
-
-def test_the_next_that_can_be_read_takes_its_place(damaged):
-    streamed = streamed_of(damaged, on_bad_image="skip")
-    (batch,) = streamed.read([want([5, 3, 12, 6, 3])])
-    assert batch["x"].source.tolist() == [0, 3, 3, 3, 0]
-
-
-def test_a_batch_without_an_image_stops(damaged):
-    streamed = streamed_of(damaged, on_bad_image="skip")
-    with pytest.raises(UserError, match="03.png.*nor can any other image"):
+    with pytest.raises(UserError, match="03.png: .* any other image"):
         list(streamed.read([want([3, 12])]))
+
+
+def test_warnings_name_the_file_once_a_run(damaged, caplog):
+    """The filter of a run goes by text and first argument."""
+    logger.addFilter(once := Once())
+    try:
+        streamed = streamed_of(damaged, on_bad_image="skip")
+        for _ in range(3):
+            list(streamed.read([want([0, 3])]))
+            streaming.count_bad(streamed)
+    finally:
+        logger.removeFilter(once)
+    (text,) = [r.getMessage() for r in caplog.records]
+    assert "train/class0/03.png: " in text and text.endswith("; skipped")
 
 
 def test_images_in_memory_are_not_read():
@@ -217,18 +234,3 @@ def test_bad_images_of_inference_are_not_counted(damaged):
     )
     met = {3, 12} & set(plan["x"][0].tolist())
     assert result.bad_images == len(met) < 2
-
-
-def test_warnings_name_the_file_once_a_run(damaged, caplog):
-    """The filter of a run goes by text and first argument."""
-    once = Once()
-    logger.addFilter(once)
-    try:
-        streamed = streamed_of(damaged, on_bad_image="skip")
-        for _ in range(3):
-            list(streamed.read([want([0, 3])]))
-            streaming.count_bad(streamed)
-    finally:
-        logger.removeFilter(once)
-    levels = [r.levelno for r in caplog.records]
-    assert levels == [logging.WARNING]

@@ -111,14 +111,6 @@ def test_a_class_without_images_is_named():
         build.construct(raw, fake_nlt.options("blue", 0.1))
 
 
-def test_seeds_differ(raw):
-    one, same, other = (
-        build.construct(raw, fake_nlt.options("purple", 0.4, seed))
-        for seed in (1, 1, 2)
-    )
-    assert one == same != other
-
-
 @pytest.mark.parametrize("imb, total", [(0.01, 12406), (0.02, 13996)])
 def test_animal10(imb, total):
     raw = fake_nlt.full_size(classes=10, clean=5000)

@@ -51,16 +51,9 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch, write):
     assert not (tmp_path / "HACKED").exists()
 
 
-@pytest.mark.parametrize(
-    "module, name", [("builtins", "eval"), ("os", "popen")]
-)
-def test_no_other_global(module, name):
-    data = f"c{module}\n{name}\n.".encode()
-    with pytest.raises(UserError, match=f"refused, holds {module}.{name}"):
-        pickles.loads(data, "f")
-
-
-def test_tensors_are_refused():
+def test_other_globals_and_tensors_are_refused():
+    with pytest.raises(UserError, match="^f: refused, holds builtins.eval"):
+        pickles.loads(b"cbuiltins\neval\n.", "f")
     with pytest.raises(UserError, match="refused, holds a torch tensor"):
         pickles.loads(b"\x80\x02X\x01\x00\x00\x00aQ.", "f")
 
