@@ -2,19 +2,23 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxnlt import method as base
+from jaxnlt import step
 from jaxnlt.data import decode, load, streaming
 from jaxnlt.data.decode import BadImage, Transform
 from jaxnlt.data.files import CutImages, ImageFiles
 from jaxnlt.runtime import sharding
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer, rng_of
+from tests import runs
 from tests.data.streamed import SIDE, configuration, write_folder
 
 
@@ -217,6 +221,51 @@ def test_streams_of_a_step_have_crops_of_their_own(large):
         assert all((a != b).any() for b in found[:i])
     again = list(streaming.feed(streamed, rows, views, 2, (0, 0, 1)))
     assert (np.asarray(again[0]["x"].pixels[0]) != found[0]).any()
+
+
+def test_a_step_gives_every_view_its_own_pixels():
+    """The same keys and order as with images in memory."""
+    config = runs.tiny("erm", **{"augment.strong": "none"})
+    mesh = sharding.make_mesh([2])
+    views = {"x": ("weak", "strong", "none"), "u": ("strong",)}
+
+    def loss(net, params, batch, draws, division, carry):
+        assert set(batch.streams) == set(views)
+        seen = {name: batch.streams[name].views for name in views}
+        return base.LossResult(0.0 * params["w"], {}, seen)
+
+    phase = base.Phase("test", loss, streams=None, views=views)
+    dataset = SimpleNamespace(mean=(0.0,), std=(1 / 255,))
+    network = SimpleNamespace(seeded=lambda key: None)
+    compiled = step.make_step(network, phase, config, dataset, mesh)
+    variables = {"params": {"w": np.float32(0)}, "batch_stats": {}}
+    now = base.Time(np.int32(0), np.int32(0))
+
+    def run(images, rows):
+        state = base.init_state(
+            variables, {"x": (np.zeros(0),) * 3, "u": (np.zeros(0),)}
+        )
+        rate, key = np.float32(0), jax.random.key(0)
+        args = (state, None, images, rows, None, now, rate, key)
+        return compiled.__wrapped__(*args)[0].carry
+
+    held = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    rows = {
+        name: base.Stream(np.array(index), np.zeros(2), np.ones(2), (), ())
+        for name, index in (("x", [3, 1]), ("u", [0, 5]))
+    }
+    memory = run(jnp.asarray(held), rows)
+    streamed = {
+        name: replace(row, views=(held[row.index],) * len(views[name]))
+        for name, row in rows.items()
+    }
+    jax.tree.map(np.testing.assert_array_equal, memory, run(None, streamed))
+    # Three different crops come out where they went in.
+    crops = tuple(held[v] for v in ([0, 1], [2, 3], [4, 5]))
+    streamed["x"] = replace(streamed["x"], views=crops)
+    out = run(None, streamed)["x"]
+    np.testing.assert_allclose(out[1], held[[2, 3]], atol=1e-3)
+    np.testing.assert_allclose(out[2], held[[4, 5]], atol=1e-3)
 
 
 def test_bad_images_of_inference_are_not_counted(damaged):
