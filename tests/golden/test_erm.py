@@ -39,16 +39,23 @@ def test_ldam_and_drw(case, monkeypatch):
         assert heads == ("features",)
         return {"features": variables["params"]["features"]}, {}
 
-    batch = {"x": {"views": (None,), "labels": labels}}
+    batch = typed.batch(x=typed.stream((None,), labels))
     params = {
         "features": jnp.asarray(case["cosine_logits"]),
         "logits": {"kernel": jnp.zeros((1, 1))},
     }
     for phase, name in ((ours.train, "plain"), (ours.second, "drw")):
         value, grad = jax.value_and_grad(
-            lambda p, phase=phase: typed.loss(
-                phase.loss, base.Net(apply, {}, None), p, batch, {}, {}, {}
-            )[0]
+            lambda p, phase=phase: (
+                phase.loss(
+                    base.Net(apply, {}, None),
+                    p,
+                    batch,
+                    (),
+                    typed.division(),
+                    (),
+                ).loss
+            )
         )(params)
         np.testing.assert_allclose(value, case[f"{name}_loss"], rtol=1e-5)
         np.testing.assert_allclose(
@@ -70,11 +77,9 @@ def test_class_weights(case):
 
     ours = method(case, loss="ce")
     images = 5 * jnp.asarray(case["cosine_logits"])
-    batch = {
-        "x": {"views": (images,), "labels": jnp.asarray(case["labels"])},
-    }
-    net = base.Net(ce, {}, None)
-    total, _, _ = typed.loss(ours.second.loss, net, {}, batch, {}, {}, {})
+    x = typed.stream((images,), jnp.asarray(case["labels"]))
+    net, division = base.Net(ce, {}, None), typed.division()
+    total = ours.second.loss(net, {}, typed.batch(x=x), (), division, ()).loss
     expected = case["weighted_ce_of_5x_logits"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from configs import h2e as h2e_config
 from jaxnlt import method as base
+from jaxnlt import step
 from jaxnlt.methods import h2e
 from jaxnlt.models import heads
 from tests import typed
@@ -69,7 +70,7 @@ class Run:
         hand_over = h2e.HandOver(np.asarray(False), [{}])
         memory = base.Memory({}, hand_over, np.zeros((0, 1)))
         (state,), _ = self.method.enter(
-            self.epoch, [base.init_state(variables, {})], memory, None
+            self.epoch, [base.init_state(variables, ())], memory, None
         )
         return state
 
@@ -77,30 +78,37 @@ class Run:
         environments = {}
         for name in ENVIRONMENTS:
             stored = self.case.group(f"irm__step{number}__{name}__")
-            environments[name] = {
-                "views": (jnp.asarray(stored["features"], self.dtype),),
-                "labels": jnp.asarray(stored["labels"]),
-            }
+            environments[name] = typed.stream(
+                (jnp.asarray(stored["features"], self.dtype),),
+                jnp.asarray(stored["labels"]),
+            )
         epoch = jnp.asarray(self.epoch, self.dtype)
-        return {"epoch": epoch, **environments}
+        return typed.batch(epoch, **environments)
 
     def loss(self, params, number):
         net = base.Net(self.apply, {}, None)
-        total, _, terms = typed.loss(
-            self.phase.loss, net, params, self.batch(number), {}, {}, {}
+        total, terms, _ = self.phase.loss(
+            net, params, self.batch(number), (), typed.division(), ()
         )
         return total, terms
 
     def train(self):
         """Loss of each step and the head after it."""
-        optimizer = {"momentum": self.method.config.optimizer.momentum}
-        optimizer["weight_decay"] = None  # the phase's own counts
         update = jax.jit(
-            partial(typed.update, self.apply, self.phase, optimizer)
+            partial(
+                step.update,
+                self.apply,
+                self.phase,
+                momentum=self.method.config.optimizer.momentum,
+                weight_decay=None,  # the phase has its own
+            )
         )
         state, rate = self.start(), self.method.learning_rate(self.epoch)
         for number in range(self.steps):
-            state, terms = update(state, None, self.batch(number), {}, {}, rate)
+            batch = self.batch(number)
+            state, terms = update(
+                state, None, batch, (), typed.division(), rate
+            )
             yield terms["loss"], state.params["identifier"]
 
 
@@ -132,7 +140,7 @@ def test_first_step(case, dtype):
         for name, value in parts(params["identifier"]).items():
             stored = "tro_init" if name == "tro" else name
             close(value, case[f"irm__{stored}"])
-        features = run.batch(0)["raw"]["views"][0]
+        features = run.batch(0).streams["raw"].views[0]
         output = run.apply({"params": params}, features, ("identifier",), False)
         close(output[0]["identifier"], case["irm__step0__raw__output"])
         (value, terms), grads = jax.jit(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from configs import h2e as h2e_config
-from jaxnlt import losses
+from jaxnlt import losses, step
 from jaxnlt import method as base
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import h2e
 from jaxnlt.results import metrics
 from tests import typed
@@ -88,7 +89,7 @@ def method(case, tmp_path, phase, mix="ce", released=True, freeze=True):
 
 def start(case, dtype):
     params = tree(case.group("init__"), dtype)
-    return base.init_state({"params": params, "batch_stats": {}}, {})
+    return base.init_state({"params": params, "batch_stats": {}}, ())
 
 
 def batches_of(case):
@@ -97,34 +98,37 @@ def batches_of(case):
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
+def train(case, made, first, state, dtype, weights=None, draws=None):
     """Trains the epochs of one phase; yields each epoch's state and curves."""
     epochs, count = int(case["num_epochs"]), 0
     phase = made.phase(first)
-    optimizer = {
-        "momentum": made.config.optimizer.momentum,
-        "weight_decay": None,  # the phase's own counts
-    }
-    update = jax.jit(partial(typed.update, apply, phase, optimizer))
+    update = jax.jit(
+        partial(
+            step.update,
+            apply,
+            phase,
+            momentum=made.config.optimizer.momentum,
+            weight_decay=None,  # the phase has its own
+        )
+    )
     images = jnp.asarray(case["train_images"], dtype)
     for epoch in range(first, first + epochs):
         assert made.phase(epoch) is phase
         values, hits = [], 0
         for rows in batches_of(case):
             labels = case["train_labels"][rows]
-            x = {
-                "views": (images[rows],),
-                "labels": jnp.asarray(labels),
-                "index": jnp.asarray(rows),
-            }
-            if weights is not None:
-                x["weights"] = jnp.asarray(weights[rows], dtype)
+            x = typed.stream(
+                (images[rows],),
+                jnp.asarray(labels),
+                None if weights is None else jnp.asarray(weights[rows], dtype),
+                jnp.asarray(rows),
+            )
             state, terms = update(
                 state,
                 None,
-                {"epoch": jnp.asarray(epoch, dtype), "x": x},
-                draws(count, len(rows)),
-                {},
+                typed.batch(jnp.asarray(epoch, dtype), x=x),
+                draws(count, len(rows)) if draws else (),
+                typed.division(),
                 made.learning_rate(epoch),
             )
             values.append(float(terms["loss"]))
@@ -138,7 +142,7 @@ def train(case, made, first, state, dtype, weights=None, draws=lambda i, n: {}):
 def evaluate(case, made, state, memory, dtype):
     """Loss, mean over batches, and accuracy in percent of the vote."""
     images = jnp.asarray(case["test_images"], dtype)
-    logits = apply(state, images, ("logits",), False)[0]["logits"]
+    logits = apply(state.variables, images, ("logits",), False)[0]["logits"]
     labels = case["test_labels"]
     scores = np.asarray(
         made.predict([{"logits": np.asarray(logits)}], memory), dtype
@@ -184,17 +188,17 @@ def test_base_training(case, dtype, tmp_path):
         for mode in modes:
 
             def draws(count, rows, mode=mode):
-                given = {}
+                share = partner = None
                 if f"{mode}__perm_per_step_padded_minus1" in case:
                     partner = case[f"{mode}__perm_per_step_padded_minus1"]
-                    given["permutation"] = jnp.asarray(partner[count, :rows])
+                    partner = jnp.asarray(partner[count, :rows])
                 if f"{mode}__lam_per_step" in case:
                     share = case[f"{mode}__lam_per_step"][count]
-                    given["coefficient"] = jnp.asarray(share, dtype)
-                return given
+                    share = jnp.asarray(share, dtype)
+                return MixupDraws(share, partner)
 
             made = method(case, tmp_path, "base", MIXES[mode])
-            memory = {"method": {}}
+            memory = before_robust()
             epochs = train(
                 case, made, 0, start(case, dtype), dtype, draws=draws
             )
@@ -205,11 +209,16 @@ def test_base_training(case, dtype, tmp_path):
             one_sample(max(accuracies), best, len(case["test_labels"]))
 
 
+def before_robust():
+    """A memory that does not adjust the vote."""
+    hand_over = h2e.HandOver(np.asarray(False), [{}])
+    return base.Memory({}, hand_over, np.zeros((0, 1)))
+
+
 def enter_robust(made, state):
     """What the method does before robust: the memory then adjusts the vote."""
-    memory = {"method": {}, "selector": {}, "history": np.zeros((0, 1))}
     (epoch,) = (s.first for s in made.spans if s.step == "robust")
-    (state,), memory = made.enter(epoch, [state], memory, None)
+    (state,), memory = made.enter(epoch, [state], before_robust(), None)
     return epoch, state, memory
 
 
@@ -223,7 +232,7 @@ def test_robust_training(case, dtype, tmp_path):
             freeze = mode == "freeze"
             made = method(case, tmp_path, "robust", freeze=freeze)
             state, size = start(case, dtype), len(case["test_labels"])
-            _, before = evaluate(case, made, state, {"method": {}}, dtype)
+            _, before = evaluate(case, made, state, before_robust(), dtype)
             expected = case[f"{mode}__base_test_acc_without_adjustment"]
             one_sample(before, expected, size)
             first, state, memory = enter_robust(made, state)
