@@ -1,4 +1,4 @@
-"""The classifier: a backbone and the heads that the methods put on it."""
+"""A classifier: a backbone and the heads that read its features."""
 
 from typing import Any, Protocol
 
@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnlt import losses
+from jaxnlt.models.layers import BatchNorm, l2_normalise
 
-from .layers import BatchNorm, l2_normalise
-
-#: Every head that a network can hold, in the order in which they run.
+#: The heads that a network can hold.
 HEADS = (
     "features",
     "logits",
@@ -34,7 +33,9 @@ class Backbone(Protocol):
 
 
 class Projector(nn.Module):
-    """l2norm(out(relu(bn(hidden(x))))), hidden four times as wide as out.
+    """Unit rows ``l2norm(out(relu(bn(hidden(x)))))``.
+
+    The hidden layer is four times as wide as the output.
 
     Source: ``papers/dasc.md`` section 3.
     """
@@ -53,7 +54,7 @@ class Projector(nn.Module):
 
 
 class Embedding(nn.Module):
-    """bn(linear(x)), not normalised.
+    """Rows ``bn(linear(x))``, not normalised.
 
     Source: ``papers/unicon.md`` section 2.
     """
@@ -71,7 +72,7 @@ class Embedding(nn.Module):
 
 
 class Identifier(nn.Module):
-    r"""A linear layer less the log prior, whose exponents are trained too.
+    r"""A linear classifier minus a log prior with trainable exponents.
 
     .. math:: f W + b - \ln(\pi^\tau + 10^{-12})
 
@@ -87,7 +88,7 @@ class Identifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits of the classes as if all were equally large: [B, C]."""
+        """Prior-adjusted logits: [B, F] -> [B, C]."""
         classes = len(self.prior)
         linear = {"dtype": self.dtype, "param_dtype": self.dtype}
         ones = nn.initializers.ones
@@ -100,8 +101,9 @@ class Identifier(nn.Module):
 class Classifier(nn.Module):
     """Backbone, optional bottleneck, and heads that run only when named.
 
-    Heads are computed in the dtype of the parameters also when the backbone
-    runs in bfloat16: they cost nothing, and contrast divides by 0.1.
+    Heads are computed in the dtype of the parameters also if the backbone runs
+    in bfloat16: they are cheap, and contrastive losses divide by small
+    temperatures.
 
     Source: ``papers/dasc.md`` section 3; ``papers/sfa.md`` section 2.1;
     ``papers/unicon.md`` section 2; ``papers/h2e.md`` section 3.
@@ -113,7 +115,7 @@ class Classifier(nn.Module):
       has_bottleneck: a Linear(F -> F) without activation follows the pooling.
       projection_dim: length of projection, prototypes and embedding.
       dtype: of the heads and of all parameters.
-      prior: C class frequencies, which 'identifier' subtracts.
+      prior: C class frequencies of the head 'identifier'.
     """
 
     backbone: Backbone
@@ -125,7 +127,7 @@ class Classifier(nn.Module):
     prior: tuple[float, ...] = ()
 
     def setup(self) -> None:
-        """Makes the held heads; a submodule's name is its parameters' path."""
+        """Makes the held heads; attributes name the parameters' paths."""
         if self.has_bottleneck:
             self.bottleneck = self._linear(self.backbone.feature_dim)
         if "logits" in self.held:
@@ -151,7 +153,7 @@ class Classifier(nn.Module):
         Args:
           images: [B, H, W, C], normalised; None where only 'prototypes' is
             named.
-          heads: of HEADS.
+          heads: of ``HEADS``.
           train: BatchNorm uses the batch and moves its running statistics.
 
         Returns:
@@ -160,7 +162,7 @@ class Classifier(nn.Module):
           'prototypes' [C, D] with unit rows, 'embedding' [B, D].
 
         Raises:
-          ValueError: a named head needs images and there are none.
+          ValueError: a named head needs images and they are missing.
         """
         outputs = {}
         if set(heads) - {"prototypes"}:

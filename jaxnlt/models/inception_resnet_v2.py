@@ -1,4 +1,4 @@
-"""Inception-ResNet-v2, as DivideMix and its descendants train WebVision."""
+"""Inception-ResNet-v2 for images of 75 pixels and more."""
 
 from typing import Any, NamedTuple
 
@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxnlt.models.layers import BatchNorm
 from jaxnlt.runtime.errors import UserError
-
-from .layers import BatchNorm
 
 EPSILON = 1e-3  # of every BatchNorm
 LEAST = 75  # pixels a side that leave a last map of 1x1
 WIDTH = 32  # channels of the first layer as published
 
 
-class C(NamedTuple):
+class Conv(NamedTuple):
     """A convolution.
 
     Attributes:
@@ -35,49 +34,49 @@ class C(NamedTuple):
 
 # Branches of convolutions, side by side; 'max' and 'average' are 3x3 pools of
 # stride 2 and 1.
-Branch = tuple[C | str, ...]
+Branch = tuple[Conv | str, ...]
 STEM: Branch = (
-    C(32, 3, 3, 2),
-    C(32, 3, 3, padded=False),
-    C(64, 3, 3),
+    Conv(32, 3, 3, 2),
+    Conv(32, 3, 3, padded=False),
+    Conv(64, 3, 3),
     "max",
-    C(80, 1, 1),
-    C(192, 3, 3, padded=False),
+    Conv(80, 1, 1),
+    Conv(192, 3, 3, padded=False),
     "max",
 )
 MIXED_5B: tuple[Branch, ...] = (
-    (C(96, 1, 1),),
-    (C(48, 1, 1), C(64, 5, 5)),
-    (C(64, 1, 1), C(96, 3, 3), C(96, 3, 3)),
-    ("average", C(64, 1, 1)),
+    (Conv(96, 1, 1),),
+    (Conv(48, 1, 1), Conv(64, 5, 5)),
+    (Conv(64, 1, 1), Conv(96, 3, 3), Conv(96, 3, 3)),
+    ("average", Conv(64, 1, 1)),
 )
 BLOCK_35: tuple[Branch, ...] = (
-    (C(32, 1, 1),),
-    (C(32, 1, 1), C(32, 3, 3)),
-    (C(32, 1, 1), C(48, 3, 3), C(64, 3, 3)),
+    (Conv(32, 1, 1),),
+    (Conv(32, 1, 1), Conv(32, 3, 3)),
+    (Conv(32, 1, 1), Conv(48, 3, 3), Conv(64, 3, 3)),
 )
 MIXED_6A: tuple[Branch, ...] = (
-    (C(384, 3, 3, 2),),
-    (C(256, 1, 1), C(256, 3, 3), C(384, 3, 3, 2)),
+    (Conv(384, 3, 3, 2),),
+    (Conv(256, 1, 1), Conv(256, 3, 3), Conv(384, 3, 3, 2)),
     ("max",),
 )
 BLOCK_17: tuple[Branch, ...] = (
-    (C(192, 1, 1),),
-    (C(128, 1, 1), C(160, 1, 7), C(192, 7, 1)),
+    (Conv(192, 1, 1),),
+    (Conv(128, 1, 1), Conv(160, 1, 7), Conv(192, 7, 1)),
 )
 MIXED_7A: tuple[Branch, ...] = (
-    (C(256, 1, 1), C(384, 3, 3, 2)),
-    (C(256, 1, 1), C(288, 3, 3, 2)),
-    (C(256, 1, 1), C(288, 3, 3), C(320, 3, 3, 2)),
+    (Conv(256, 1, 1), Conv(384, 3, 3, 2)),
+    (Conv(256, 1, 1), Conv(288, 3, 3, 2)),
+    (Conv(256, 1, 1), Conv(288, 3, 3), Conv(320, 3, 3, 2)),
     ("max",),
 )
 BLOCK_8: tuple[Branch, ...] = (
-    (C(192, 1, 1),),
-    (C(192, 1, 1), C(224, 1, 3), C(256, 3, 1)),
+    (Conv(192, 1, 1),),
+    (Conv(192, 1, 1), Conv(224, 1, 3), Conv(256, 3, 1)),
 )
 
 
-# Of every stage: what leads to it, its blocks and their scale.
+# Each stage's entry, blocks and scale, with the names of their parameters.
 STAGES = (
     ("mixed_5b", MIXED_5B, "block35", BLOCK_35, 0.17),
     ("mixed_6a", MIXED_6A, "block17", BLOCK_17, 0.1),
@@ -86,7 +85,7 @@ STAGES = (
 
 
 class Unit(nn.Module):
-    """relu(bn(conv(x))), the convolution without bias.
+    """A unit ``relu(bn(conv(x)))``, the convolution without bias.
 
     Attributes:
       layer: the convolution as published.
@@ -95,7 +94,7 @@ class Unit(nn.Module):
       param_dtype: of the parameters.
     """
 
-    layer: C
+    layer: Conv
     width: int
     dtype: Any
     param_dtype: Any
@@ -132,18 +131,18 @@ class Mixed(nn.Module):
         return self.join(x, train)
 
     def join(self, x: jax.Array, train: bool) -> jax.Array:
-        """Runs the branches within the module that is called."""
+        """Runs the branches as submodules of this module."""
         sizes = (self.width, self.dtype, self.param_dtype)
         joined = []
         for i, branch in enumerate(self.branches):
             y = x
             for j, layer in enumerate(branch):
-                if isinstance(layer, C):
+                if isinstance(layer, Conv):
                     y = Unit(layer, *sizes, name=f"branch{i}_{j}")(y, train)
                 elif layer == "max":
                     y = nn.max_pool(y, (3, 3), (2, 2))
                 else:
-                    # A border's window counts only what lies inside.
+                    # Windows at the border average the pixels inside.
                     y = nn.avg_pool(
                         y,
                         (3, 3),
@@ -155,7 +154,7 @@ class Mixed(nn.Module):
 
 
 class Residual(Mixed):
-    """relu(x + scale * up(branches(x))), up a 1x1 convolution with bias."""
+    """A block ``relu(x + scale * up(branches(x)))``, up a 1x1 convolution."""
 
     scale: float = 1.0
     last_relu: bool = True
@@ -224,7 +223,7 @@ class InceptionResNetV2(nn.Module):
         sizes = (self.width, self.dtype, self.param_dtype)
         x, convs = images, 0
         for layer in STEM:
-            if isinstance(layer, C):
+            if isinstance(layer, Conv):
                 convs += 1
                 x = Unit(layer, *sizes, name=f"stem{convs}")(x, train)
             else:
@@ -243,7 +242,7 @@ class InceptionResNetV2(nn.Module):
             last_relu=False,
             name=f"block8_{self.blocks[-1] + 1}",
         )(x, train)
-        x = Unit(C(1536, 1, 1), *sizes, name="last")(x, train)
+        x = Unit(Conv(1536, 1, 1), *sizes, name="last")(x, train)
         return x.astype(self.param_dtype).mean((1, 2))
 
 

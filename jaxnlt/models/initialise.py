@@ -1,7 +1,7 @@
 """PyTorch's and torchvision's initial values, drawn with numpy.
 
-Only shapes come from Flax: running ``module.init`` of a ResNet-18 costs 13 s
-of compilation on a CPU, evaluating its shapes a fraction of a second.
+Only shapes come from Flax: compiling ``module.init`` of a ResNet-18 takes 13 s
+on a CPU, evaluating its shapes a fraction of a second.
 """
 
 import math
@@ -14,10 +14,13 @@ from flax import traverse_util
 
 #: Initial values that are not drawn, by the last part of their path.
 CONSTANTS = {
-    **{"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0},
+    "scale": 1.0,
+    "bias": 0.0,
+    "mean": 0.0,
+    "var": 1.0,
     "exponents": 1.0,
 }
-#: Of the kernels of VGG's linear layers.
+#: Standard deviation of the kernels of VGG's linear layers.
 LINEAR_DEVIATION = 0.01
 
 
@@ -26,11 +29,9 @@ def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
 
     Kernels and biases of convolutions and linear layers are uniform in
     (-1/sqrt(fan_in), 1/sqrt(fan_in)); BatchNorm scales and running variances
-    are 1, its offsets and running means 0, exponents of a prior 1.  Each array
-    depends on the seed and its own path alone, so networks that differ in their
-    heads start with the same backbone.
-
-    Source: ``papers/preact_resnet18.md``, Init.
+    are 1, offsets and running means 0, exponents of a prior 1.  Each array
+    depends on the seed and its own path alone, so networks with different heads
+    start with the same backbone.
 
     Args:
       shapes: nested dicts whose leaves have a ``shape``.
@@ -39,6 +40,8 @@ def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
 
     Returns:
       The same tree with numpy arrays.
+
+    Source: ``papers/preact_resnet18.md``, Init.
     """
     return _fill(shapes, (), seed, np.dtype(dtype))
 

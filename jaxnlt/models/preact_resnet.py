@@ -1,4 +1,4 @@
-"""PreAct ResNet for small images, as DivideMix and its descendants use it.
+"""PreAct ResNet for small images.
 
 The other ResNets are this one with other blocks or another stem.
 """
@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from .layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm
 
 
 class Block(nn.Module):
-    """What all residual blocks have: sizes and a convolution without bias.
+    """Base of the residual blocks: sizes and a convolution without bias.
 
     Attributes:
       expansion: channels of the output over ``features``.
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class PreActBlock(Block):
-    """a = relu(bn1(x)); conv2(relu(bn2(conv1(a)))) + shortcut(a).
+    """A block ``conv2(relu(bn2(conv1(a)))) + shortcut(a)``, a = relu(bn1(x)).
 
     The identity shortcut carries ``a``, not ``x`` as in the textbook block;
     where the shape changes the shortcut is a 1x1 convolution of ``a`` without

@@ -16,22 +16,41 @@ Values = dict[str, Any]
 
 #: safetensors' name of a dtype -> NumPy's.
 _DTYPES = {
-    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"},
-    **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"},
-    **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "BOOL": "?"},
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
 }
-#: Our layers in the order in which torchvision's file has them, by its names.
+#: Our layers -> torchvision's, in the order of its files.
 _LAYERS = {
-    **{"conv": "conv1", "bn": "bn1"},
-    **{"conv1": "conv1", "bn1": "bn1", "conv2": "conv2", "bn2": "bn2"},
-    **{"conv3": "conv3", "bn3": "bn3"},
-    **{"shortcut": "downsample.0", "shortcut_bn": "downsample.1"},
+    "conv": "conv1",
+    "bn": "bn1",
+    "conv1": "conv1",
+    "bn1": "bn1",
+    "conv2": "conv2",
+    "bn2": "bn2",
+    "conv3": "conv3",
+    "bn3": "bn3",
+    "shortcut": "downsample.0",
+    "shortcut_bn": "downsample.1",
 }
 _LEAVES = {
-    **{"kernel": "weight", "scale": "weight", "bias": "bias"},
-    **{"mean": "running_mean", "var": "running_var"},
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
 }
-#: What a file holds besides: the classifier, and counters of batches.
+#: Tensors of a file that are not read: the classifier, and batch counters.
 _UNUSED = re.compile(r"fc\.(weight|bias)|(.*\.)?num_batches_tracked")
 
 
@@ -42,15 +61,14 @@ def overlay(values: Values, file: str) -> Values:
       values: {'params': tree, 'batch_stats': tree} of numpy arrays, each with
         the part 'backbone'.
       file: a ``.pth`` that PyTorch saved or a ``.safetensors``, with
-        torchvision's names; its classifier ('fc') is left out.
+        torchvision's names; its classifier ('fc') is not read.
 
     Returns:
       The same trees, in the same dtypes.
 
     Raises:
       UserError: the file is missing, damaged or refused, or a tensor is
-        missing, of another shape, or not of this network; the first one is
-        named.
+        missing, of another shape, or unknown; the first one is named.
     """
     path = pathlib.Path(file).expanduser()
     tensors = read(path)
@@ -74,7 +92,7 @@ def overlay(values: Values, file: str) -> Values:
         flat[place] = np.array(ours, flat[place].dtype, order="C")
     for name in tensors:
         if name not in names and not _UNUSED.fullmatch(name):
-            raise UserError(f"{path}: holds {name}, which the network has not")
+            raise UserError(f"{path}: holds {name}, which the network lacks")
     filled = traverse_util.unflatten_dict(flat)
     return {
         kind: tree | {"backbone": filled[kind]} for kind, tree in values.items()
@@ -91,8 +109,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       Name -> array.
 
     Raises:
-      UserError: the file cannot be read, is damaged, holds anything that could
-        run, or is no dictionary of tensors.
+      UserError: the file cannot be read, is damaged, holds executable code, or
+        is no dictionary of tensors.
     """
     if str(path).endswith(".safetensors"):
         return read_safetensors(path)
@@ -138,7 +156,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         header.pop("__metadata__", None)
         body = memoryview(data)[end:]
         return {name: _tensor(body, entry) for name, entry in header.items()}
-    # Of a damaged header anything can be missing or of another type.
+    # In a damaged header anything can be missing or of another type.
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: damaged or not a safetensors file "
@@ -158,8 +176,8 @@ def _tensor(body: memoryview, entry: dict[str, Any]) -> np.ndarray:
     return flat.reshape(tuple(entry["shape"]))
 
 
-def _order(place: tuple[str, ...]) -> tuple:
-    """Sorts our paths, (kind, [block,] layer, leaf), as torchvision's file."""
+def _order(place: tuple[str, ...]) -> tuple[list[int], int, int]:
+    """Sorting key of our paths (kind, [block,] layer, leaf): torchvision's."""
     _, *block, layer, leaf = place
     numbers = [int(n) for n in re.findall(r"\d+", "".join(block))]
     return numbers, list(_LAYERS).index(layer), list(_LEAVES).index(leaf)

@@ -5,13 +5,13 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from .layers import BatchNorm
-from .preact_resnet import Block
-from .resnet_cifar import BasicBlock, ResNetCifar
+from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.preact_resnet import Block
+from jaxnlt.models.resnet_cifar import BasicBlock, ResNetCifar
 
 
 class Bottleneck(BasicBlock):
-    """relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)).
+    """A block of three convolutions with BN, ``relu(residual + shortcut(x))``.
 
     The 1x1, 3x3 and 1x1 convolutions have F, F and 4 F channels; the 3x3 one
     has the stride (v1.5).  The shortcut is the basic block's.
@@ -31,7 +31,7 @@ class Bottleneck(BasicBlock):
 
 
 class ResNet(ResNetCifar):
-    """The same stages and initial values after a 7x7 stem and max-pooling.
+    """Stages of basic blocks after a 7x7 stem and max-pooling.
 
     Stem and pooling halve the resolution once each.  ``width`` 64 and
     ``blocks`` (2, 2, 2, 2) are the ResNet-18.
@@ -44,7 +44,7 @@ class ResNet(ResNetCifar):
 
 
 class BottleneckResNet(ResNet):
-    """The same of bottlenecks; ``blocks`` (3, 4, 6, 3) is the ResNet-50.
+    """``ResNet`` of bottlenecks; ``blocks`` (3, 4, 6, 3) is the ResNet-50.
 
     Source: ``papers/smr.md`` section 5.
     """

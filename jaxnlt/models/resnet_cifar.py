@@ -1,17 +1,17 @@
-"""Post-activation ResNets for small images: RoLT's ResNet-32, DaSC's 18."""
+"""Post-activation ResNets for small images, such as ResNet-32."""
 
 from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
 
-from .initialise import normal_by_fan_out
-from .layers import BatchNorm
-from .preact_resnet import Block, PreActResNet
+from jaxnlt.models.initialise import normal_by_fan_out
+from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.preact_resnet import Block, PreActResNet
 
 
 class BasicBlock(Block):
-    """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
+    """A block ``relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))``.
 
     Where the shape changes the shortcut is a 1x1 convolution with BN, else the
     identity.
@@ -36,10 +36,9 @@ class BasicBlock(Block):
 
 
 class SmallResNet(PreActResNet):
-    """The same stem, stages and pooling, of basic blocks.
+    """Stem, stages and pooling of ``PreActResNet``, of basic blocks.
 
-    Features are those after the last ReLU, never negative.  DaSC trains it on
-    mini-ImageNet at 32 pixels.
+    Features follow the last ReLU and are never negative.
 
     Source: ``papers/dasc.md`` section 3.
     """
@@ -48,14 +47,14 @@ class SmallResNet(PreActResNet):
 
 
 class ResNetCifar(SmallResNet):
-    """The same network with RoLT's initial kernels.
+    """``SmallResNet`` with initial kernels that are normal by fan-out.
 
-    As published, ``width`` is 16, ``blocks`` (5, 5, 5), the ResNet-32, and
-    features are of length 64.
+    ``width`` 16 and ``blocks`` (5, 5, 5) are the ResNet-32, whose features have
+    length 64.
 
     Source: ``papers/dividemix_rolt.md`` section 4.
     """
 
     def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Initial values normal by fan-out, see `normal_by_fan_out`."""
+        """Draws the initial values by ``normal_by_fan_out``."""
         return normal_by_fan_out(params, seed)

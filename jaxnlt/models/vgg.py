@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxnlt.models.initialise import normal_by_fan_out
+from jaxnlt.models.layers import BatchNorm, adaptive_mean
 from jaxnlt.runtime.errors import UserError
-
-from .initialise import normal_by_fan_out
-from .layers import BatchNorm, adaptive_mean
 
 #: Bins a side of the map that the linear layers read.
 BINS = 7
@@ -20,9 +19,9 @@ class VGG(nn.Module):
 
     Stage i (from 0) has ``blocks[i]`` times convolution, BN and ReLU, of
     ``width * min(2**i, 8)`` channels, and halves the resolution at its end.
-    The map is brought to 7x7 by adaptive averaging, whatever its size.  Each
-    linear layer has ``64 * width`` outputs, ReLU and dropout of one half; the
-    second one's are the features.
+    Adaptive averaging makes a map of 7x7 of any size.  Each linear layer has
+    ``64 * width`` outputs, ReLU and dropout of one half; the second one gives
+    the features.
 
     Source: ``papers/smr.md`` section 5.
 
@@ -81,5 +80,5 @@ class VGG(nn.Module):
         return x.astype(self.param_dtype)
 
     def redraw(self, params: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Initial values as torchvision draws them, see normal_by_fan_out."""
+        """Draws torchvision's initial values by ``normal_by_fan_out``."""
         return normal_by_fan_out(params, seed)

@@ -17,9 +17,9 @@ import time
 import jax
 import numpy as np
 
-from jaxnlt import models
 from jaxnlt import train as train_lib
 from jaxnlt.data import load, streaming
+from jaxnlt.models import network
 from jaxnlt.runtime import checkpoint, preemption, processes, sharding
 from jaxnlt.trainer import Trainer
 from tests import runs
@@ -28,7 +28,7 @@ STEPS = 10  # of every phase
 FOUND = "found.txt"  # figures of a job
 
 
-SIZES = models.sizes
+SIZES = network.sizes
 
 
 def sizes(model_config):
@@ -195,7 +195,7 @@ def ahead():
 def main(what, folder, *rest):
     """Runs one of the commands in the first lines of this file."""
     processes.join()
-    models.sizes = sizes
+    network.sizes = sizes
     folder = pathlib.Path(folder)
     if what == "run":
         return run(folder, *rest)

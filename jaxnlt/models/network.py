@@ -1,0 +1,305 @@
+"""Networks as functions of their variables, built from ``config.model``."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from jaxnlt.models import pretrained as files
+from jaxnlt.models.heads import HEADS, Classifier
+from jaxnlt.models.inception_resnet_v2 import InceptionResNetV2
+from jaxnlt.models.initialise import initialise
+from jaxnlt.models.preact_resnet import PreActResNet
+from jaxnlt.models.resnet import BottleneckResNet, ResNet
+from jaxnlt.models.resnet_cifar import ResNetCifar, SmallResNet
+from jaxnlt.models.vgg import VGG
+from jaxnlt.runtime.errors import UserError
+
+Variables = dict[str, Any]
+Outputs = dict[str, jax.Array]
+
+#: config.model.dtype -> (dtype of the backbone, dtype of everything else).
+DTYPES = {
+    "float32": (jnp.float32, jnp.float32),
+    "bfloat16": (jnp.bfloat16, jnp.float32),
+    "float64": (jnp.float64, jnp.float64),
+}
+
+
+class Published(NamedTuple):
+    """A backbone and its published size.
+
+    Attributes:
+      kind: Linen module, made of width, blocks, dtype and param_dtype.
+      width: channels of the first layer or stage.
+      blocks: blocks of every stage.
+    """
+
+    kind: type[Any]
+    width: int
+    blocks: tuple[int, ...]
+
+
+#: config.model.name -> backbone.
+BACKBONES = {
+    "preact_resnet18": Published(PreActResNet, 64, (2, 2, 2, 2)),
+    "resnet32": Published(ResNetCifar, 16, (5, 5, 5)),
+    "resnet18_small": Published(SmallResNet, 64, (2, 2, 2, 2)),
+    "resnet18": Published(ResNet, 64, (2, 2, 2, 2)),
+    "resnet50": Published(BottleneckResNet, 64, (3, 4, 6, 3)),
+    "vgg19_bn": Published(VGG, 64, (2, 2, 4, 4, 4)),
+    "inception_resnet_v2": Published(InceptionResNetV2, 32, (10, 20, 9)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network as two functions of its variables.
+
+    Attributes:
+      module: the Linen module behind them.
+      pretrained: file whose weights the backbone starts with; '' draws them.
+    """
+
+    module: Classifier
+    pretrained: str = ""
+
+    def init(self, seed: int, image_shape: tuple[int, int, int]) -> Variables:
+        """Draws initial variables with PyTorch's default distributions.
+
+        A backbone with other published initial values has a ``redraw``.
+
+        Args:
+          seed: the same seed gives the same values, to the bit.
+          image_shape: (H, W, channels).
+
+        Returns:
+          {'params': tree, 'batch_stats': tree} of numpy arrays, float32
+          (float64 where the network computes in float64).  Trees start with
+          'backbone', 'bottleneck', 'logits', 'balanced', 'projector',
+          'prototype_projector', 'embedding', 'identifier', if the network has
+          them.
+
+        Raises:
+          UserError: float64 without JAX_ENABLE_X64, images too small for the
+            network, or a pretrained file that cannot be read or does not fit.
+        """
+        values = initialise(
+            self.shapes(image_shape), seed, np.dtype(self.module.dtype)
+        )
+        backbone = self.module.backbone
+        if self.pretrained:
+            return files.overlay(values, self.pretrained)
+        if hasattr(backbone, "redraw"):
+            params = values["params"]
+            params["backbone"] = backbone.redraw(params["backbone"], seed)
+        return values
+
+    def shapes(self, image_shape: tuple[int, int, int]) -> Variables:
+        """The tree that ``init`` fills, with shapes as its leaves."""
+        _check_dtype(self.module.dtype)
+        return jax.eval_shape(
+            lambda: self.module.init(
+                jax.random.key(0),
+                jnp.zeros((1, *image_shape), self.module.dtype),
+                heads=("features", *self.module.held),
+                train=False,
+            )
+        )
+
+    def apply(
+        self,
+        variables: Variables,
+        images: jax.Array | None,
+        heads: tuple[str, ...] = ("logits",),
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> tuple[Outputs, Variables]:
+        """Runs the named heads; call it under ``jax.jit``.
+
+        A head that is not named does not run, so its BN statistics do not
+        move; ``heads=("prototypes",)`` does not run the backbone either.
+        ``heads`` and ``train`` are static.
+
+        Args:
+          variables: what ``init`` returned, or trained values of it.
+          images: [B, H, W, C], normalised; may be None where only
+            'prototypes' is named.
+          heads: outputs to compute, each of those given to ``build`` or
+            'features'.
+          train: BatchNorm uses the (global) batch's statistics, and dropout
+            drops.
+          key: of the dropout; needed in train mode by a network with dropout.
+
+        Returns:
+          outputs: head -> array as ``Classifier`` describes, float32 (float64
+            in float64).
+          batch_stats: the moved ones, or the given ones where not train.
+
+        Raises:
+          ValueError: a named head is not held, no head is named, or needed
+            images or a needed key are missing.
+          UserError: float64 without JAX_ENABLE_X64.
+        """
+        module: Any = self.module
+        unknown = set(heads) - {"features", *module.held}
+        if unknown or not heads:
+            raise ValueError(f"heads={heads}: this network holds {module.held}")
+        _check_dtype(module.dtype)
+        if not train:
+            outputs = module.apply(variables, images, heads, train=False)
+            return outputs, variables["batch_stats"]
+        if self.drops and key is None:
+            raise ValueError("dropout in train mode needs a key")
+        outputs, moved = module.apply(
+            variables,
+            images,
+            heads,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key} if self.drops else {},
+        )
+        return outputs, moved["batch_stats"]
+
+    @property
+    def drops(self) -> bool:
+        """Whether the network has dropout."""
+        return isinstance(self.module.backbone, VGG)
+
+    def seeded(
+        self, key: jax.Array
+    ) -> Callable[..., tuple[Outputs, Variables]]:
+        """Makes an ``apply`` for one step, with another dropout in every call.
+
+        The n-th train-mode call, from 0, takes ``fold_in(key, n)``.  A network
+        without dropout gives ``apply`` itself.
+
+        Args:
+          key: of the step.
+
+        Returns:
+          (variables, images, heads, train) -> (outputs, batch_stats).
+        """
+        if not self.drops:
+            return self.apply
+        count = itertools.count()
+
+        def apply(
+            variables: Variables,
+            images: jax.Array,
+            heads: tuple[str, ...] = ("logits",),
+            train: bool = False,
+        ) -> tuple[Outputs, Variables]:
+            own = jax.random.fold_in(key, next(count)) if train else None
+            return self.apply(variables, images, heads, train, own)
+
+        return apply
+
+
+def build(
+    model_config: ml_collections.ConfigDict,
+    num_classes: int,
+    heads: tuple[str, ...],
+    bottleneck: bool = False,
+    projection_dim: int = 128,
+    prior: tuple[float, ...] = (),
+) -> Network:
+    """Builds the network that ``config.model`` describes.
+
+    Args:
+      model_config: ``name``, ``dtype``, ``width`` and ``blocks`` (see
+        ``sizes``) and, where there is one, ``pretrained``.
+      num_classes: C.
+      heads: every head that the parameters hold, of ``HEADS``.
+      bottleneck: whether a Linear(F -> F) stands between pooling and heads.
+      projection_dim: length of projection, prototypes and embedding; the
+        projectors' hidden layer is four times as wide.
+      prior: C class frequencies; the head 'identifier' needs them.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: unknown name or dtype, a field out of range, or a pretrained
+        file for a network that takes none.
+      ValueError: unknown head, 'prototypes' without 'logits', or 'identifier'
+        without a prior of C classes.
+    """
+    width, blocks = sizes(model_config)
+    if model_config.dtype not in DTYPES:
+        raise UserError(
+            f"config.model.dtype: {model_config.dtype!r} is unknown, choose "
+            f"one of {', '.join(DTYPES)}"
+        )
+    if set(heads) - set(HEADS):
+        raise ValueError(f"heads={heads}: choose of {HEADS}")
+    if "prototypes" in heads and "logits" not in heads:
+        raise ValueError("'prototypes' are made from the weights of 'logits'")
+    if "identifier" in heads and len(prior) != num_classes:
+        raise ValueError(f"'identifier' needs a prior of {num_classes} classes")
+    compute, dtype = map(jnp.dtype, DTYPES[model_config.dtype])
+    make = BACKBONES[model_config.name].kind
+    pretrained = model_config.get("pretrained", "")
+    if pretrained and not issubclass(make, ResNet):
+        raise UserError(
+            "config.model.pretrained: reads torchvision's ResNets only, "
+            f"config.model.name is {model_config.name!r}"
+        )
+    return Network(
+        Classifier(
+            backbone=make(width, blocks, compute, dtype),
+            num_classes=num_classes,
+            held=tuple(heads),
+            has_bottleneck=bottleneck,
+            projection_dim=projection_dim,
+            dtype=dtype,
+            prior=tuple(prior),
+        ),
+        pretrained,
+    )
+
+
+def sizes(
+    model_config: ml_collections.ConfigDict,
+) -> tuple[int, tuple[int, ...]]:
+    """Width and blocks of the backbone that ``config.model`` describes.
+
+    Args:
+      model_config: ``name``, ``width`` (0 takes the published one) and
+        ``blocks`` (empty takes the published ones).
+
+    Returns:
+      Channels of the first layer or stage, and blocks of each stage.
+
+    Raises:
+      UserError: unknown name, or a field out of range.
+    """
+    if model_config.name not in BACKBONES:
+        raise UserError(
+            f"config.model.name: {model_config.name!r} is unknown, choose one "
+            f"of {', '.join(sorted(BACKBONES))}"
+        )
+    _, width, blocks = BACKBONES[model_config.name]
+    if model_config.width < 0:
+        raise UserError(
+            "config.model.width: must be at least 1, or 0 for the published "
+            f"one, is {model_config.width}"
+        )
+    given = tuple(model_config.blocks)
+    if given and min(given) < 1:
+        raise UserError(
+            "config.model.blocks: needs at least one block in each stage, is "
+            f"{given}"
+        )
+    return model_config.width or width, given or blocks
+
+
+def _check_dtype(dtype: Any) -> None:
+    """Refuses float64 where JAX would compute in float32 without a warning."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise UserError("config.model.dtype: float64 needs JAX_ENABLE_X64=1")
