@@ -91,7 +91,7 @@ def prepare(name: str, out: pathlib.Path, archive: Archive) -> pathlib.Path:
 
     Args:
       name: ``cifar10`` or ``cifar100``.
-      out: the folder of all copies, made if need be.
+      out: the folder of all copies, made if it is missing.
       archive: the binary version.
 
     Returns:
@@ -99,18 +99,17 @@ def prepare(name: str, out: pathlib.Path, archive: Archive) -> pathlib.Path:
       there is one already.
 
     Raises:
-      UserError: the server cannot be reached, what it sends is not what it
-        should be, the disk does not take it, or there is a copy in another
-        format; ``out`` is as before.
+      UserError: the server cannot be reached, it sends another file, the disk
+        is full, or there is a copy in another format; ``out`` is as before.
     """
     there = tfds_copy.newest(out / name)
     if there is not None:
         return _usable(there)
-    # Deepest first, to be removed again if nothing comes to lie in them.
+    # Deepest first; removed again if they stay empty.
     made = [p for p in (out / name, out, *out.parents) if not p.exists()]
     try:
         (out / name).mkdir(parents=True, exist_ok=True)
-        # Beside its final place: a rename within one disk is all or nothing.
+        # Beside its final place, since a rename within one disk is atomic.
         folder = tempfile.TemporaryDirectory(prefix="incomplete-", dir=out)
         with folder as incomplete:
             temporary = pathlib.Path(incomplete)
@@ -239,7 +238,7 @@ def write_copy(
     Raises:
       UserError: the archive lacks a file or is none; a file is damaged.
       OSError: the disk.
-      Exception: whatever tensorflow-datasets raises while it writes.
+      Exception: any error of tensorflow-datasets while it writes.
 
     """
     with tfds_copy.quiet() as tfds:

@@ -141,7 +141,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     train = _add_noise(config, given, order)
     mean, std = bench.mean, bench.std
     if mean is None or std is None:
-        mean, std = _moments(train.images)
+        mean, std = _mean_and_std(train.images)
     train, test = _cut(train, config), _cut(test, config)
     return Dataset(
         train=train,
@@ -321,7 +321,7 @@ def _warn_empty(
         logger.warning("%s left no training image labelled %s", cause, listed)
 
 
-def _moments(
+def _mean_and_std(
     images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, in [0, 1] image units."""

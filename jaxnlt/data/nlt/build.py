@@ -59,8 +59,8 @@ usage: python -m jaxnlt.data.build_nlt --benchmark=NAME --raw=DIR --out=DIR ...
   --manifest   final_dict.json, a training set that the authors released, in
                place of colour, rate, n_max, imb and seed
 
-A true label of -1 says: known to be wrong, true class not known; an empty one:
-nothing is known.
+A true label of -1 means that the given label is wrong and the true class not
+known; an empty one means that nothing is known.
 
 raw folder of imagenet_nlt   dataset_no_images/mini-imagenet/ and noisy_images/
                              (Controlled Noisy Web Labels), ILSVRC2012/train/
@@ -285,8 +285,8 @@ def _options(values: flags.FlagValues) -> Options:
     seed = values.seed or 0
     if n_max is None:
         raise UserError(
-            "--n_max: is missing; H2E does not say how many images its "
-            "largest class of Food-101N has"
+            "--n_max: is missing; H2E does not state the size of its largest "
+            "class of Food-101N"
         )
     if n_max < 1:
         raise UserError(f"--n_max: must be positive, is {n_max}")

@@ -11,18 +11,18 @@ from jaxnlt.runtime.errors import UserError
 
 
 def read(file: pathlib.Path, raw: lists.RawSet) -> list[list[ListedImage]]:
-    """The set that a ``final_dict.json`` defines.
+    """Reads the set that a ``final_dict.json`` defines.
 
     Its keys are the authors' absolute paths; the last two parts are the
-    class folder, which is the given label, and the file name, which says the
-    raw image.  The true label of an ImageNet image is that of its synset.
+    class folder, which is the given label, and the file name, which identifies
+    the raw image.  The true label of an ImageNet image is that of its synset.
 
     Args:
       file: JSON, ``{path: weight}``.
       raw: what the raw folder holds.
 
     Returns:
-      Per class its images.
+      For each class its images.
 
     Raises:
       UserError: a damaged file, an image that the raw folder lacks or has

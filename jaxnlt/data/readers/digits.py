@@ -8,7 +8,7 @@ import numpy as np
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 
 TEST_PER_CLASS = 40
-# The test part never changes, whatever the seeds of a run.
+# The test part is the same for all seeds of a run.
 _TEST_SEED = 0
 _LEVELS = 16
 

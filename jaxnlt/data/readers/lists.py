@@ -29,7 +29,7 @@ class RawSet(NamedTuple):
       images: for each class the training images under its label, in a fixed
         order, without those in ``web``.
       web: for each class the images of the web with its label; C empty lists
-        where the data set tells them not apart.
+        where the data set does not separate them.
       test: the test images.
     """
 

@@ -1,9 +1,9 @@
-"""Reads pickles from strangers: numpy arrays and plain Python values only.
+"""Reads untrusted pickles: numpy arrays and plain Python values only.
 
-CIFAR comes as pickles of 2009, its human labels and trained networks as
+CIFAR is distributed as pickles, its human labels and trained networks as
 PyTorch files, which hold pickles too.  A pickle can name any function to call
-while it is read, so this reader knows just the few that numpy arrays, and where
-asked for PyTorch's tensors, consist of and refuses the rest.
+while it is read; this reader knows only the few that rebuild numpy arrays and,
+on request, PyTorch's tensors, and refuses all others.
 """
 
 import collections
@@ -26,7 +26,7 @@ _TORCH_PREFIX = 3
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for ``_codecs.encode``, as which old pickles spell bytes."""
+    """Stands in for ``_codecs.encode``, with which old pickles write bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding!r}")
     return text.encode("latin1")
@@ -41,13 +41,13 @@ def _tensor(
 ) -> np.ndarray:
     """Stands in for ``torch._utils._rebuild_tensor_v2``: a view of a storage.
 
-    ``rest`` says how gradients flow.
+    ``rest`` concerns gradients.
     """
     if 0 in size:
         return np.zeros(size, storage.dtype)
     pairs = list(zip(size, stride, strict=True))
     last = offset + sum((n - 1) * step for n, step in pairs)
-    # Beyond its storage a view would show other memory.
+    # A view beyond its storage would show other memory.
     if min(offset, *size, *stride, 0) < 0 or last >= len(storage):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     return np.lib.stride_tricks.as_strided(

@@ -147,7 +147,7 @@ def reading(version: pathlib.Path | None) -> Iterator[None]:
       version: the folder of the copy.
 
     Raises:
-      UserError: in place of whatever its C++ code raises at damaged files.
+      UserError: in place of the errors of its C++ code at damaged files.
     """
     try:
         yield
