@@ -16,7 +16,7 @@ from jaxnlt.methods.h2e import Options
 
 # Epochs of base, identify and robust in one round.
 DIGITS = (20, 6, 14)
-MEMORY = (60, 20, 20)  # CIFAR and users' files, which H2E has not: ours
+MEMORY = (60, 20, 20)  # CIFAR and users' files: our choice, not published
 NLT = (180, 180, 20)  # section 1; identify shares base's flag, section 3
 # Networks of ANIMAL-10N and WebVision, on which H2E has published nothing.
 WHOLE = ("vgg19_bn", "inception_resnet_v2")
@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.method = "h2e"
     released, rounds = keys["as_released"], keys["rounds"]
     small = config.benchmark == "digits"
-    large = bool(config.data.transform)  # images that stay on disk
+    large = bool(config.data.transform)  # images on disk are streamed
     length = DIGITS if small else NLT if large else MEMORY
     if large:  # sections 1 and 2
         config.batch_size = config.warmup_batch_size = 512

@@ -1,13 +1,14 @@
-"""H2E: hard noise told from hard samples by an invariant classifier.
+"""H2E: an invariant classifier separates hard noise from hard samples.
 
 Yi, Tang, Hua, Lim, Zhang, "Identifying Hard Noise in Long-Tailed Sample
 Distribution", ECCV 2022, arXiv 2207.13378.
 
 One network, three phases a round.  base: plain training or mixup.  identify:
-on the frozen backbone a classifier of its own learns to be invariant over
-three class distributions; what it then thinks of every label becomes a weight.
-robust: the base network's last block and classifier, with these weights.  The
-next round starts a new network without the images that weigh least.
+on the frozen backbone a second classifier learns to be invariant over three
+class distributions; its agreement with each label becomes the sample's weight.
+robust: the last block and the classifier of the base network are trained with
+these weights.  The next round starts a new network without the images of the
+least weight.
 """
 
 import csv
@@ -305,7 +306,7 @@ def instance_weights(
         )
         return weights, flagged
     above = agreeing - agreeing.min()
-    # A range within rounding is no range, as scikit-learn's scaler sees it.
+    # A range within rounding counts as 0, as in scikit-learn's scaler.
     span = above.max()
     share = above / span if span >= 10 * np.finfo(span).eps else 0 * above
     weights[~flagged] = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * share
@@ -485,7 +486,7 @@ def mixing_shares(scores: Array, partner: Array) -> tuple[Array, Array]:
     r"""Shares of a mixed row, :math:`s_i / (s_i + s_{\pi(i)})` and the rest.
 
     With scores normalised by class a tail image mixed with a head image keeps
-    nearly all: the mixture re-balances the classes while it holds back noise.
+    nearly all of it: mixing re-balances the classes and suppresses noise.
 
     Args:
       scores: [B] of at least 0, as ``class_scores`` makes them.
@@ -529,7 +530,7 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
     for row in rows:
         name, text = row[key], row["clean_probability"]
         if name in scores:
-            raise UserError(f"{path}: {name} stands there twice")
+            raise UserError(f"{path}: {name} is listed twice")
         try:
             scores[name] = float(text)
         except (TypeError, ValueError):
@@ -552,7 +553,7 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
 
 
 def class_aware(labels: np.ndarray, batch_size: int) -> Streams:
-    """Stream of base training where it is resampled: C max n_c rows an epoch.
+    """Class-aware stream of base training, C max n_c rows an epoch.
 
     Args:
       labels: int[N] classes of all samples.
@@ -712,7 +713,7 @@ class Method(base.Method):
             "robust": Phase(
                 name="robust",
                 loss=self.robust_loss,
-                # Also the flagged images are trained on, with their weight.
+                # Flagged images are trained on too, with their weight.
                 streams=lambda selection, rng: one_pass(everyone, rng),
                 views={"x": (options.view,)},
                 selector=InstanceWeights(options),
@@ -780,7 +781,7 @@ class Method(base.Method):
     def environments(
         self, selection: Selection, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """Three streams of the same length: as the data are, reversed, even.
+        """Three streams of one length: class sizes as given, reversed, equal.
 
         Source: ``papers/h2e.md`` section 3.
         """
@@ -817,10 +818,8 @@ class Method(base.Method):
         selector, history = dict(memory.selector), memory.history
         robust = self.first["robust"]
         if span.step == "base" and span.round > 1:
-            states, method = (
-                fresh(),
-                method._replace(adjusted=np.asarray(False)),
-            )
+            states = fresh()
+            method = method._replace(adjusted=np.asarray(False))
             weighed = selector[robust.name]
             for phase in self.later.values():
                 if isinstance(phase.selector, PreviousWeights):
@@ -842,7 +841,7 @@ class Method(base.Method):
             method = method._replace(adjusted=np.asarray(True))
             assert robust.selector is not None
             selector[robust.name] = [robust.selector.init_memory()]
-            # Beliefs of an earlier round are no beliefs of this one.
+            # The history holds the clean probabilities of one round.
             history = history[:0]
         return states, Memory(selector, method, history)
 

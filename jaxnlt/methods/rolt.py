@@ -3,11 +3,11 @@
 Wei, Shi, Tu, Li, "Robust Long-Tailed Learning Under Label Noise", arXiv
 2108.11569; Frontiers of Computer Science 2025.
 
-One network.  At the start of every epoch class centroids of the centred, unit
-features tell clean samples from others, by a mixture within every class; later
-epochs train the others on several guesses at their label.  RoLT+, which
-selects alike, is rolt_plus.py.  Classifier re-training and tau-normalisation of
-a finished run: configs/erm.py with `init_from`.
+One network.  Every epoch starts with class centroids of the centred, unit
+features; a mixture within every class separates clean samples from the others,
+which later epochs train on several guesses at their label.  RoLT+, whose
+selection is the same, is rolt_plus.py.  Classifier re-training and
+tau-normalisation of a finished run: configs/erm.py with ``init_from``.
 """
 
 from collections.abc import Callable, Sequence
@@ -346,7 +346,7 @@ class NearestCentroids(Selector):
         ), kept
 
     def correction_time(self, times: int, epoch: int) -> int:
-        """T of the correction: the release takes the epoch's number."""
+        """Exponent t of the correction; the release takes the epoch's number."""
         if self.options.ensembling == "compounding":
             return epoch + FIRST_EPOCH
         return times
@@ -444,7 +444,7 @@ class Method(base.Method):
         self.train = Phase(
             name="train",
             loss=self.loss,
-            # Also those that are not clean are trained on, with soft labels.
+            # Samples that are not clean are trained on too, with soft labels.
             streams=lambda selection, rng: one_pass(everyone, rng),
             views={"x": ("weak",)},
             selector=NearestCentroids(options),

@@ -48,7 +48,7 @@ def test_scores_are_matched_by_id(tmp_path):
     [
         (["3,0.5", "7,1"], "index", "lacks the training image 5"),
         (["3,1", "5,1", "7,1", "9,1"], "index", "9 is not an image"),
-        (["3,1", "5,1", "7,1", "5,1"], "index", "5 stands there twice"),
+        (["3,1", "5,1", "7,1", "5,1"], "index", "5 is listed twice"),
         (["3,1", "5,x", "7,1"], "index", "the clean_probability of 5 .*'x'"),
         (["3,1", "5,-1", "7,1"], "index", "the clean_probability of 5 .*'-1'"),
         (

@@ -15,7 +15,7 @@ from tests import runs, typed
 from tests.golden.precision import PRECISIONS, precision
 from tests.methods import toy
 
-# The project's table of switches: (default, as released).
+# Field -> (default, as released).
 TABLE = {
     "rolt.ensembling": ("standard", "compounding"),
     "rolt.clean_on": ("eval", "augmented"),
