@@ -346,7 +346,7 @@ class NearestCentroids(Selector):
         ), kept
 
     def correction_time(self, times: int, epoch: int) -> int:
-        """Exponent t of the correction; the release takes the epoch's number."""
+        """Exponent t of the correction; as released the epoch's number."""
         if self.options.ensembling == "compounding":
             return epoch + FIRST_EPOCH
         return times
