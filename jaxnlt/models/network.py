@@ -137,9 +137,8 @@ class Network:
           key: of the dropout; needed in train mode by a network with dropout.
 
         Returns:
-          outputs: head -> array as ``Classifier`` describes, float32 (float64
-            in float64).
-          batch_stats: the moved ones, or the given ones where not train.
+          Head -> array as ``Classifier`` describes, float32 (float64 in float64);
+          and the batch statistics, moved in train mode.
 
         Raises:
           ValueError: a named head is not held, no head is named, or needed

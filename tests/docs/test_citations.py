@@ -144,3 +144,18 @@ def test_links_resolve(page):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES
+
+
+def test_the_reference_has_every_module():
+    listed = {
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall(r"automodule:: (\S+)", page.read_text())
+    }
+    commands = {"jaxnlt.benchmark", "jaxnlt.data.build_nlt"}
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "jaxnlt").rglob("*.py")
+        if path.stem not in ("__init__", "style")
+    }
+    assert listed == modules - commands
