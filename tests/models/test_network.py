@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from jaxnlt import models
 from jaxnlt.runtime.errors import UserError
+from tests.models import reference
 
-DASC = ("logits", "balanced", "projection", "prototypes")
+HEADS = ("logits", "balanced", "projection", "prototypes")
 SHAPE = (8, 8, 3)
 
 
@@ -26,15 +27,25 @@ def config(**changes):
 
 
 @functools.cache
-def tiny(heads=(*DASC, "embedding"), **changes):
+def tiny(heads=(*HEADS, "embedding"), **changes):
     net = models.build(
         config(**changes), 5, heads, bottleneck=True, projection_dim=6
     )
     return net, net.init(0, SHAPE)
 
 
+# Operation by operation is slower than compiling.
+@functools.partial(jax.jit, static_argnames=("net", "heads", "train"))
+def apply(net, variables, images, heads, train=False):
+    return net.apply(variables, images, heads, train)
+
+
 def images(dtype=np.float32):
     return np.random.default_rng(0).normal(size=(4, *SHAPE)).astype(dtype)
+
+
+def dtypes(tree):
+    return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
 def moved(before, after):
@@ -42,43 +53,28 @@ def moved(before, after):
     return {
         part
         for part in before
-        if any(
-            (x != y).any()
-            for x, y in zip(
-                jax.tree.leaves(before[part]),
-                jax.tree.leaves(after[part]),
-                strict=True,
-            )
+        if not jax.tree.all(
+            jax.tree.map(np.array_equal, before[part], after[part])
         )
     }
 
 
+# --- heads and statistics ---------------------------------------------------
+
+
 def test_top_level_names():
     _, variables = tiny()
-    assert set(variables["params"]) == {
-        "backbone",
-        "bottleneck",
-        "logits",
-        "balanced",
-        "projector",
-        "prototype_projector",
-        "embedding",
-    }
-    assert set(variables["batch_stats"]) == {
-        "backbone",
-        "projector",
-        "prototype_projector",
-        "embedding",
-    }
+    statistics = {"backbone", "projector", "prototype_projector", "embedding"}
+    assert set(variables["batch_stats"]) == statistics
+    linear = {"bottleneck", "logits", "balanced"}
+    assert set(variables["params"]) == statistics | linear
 
 
 @pytest.mark.parametrize(
-    "heads,parts",
+    "heads, parts",
     [
-        (("logits",), {"backbone"}),
         (("features",), {"backbone"}),
         (("logits", "balanced"), {"backbone"}),
-        (("projection",), {"backbone", "projector"}),
         (("embedding", "logits"), {"backbone", "embedding"}),
         (("prototypes",), {"prototype_projector"}),
         (
@@ -89,7 +85,7 @@ def test_top_level_names():
 )
 def test_only_named_heads_run_and_move_statistics(heads, parts):
     net, variables = tiny()
-    outputs, stats = net.apply(variables, images(), heads, train=True)
+    outputs, stats = apply(net, variables, images(), heads, train=True)
     assert set(outputs) == set(heads)
     assert jax.tree.structure(stats) == jax.tree.structure(
         variables["batch_stats"]
@@ -97,7 +93,7 @@ def test_only_named_heads_run_and_move_statistics(heads, parts):
     assert moved(variables["batch_stats"], stats) == parts
 
 
-def test_eval_mode_returns_the_given_statistics():
+def test_outputs_and_statistics_of_eval_mode():
     net, variables = tiny()
     outputs, stats = net.apply(variables, images(), net.module.held)
     assert stats is variables["batch_stats"]
@@ -109,42 +105,21 @@ def test_eval_mode_returns_the_given_statistics():
         "prototypes": (5, 6),
         "embedding": (4, 6),
     }
-
-
-def test_rows_are_independent_in_eval_mode():
-    net, variables = tiny()
-    heads = ("logits", "projection")
-    whole, _ = net.apply(variables, images(), heads)
-    part, _ = net.apply(variables, images()[:1], heads)
-    for head in heads:
-        np.testing.assert_allclose(part[head], whole[head][:1], atol=1e-6)
-
-
-@pytest.mark.parametrize("train", [False, True])
-def test_unit_rows(train):
-    net, variables = tiny()
-    heads = ("projection", "prototypes", "embedding")
-    outputs, _ = net.apply(variables, images(), heads, train)
-    lengths = {
-        head: np.linalg.norm(output, axis=1) for head, output in outputs.items()
-    }
+    lengths = {k: np.linalg.norm(v, axis=1) for k, v in outputs.items()}
     np.testing.assert_allclose(lengths["projection"], 1, rtol=1e-5)
     np.testing.assert_allclose(lengths["prototypes"], 1, rtol=1e-5)
     assert (np.abs(lengths["embedding"] - 1) > 0.1).any()
+    part, _ = net.apply(variables, images()[:1], ("logits", "projection"))
+    for head, found in part.items():
+        np.testing.assert_allclose(found, outputs[head][:1], atol=1e-6)
 
 
 def test_features_follow_the_bottleneck():
     net, variables = tiny()
-    outputs, _ = net.apply(variables, images(), ("features", "logits"))
-    linear = variables["params"]["logits"]
-    np.testing.assert_allclose(
-        outputs["logits"],
-        outputs["features"] @ linear["kernel"] + linear["bias"],
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    outputs, _ = apply(net, variables, images(), ("features", "logits"))
     plain = models.build(config(), 5, ("logits",))
-    pooled, _ = plain.apply(
+    pooled, _ = apply(
+        plain,
         {
             "params": {
                 part: variables["params"][part]
@@ -155,47 +130,47 @@ def test_features_follow_the_bottleneck():
         images(),
         ("features",),
     )
-    linear = variables["params"]["bottleneck"]
-    np.testing.assert_allclose(
-        outputs["features"],
-        pooled["features"] @ linear["kernel"] + linear["bias"],
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    for given, name, found in (
+        (pooled["features"], "bottleneck", outputs["features"]),
+        (outputs["features"], "logits", outputs["logits"]),
+    ):
+        linear = variables["params"][name]
+        expected = given @ linear["kernel"] + linear["bias"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_prototypes_are_made_of_the_classifiers_weights():
     net, variables = tiny()
 
-    def first(params):
+    @jax.jit
+    @jax.grad
+    def gradient(params):
         outputs, _ = net.apply(
             variables | {"params": params}, None, ("prototypes",), train=True
         )
         return outputs["prototypes"][:, 0].sum()
 
-    gradient = jax.grad(first)(variables["params"])
+    found = gradient(variables["params"])
     reached = {
         part
-        for part, tree in gradient.items()
+        for part, tree in found.items()
         if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(tree))
     }
     assert reached == {"logits", "prototype_projector"}
-    assert np.abs(gradient["logits"]["kernel"]).max() > 0
-    assert np.abs(gradient["logits"]["bias"]).max() == 0
+    assert np.abs(found["logits"]["kernel"]).max() > 0
+    assert np.abs(found["logits"]["bias"]).max() == 0
+
+
+# --- dtypes -----------------------------------------------------------------
 
 
 def test_bfloat16_has_float32_variables_and_outputs():
     net, variables = tiny(dtype="bfloat16")
     full, _ = tiny()
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {
-        np.dtype("float32")
-    }
     heads = net.module.held
-    outputs, stats = net.apply(variables, images(), heads, train=True)
-    exact, _ = full.apply(variables, images(), heads, train=True)
-    assert {x.dtype for x in jax.tree.leaves((outputs, stats))} == {
-        np.dtype("float32")
-    }
+    outputs, stats = apply(net, variables, images(), heads, train=True)
+    exact, _ = apply(full, variables, images(), heads, train=True)
+    assert dtypes((variables, outputs, stats)) == {"float32"}
     error = np.abs(outputs["logits"] - exact["logits"]).max()
     assert 0 < error < 0.1  # the backbone did compute in bfloat16
 
@@ -203,38 +178,31 @@ def test_bfloat16_has_float32_variables_and_outputs():
 def test_float64():
     with jax.enable_x64(True):
         net, variables = tiny(dtype="float64")
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {
-        np.dtype("float64")
-    }
-    with pytest.raises(UserError, match="config.model.dtype: .*X64"):
+    assert dtypes(variables) == {"float64"}
+    with pytest.raises(UserError, match=r"config\.model\.dtype"):
         net.apply(variables, images(np.float64))
-    with pytest.raises(UserError, match="config.model.dtype: .*X64"):
+    with pytest.raises(UserError, match=r"config\.model\.dtype"):
         net.init(0, SHAPE)
     single, same = tiny()
     heads = net.module.held
-    expected, _ = single.apply(same, images(), heads, train=True)
+    expected, _ = apply(single, same, images(), heads, train=True)
     with jax.enable_x64(True):
-        outputs, stats = net.apply(
-            variables, images(np.float64), heads, train=True
-        )
-        assert {x.dtype for x in jax.tree.leaves((outputs, stats))} == {
-            np.dtype("float64")
-        }
+        given = images(np.float64)
+        outputs, stats = apply(net, variables, given, heads, train=True)
+    assert dtypes((outputs, stats)) == {"float64"}
     for head in heads:
         np.testing.assert_allclose(
             outputs[head], expected[head], rtol=1e-3, atol=1e-4
         )
 
 
+# --- building ---------------------------------------------------------------
+
+
 def test_init_is_a_function_of_the_seed_and_shared_between_head_sets():
     net, variables = tiny()
     again = net.init(0, SHAPE)
-    assert all(
-        np.array_equal(x, y)
-        for x, y in zip(
-            jax.tree.leaves(variables), jax.tree.leaves(again), strict=True
-        )
-    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
     other = net.init(1, SHAPE)["params"]["logits"]["kernel"]
     assert (other != variables["params"]["logits"]["kernel"]).all()
     small = models.build(config(), 5, ("logits",)).init(0, SHAPE)
@@ -248,51 +216,120 @@ def test_init_is_a_function_of_the_seed_and_shared_between_head_sets():
 
 
 def test_a_network_is_a_static_argument_of_jit():
-    run = jax.jit(
-        lambda net, variables, x: net.apply(variables, x)[0]["logits"],
-        static_argnums=0,
-    )
     net, variables = tiny()
     twin = models.build(config(), 5, net.module.held, True, 6)
-    jitted = run(net, variables, images())
-    run(twin, variables, images())
-    assert run._cache_size() == 1
-    eager, _ = net.apply(variables, images())
-    np.testing.assert_allclose(jitted, eager["logits"], atol=1e-5)
+    assert hash(net) == hash(twin) and net == twin
+    apply(net, variables, images(), ("logits",))
+    programs = apply._cache_size()
+    apply(twin, variables, images(), ("logits",))
+    assert apply._cache_size() == programs
 
 
 @pytest.mark.parametrize(
-    "classes,heads,bottleneck,parameters,statistics",
+    "name, size, heads, bottleneck, parameters, statistics, features",
     [
-        (10, ("logits",), False, 11_166_144 + 5_130, 6_912),
-        (100, ("logits",), False, 11_166_144 + 51_300, 6_912),
-        (10, DASC, True, 12_097_748, 6_912 + 2 * 2 * 512),
-        (10, ("logits", "balanced"), False, 11_176_404, 6_912),
-        (10, ("logits", "embedding"), False, 11_237_194, 7_168),
+        ("preact_resnet18", 32, 1, False, 11_171_274, 6_912, 512),
+        ("preact_resnet18", 32, HEADS, True, 12_097_748, 8_960, 512),
+        ("preact_resnet18", 32, 2, False, 11_176_404, 6_912, 512),
+        ("preact_resnet18", 32, 3, False, 11_237_194, 7_168, 512),
+        ("resnet32", 32, 1, False, 466_906, 2_464, 64),
+        ("resnet18", 224, 1, False, 11_181_642, 9_600, 512),
+        ("resnet50", 224, 1, False, 23_528_522, 53_120, 2048),
+        # The stem's kernel has 9 in place of 49 positions.
+        ("resnet18_small", 32, 1, False, 11_173_962, 9_600, 512),
+        ("vgg19_bn", 64, 1, False, 139_622_218, 11_008, 4096),
+        ("inception_resnet_v2", 299, 1, False, 54_321_834, 60_544, 1536),
     ],
 )
-def test_published_counts(classes, heads, bottleneck, parameters, statistics):
-    published = config(width=64, blocks=(2, 2, 2, 2))
-    net = models.build(published, classes, heads, bottleneck)
-    shapes = net.shapes((32, 32, 3))
-    count = {
-        part: sum(leaf.size for leaf in jax.tree.leaves(tree))
-        for part, tree in shapes.items()
-    }
-    assert count == {"params": parameters, "batch_stats": statistics}
+def test_published_counts(
+    name, size, heads, bottleneck, parameters, statistics, features
+):
+    heads = {
+        1: ("logits",),
+        2: ("logits", "balanced"),
+        3: ("logits", "embedding"),
+    }.get(heads, heads)
+    net = models.build(
+        config(name=name, width=0, blocks=()), 10, heads, bottleneck
+    )
+    counts = reference.counts(net, size)
+    assert counts == {"params": parameters, "batch_stats": statistics}
+    assert net.module.backbone.feature_dim == features
 
 
 @pytest.mark.parametrize(
-    "changes,message",
+    "name, size, blocks, dtype, parameter",
     [
-        ({"name": "resnet9000"}, "config.model.name: .*preact_resnet18"),
-        ({"dtype": "float16"}, "config.model.dtype: .*bfloat16"),
-        ({"width": -1}, "config.model.width: "),
-        ({"blocks": (1, 0)}, "config.model.blocks: "),
+        ("resnet32", 8, (1, 1), "bfloat16", "stage2_block1/shortcut"),
+        ("resnet18", 16, (1, 1), "float32", "conv"),
+        ("resnet50", 16, (1, 1), "bfloat16", "conv"),
+        ("resnet18_small", 8, (1, 1), "float32", "conv"),
+        ("vgg19_bn", 8, (1, 2), "bfloat16", "conv1_1"),
+        pytest.param(
+            "inception_resnet_v2",
+            75,
+            (1, 1, 1),
+            "bfloat16",
+            "stem1/conv",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_wrong_fields_are_named(changes, message):
-    with pytest.raises(UserError, match=message):
+def test_features_and_gradients(name, size, blocks, dtype, parameter):
+    """All are finite and move; features follow a ReLU."""
+    net = reference.network(name, 2, blocks, dtype=dtype)
+    shape = (size, size, 3)
+    values, x = net.init(0, shape), reference.images(4, *shape)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params):
+        outputs, stats = net.apply(
+            values | {"params": params},
+            x,
+            ("features", "logits"),
+            train=True,
+            key=jax.random.key(0),
+        )
+        return (outputs["logits"] ** 2).sum(), (outputs["features"], stats)
+
+    (_, (features, stats)), grads = loss(values["params"])
+    assert features.shape == (4, net.module.backbone.feature_dim)
+    assert features.dtype == np.float32 and (features >= 0).all()
+    for tree in (grads, stats):
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+    assert all(
+        (old != new).any()
+        for old, new in zip(
+            jax.tree.leaves(values["batch_stats"]),
+            jax.tree.leaves(stats),
+            strict=True,
+        )
+    )
+    node = grads["backbone"]
+    for part in parameter.split("/"):
+        node = node[part]
+    assert np.abs(node["kernel"]).max() > 0
+
+
+def test_sizes():
+    """The published ones are the default."""
+    given = config(name="resnet32", width=0, blocks=())
+    assert models.sizes(given) == (16, (5, 5, 5))
+    assert models.sizes(config(name="resnet50", blocks=[1, 2])) == (4, (1, 2))
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        ({"name": "resnet9000"}, r"config\.model\.name"),
+        ({"dtype": "float16"}, r"config\.model\.dtype"),
+        ({"width": -1}, r"config\.model\.width"),
+        ({"blocks": (1, 0)}, r"config\.model\.blocks"),
+    ],
+)
+def test_wrong_fields_are_named(changes, field):
+    with pytest.raises(UserError, match=f"^{field}: "):
         models.build(config(**changes), 5, ("logits",))
 
 
