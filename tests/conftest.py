@@ -17,18 +17,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out slow tests unless asked for, and those of pending.txt.
-
-    pending.txt lists tests that still use the dict contracts; they have to be
-    converted, and the file then goes.
-    """
-    pending = tuple(
-        (pathlib.Path(__file__).parent / "pending.txt").read_text().split()
-    )
-    old = pytest.mark.skip(reason="uses the old contracts, see pending.txt")
-    for item in items:
-        if item.nodeid.startswith(pending):
-            item.add_marker(old)
+    """Leaves out the slow tests unless they are asked for."""
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="needs --slow")

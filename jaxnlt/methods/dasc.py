@@ -626,7 +626,7 @@ class Method(base.Method):
         6.4.
         """
         options, x, u = self.options, batch.x, batch.u
-        sizes = Sizes(len(x.labels), len(u.labels))
+        sizes = Sizes(len(targets.labelled), len(targets.unlabelled))
         images = jnp.concatenate([*x.views[:2], *u.views[:2]])
         of_rows = jnp.concatenate(
             [

@@ -131,7 +131,7 @@ def test_submits_what_is_missing(command, tmp_path):
 def test_runs_one_after_the_other_then_gathers(command, monkeypatch, tmp_path):
     started = []
 
-    def run(arguments):
+    def run(arguments, check):
         started.append(arguments)
         return subprocess.CompletedProcess(arguments, 75 * (len(started) > 2))
 

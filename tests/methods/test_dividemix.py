@@ -107,7 +107,7 @@ def test_losses_of_several_selections_are_averaged(monkeypatch):
 
 
 def test_an_average_of_nothing_is_refused():
-    with pytest.raises(UserError, match="^average_losses: must be at least 1"):
+    with pytest.raises(UserError, match="average_losses"):
         make(average_losses=0)
 
 
@@ -124,12 +124,12 @@ def test_history_survives_a_checkpoint(tmp_path):
         kept.save(epoch, [state], held, facts, accuracy=0.5, last_of_phase=True)
     kept.close()
     for epoch, memory in enumerate(memories):
-        held = checkpoint.load(tmp_path, epoch).memory.selector["semi"][1]
-        assert held.keys() == memory.keys()
+        held = checkpoint.load(tmp_path, epoch).memory["selector"]["semi"]["1"]
+        assert list(held) == ["losses"]
         assert held["losses"].dtype == memory.losses.dtype
         np.testing.assert_array_equal(held["losses"], memory.losses)
         logits, _ = own_losses(9)
-        again, _ = select(selector, logits, held)
+        again, _ = select(selector, logits, dividemix.LossHistory(**held))
         first, _ = select(selector, logits, memory)
         np.testing.assert_array_equal(again.weights, first.weights)
 
@@ -159,7 +159,7 @@ def test_equal_losses_trust_everybody_and_say_so_once(caplog):
     once = Once()
     logger.addFilter(once)
     try:
-        memory = trainer.init_memory()
+        memory = trainer.init_memory(trainer.init_states())
         flat = [[[{"logits": np.zeros((12, 3), np.float32)}]] * 2]
         with caplog.at_level("WARNING", "jaxnlt"):
             for epoch in (15, 16):
@@ -260,6 +260,6 @@ def test_history_of_losses_is_kept_by_the_run(tmp_path):
     rows = runs.records(tmp_path)
     assert [r["phase"] for r in rows] == ["warmup"] + ["semi"] * 3
     memory = checkpoint.load(tmp_path, 3).memory
-    assert len(memory.selector["semi"]) == 2
-    for net in memory.selector["semi"]:
-        assert net["losses"].shape == (2, memory.history.shape[1])
+    assert len(memory["selector"]["semi"]) == 2
+    for net in memory["selector"]["semi"].values():
+        assert net["losses"].shape == (2, memory["history"].shape[1])

@@ -8,8 +8,6 @@ from jaxnlt import method as base
 from jaxnlt.methods import tabasco
 from jaxnlt.runtime.errors import UserError
 
-SETTINGS = {"max_iter": 30, "tol": 1e-2, "reg_covar": 5e-4}
-
 
 def make(labels, classes=3, **options):
     config = tabasco_config.get_config("digits")
@@ -41,7 +39,7 @@ def divide(wjsd, acd, confusable=False, **options):
         np.asarray(acd, float),
         confusable,
         np.random.RandomState(0),
-        **(SETTINGS | options),
+        tabasco.BiDimensionalOptions(**options),
     )
 
 
@@ -72,7 +70,9 @@ def test_confusable_class_takes_the_far_half_or_the_papers():
     division = divide(WIDE, NEAR, confusable=True)
     assert not division.used_wjsd and division.cluster == 1
     np.testing.assert_array_equal(division.clean > 0.5, np.arange(40) >= 20)
-    division = divide(WIDE, NEAR, confusable=True, confusable_near=True)
+    division = divide(
+        WIDE, NEAR, confusable=True, confusable_cluster="paper_eq10"
+    )
     assert division.cluster == 2
     np.testing.assert_array_equal(division.clean > 0.5, np.arange(40) < 20)
 
@@ -150,9 +150,8 @@ def test_switches_reach_the_rules(monkeypatch):
     monkeypatch.setattr(
         tabasco,
         "divide_class",
-        lambda *args, **options: (
-            seen.append(options["confusable_near"])
-            or divide_class(*args, **options)
+        lambda *args: (
+            seen.append(args[4].confusable_cluster) or divide_class(*args)
         ),
     )
     select(make(labels), out)
@@ -168,7 +167,7 @@ def test_switches_reach_the_rules(monkeypatch):
     batch, centre = seen.pop(4)
     assert batch == 4 and centre.shape == (4,)
     assert not np.allclose(centre, out["features"].mean(0))
-    assert seen == [(0, None), False, False, False, True, True, True]
+    assert seen == [(0, None), *["code"] * 3, *["paper_eq10"] * 3]
 
 
 def test_fields_of_the_release():

@@ -125,7 +125,8 @@ def test_both_networks_recalibrate_on_the_same_rows():
     )
     fields = {"smr.pool_samples": 12, "smr.recalibrate_on": "pool"}
     trainer = Trainer(runs.tiny("smr", **fields), dataset)
-    phase, memory = trainer.method.recalibration, trainer.init_memory()
+    phase = trainer.method.recalibration
+    memory = trainer.init_memory(trainer.init_states())
     assert trainer.infer_pools(9, phase, [None, None]) == []
     chosen, _ = trainer.select(9, phase, [], memory, [0, 1])
     first, second = (phase.streams(chosen[k], rng)["x"] for k in (0, 1))
