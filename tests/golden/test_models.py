@@ -70,7 +70,7 @@ def check_parameters(tensors, expected: int, size: int = 32) -> None:
     assert sum(map(np.size, jax.tree.leaves(given["params"]))) == expected
 
 
-# --- DaSC and TABASCO ---------------------------------------
+# --- DaSC and TABASCO -------------------------------------------------------
 
 
 def dasc_tensors(case) -> dict[str, np.ndarray]:
@@ -133,7 +133,7 @@ def test_dasc_network(case, dtype, train):
         )
 
 
-# --- SMR and UNICON ----------------------------
+# --- SMR and UNICON ---------------------------------------------------------
 
 
 CHUNK = 1 << 22  # a VGG's linear layer has 10^8 weights
@@ -212,24 +212,16 @@ def called(tensors) -> dict[str, np.ndarray]:
     }
 
 
-def has_train(cases):
-    """VGG's dropout is random in train mode."""
-    return [case for case in cases if "logits_train" in case]
-
-
-SMR_FILES = (
+RESNETS = (
     "model_preact_resnet18",
     "model_preact_resnet18_unicon",
     "model_resnet50",
-    "model_vgg19_bn",
-    "model_inception_resnet_v2",
 )
-SMR = golden(*SMR_FILES)
-SMR_TRAIN = golden(*SMR_FILES, keep=has_train)
+INCEPTION = "model_inception_resnet_v2"
 
 
-@SMR
-def test_smr_parameters(case):
+@golden(*RESNETS, "model_vgg19_bn", INCEPTION)
+def test_smr_eval(case):
     everything = smr_tensors(case)
     tensors = called(everything)
     unused = sum(map(np.size, everything.values()))
@@ -239,16 +231,13 @@ def test_smr_parameters(case):
     stats = jax.tree.leaves(torch_names.variables(tensors)["batch_stats"])
     assert sum(map(np.size, stats)) == case["n_bn_stats"]
 
-
-@SMR
-def test_smr_eval(case):
     images = smr_input(case, "input_shape_nchw")
     np.testing.assert_allclose(
         images.sum(dtype=np.float64), case["input_sum_f64"], atol=1e-6
     )
     if "input_nchw" in case:
         np.testing.assert_array_equal(images, case["input_nchw"])
-    outputs, _, _ = run(called(smr_tensors(case)), images, train=False)
+    outputs, _, _ = run(tensors, images, train=False)
     for key, head in {
         "logits_eval": "logits",
         "logits_eval_f64": "logits",
@@ -261,8 +250,18 @@ def test_smr_eval(case):
             )
 
 
-@SMR_TRAIN
+@golden(*RESNETS)  # a VGG's dropout is random in train mode
 def test_smr_train(case):
+    check_train(case)
+
+
+@pytest.mark.slow
+@golden(INCEPTION)
+def test_smr_train_inception(case):
+    check_train(case)
+
+
+def check_train(case):
     tensors = called(smr_tensors(case))
     images = smr_input(case, "train_input_shape_nchw")
     outputs, stats, _ = run(tensors, images, train=True)
@@ -306,7 +305,7 @@ def test_smr_train(case):
     )
 
 
-# --- SFA --------------------------------------
+# --- SFA --------------------------------------------------------------------
 
 
 def sfa_tensors(case) -> dict[str, np.ndarray]:
@@ -380,7 +379,7 @@ def test_sfa_inception(case):
         )
 
 
-# --- RoLT -------------------------------------
+# --- RoLT -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
