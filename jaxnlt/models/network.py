@@ -137,8 +137,8 @@ class Network:
           key: of the dropout; needed in train mode by a network with dropout.
 
         Returns:
-          Head -> array as ``Classifier`` describes, float32 (float64 in float64);
-          and the batch statistics, moved in train mode.
+          Head -> array as ``Classifier`` describes, float32 (float64 in
+          float64); and the batch statistics, moved in train mode.
 
         Raises:
           ValueError: a named head is not held, no head is named, or needed
