@@ -85,15 +85,9 @@ def test_loss_mixture(case, monkeypatch):
             fitted = spy(patch, selection, "gmm_probability")
             made_mixtures = spy(patch, mixtures, "GaussianMixture")
             seeds = [Fixed(), *map(np.random.default_rng, range(3))]
+            outputs = [{}, {"logits": stored["logits"]}]
             chosen = [
-                selector.select(
-                    [{}, {"logits": stored["logits"]}],
-                    1,
-                    info,
-                    memory,
-                    12,
-                    rng,
-                )
+                selector.select(outputs, 1, info, memory, 12, rng)
                 for rng in seeds
             ]
         for (values, *_), _ in fitted:
@@ -201,11 +195,10 @@ def test_warmup_loss(case, dtype):
         with precision(dtype):
 
             def loss(logits, dm=dm):
-                batch = {"x": {"views": (labels,), "labels": labels}}
-                net = Script([], []).net()
-                return typed.loss(
-                    dm.phase(0).loss, net, logits, batch, {}, {}, {}
-                )[0]
+                batch = typed.batch(x=typed.stream((labels,), labels))
+                net, division = Script([], []).net(), typed.division()
+                warmup = dm.phase(0).loss
+                return warmup(net, logits, batch, (), division, ()).loss
 
             value, grad = jax.value_and_grad(loss)(
                 jnp.asarray(case["logits_x"], dtype)
@@ -246,18 +239,11 @@ def check_step(case, dtype, phase, number, patch):
 
     views_x = tuple(array(f"inputs_x{v}") for v in (1, 2))
     views_u = tuple(jnp.asarray(case[f"inputs_u{v}"], dtype) for v in (1, 2))
-    batch = {
-        "epoch": int(case["epoch"]),
-        "step": number,
-        "x": {
-            "views": views_x,
-            "labels": jnp.asarray(stored("labels_x")),
-            "weights": array("w_x"),
-        },
-        "u": {"views": views_u},
-    }
+    x = typed.stream(views_x, stored("labels_x"), array("w_x"))
+    u = typed.stream(views_u)
+    batch = typed.batch(int(case["epoch"]), number, x=x, u=u)
     labelled = jnp.asarray(case["n_labeled"], dtype)
-    sizes = {"num_labelled": labelled, "num_unlabelled": len(views_u[0])}
+    division = typed.division(num_labelled=labelled)
     raw = float(stored("beta_sample"))
     patch.setattr(jax.random, "beta", lambda *a: jnp.asarray(raw, dtype))
     rows = 2 * (len(views_x[0]) + len(views_u[0]))
@@ -276,10 +262,8 @@ def check_step(case, dtype, phase, number, patch):
     mixed = spy(patch, mixmatch, "terms")
 
     def loss(logits):
-        total, _, terms = typed.loss(
-            phase.loss, script.net(), logits, batch, draws, sizes, {}
-        )
-        return total, terms
+        result = phase.loss(script.net(), logits, batch, draws, division, ())
+        return result.loss, result.terms
 
     (value, terms), grad = jax.value_and_grad(loss, has_aux=True)(
         array("logits_net_mixed")

@@ -285,7 +285,7 @@ def test_ensemble(case):
     ]
     targets = case["targets"]
     num_classes = outputs[0]["logits"].shape[1]
-    scores = method(targets, num_classes).predict(outputs, {})
+    scores = method(targets, num_classes).predict(outputs, None)
     np.testing.assert_array_equal(scores.argmax(-1), case["predictions"])
     got = metrics.test_metrics(scores, targets, np.ones(num_classes))
     equal(100 * got["test_accuracy"], case["accuracy_percent"])

@@ -7,6 +7,8 @@ import numpy as np
 from jaxnlt import losses
 from jaxnlt import method as base
 from jaxnlt.losses import mixmatch
+from jaxnlt.losses.mixmatch import MixupDraws
+from jaxnlt.methods import dividemix
 from tests import typed
 from tests.golden.cases import golden
 from tests.golden.test_sfa import equal, method
@@ -61,14 +63,14 @@ def test_warmup_loss(case):
         assert train
         return {h: variables["params"][h] for h in heads}, {}
 
-    batch = {"x": {"views": (None,), "labels": jnp.asarray(case["labels_x"])}}
+    batch = typed.batch(x=typed.stream((None,), case["labels_x"]))
 
     def loss(params):
         net = base.Net(apply, {}, None)
-        total, _, terms = typed.loss(
-            chosen.phase(0).loss, net, params, batch, {}, {}, {}
+        result = chosen.phase(0).loss(
+            net, params, batch, (), typed.division(), ()
         )
-        return total, terms
+        return result.loss, result.terms
 
     (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(params)
     equal(terms["loss_ce"], case["warmup_ce"])
@@ -127,62 +129,46 @@ def check_step(case, chosen, b, s, web):
         "logits": jnp.asarray(case[f"{s}logits_net_mixed"]),
         "balanced": jnp.asarray(case[f"{s}logits_balanced_mixed"]),
     }
-    batch = {
-        "x": {
-            "views": [channels_last(case[f"{s}inputs_x{v}"]) for v in (1, 2)],
-            "labels": jnp.asarray(labels),
-            "weights": jnp.asarray(case[f"{s}w_x"]),
-        },
-        "u": {"views": [channels_last(case[f"inputs_u{v}"]) for v in (1, 2)]},
-        "epoch": jnp.float32(case["epoch"] - 1),
-        "step": jnp.float32(b),
-    }
+    x = typed.stream(
+        [channels_last(case[f"{s}inputs_x{v}"]) for v in (1, 2)],
+        labels,
+        jnp.asarray(case[f"{s}w_x"]),
+    )
+    u = typed.stream([channels_last(case[f"inputs_u{v}"]) for v in (1, 2)])
+    epoch = jnp.float32(case["epoch"] - 1)
+    batch = typed.batch(epoch, jnp.float32(b), x=x, u=u)
     drawn = float(case[f"{s}beta_sample"])
     used = max(drawn, 1 - drawn)
     equal(used, case[f"{s}out_l_used"])
-    draws = {
-        "coefficient": jnp.float32(used),
-        "permutation": jnp.asarray(case[f"{s}perm"]),
-    }
-    shared = {
-        "counts": jnp.asarray(case["class_counts"]),
-        "num_labelled": jnp.float32(case["n_labeled"]),
-        "num_unlabelled": jnp.float32(len(case["inputs_u1"])),
-    }
+    draws = MixupDraws(jnp.float32(used), jnp.asarray(case[f"{s}perm"]))
+    division = typed.division(
+        jnp.asarray(case["class_counts"]), jnp.float32(case["n_labeled"])
+    )
     own = [case[f"{s}logits_net_{v}"] for v in ("u1", "u2", "x1", "x2")]
     peer = [case[f"{s}logits_peer_{v}"] for v in ("u1", "u2")]
     own, peer = ([jnp.asarray(z) for z in logits] for logits in (own, peer))
 
     guessed = mixmatch.mean_probs(own[:2] + peer)
     equal(guessed, case[f"{s}out_pu"])
-    refined = mixmatch.refine(
-        batch["x"]["labels"],
-        mixmatch.mean_probs(own[2:]),
-        batch["x"]["weights"],
-    )
+    refined = mixmatch.refine(x.labels, mixmatch.mean_probs(own[2:]), x.weights)
     equal(refined, case[f"{s}out_px"])
     temperature = float(case["T"])
     net = base.Net(Script(own, peer).apply, {}, {})
-    targets = typed.two_view_targets(
-        net, params, batch["x"], batch["u"], temperature
-    )
-    equal(targets[0], case[f"{s}out_targets_x"])
-    equal(targets[1], case[f"{s}out_targets_u"])
-    views = batch["x"]["views"], batch["u"]["views"]
-    images, mixed = typed.mixed_batch(*views, *targets, draws)
+    targets = dividemix.two_view_targets(net, params, x, u, temperature)
+    equal(targets.labelled, case[f"{s}out_targets_x"])
+    equal(targets.unlabelled, case[f"{s}out_targets_u"])
+    mixed = mixmatch.mixed_batch(x.views, u.views, targets, draws)
     rows = len(case[f"{s}out_mixed_target"])
-    equal(mixed[:rows], case[f"{s}out_mixed_target"])
+    equal(mixed.targets[:rows], case[f"{s}out_mixed_target"])
     expected = channels_last(case[f"{s}out_mixed_input"])
-    equal(images[:rows], expected)
+    equal(mixed.images[:rows], expected)
 
     def loss(params):
         script = Script(own, peer)
         net = base.Net(script.apply, {}, {})
-        total, _, terms = typed.loss(
-            chosen.semi_loss, net, params, batch, draws, shared, {}
-        )
+        result = chosen.semi_loss(net, params, batch, draws, division, ())
         assert not script.own and not script.peer
-        return total, (terms, script.images)
+        return result.loss, (result.terms, script.images)
 
     (total, (terms, fed)), grads = jax.value_and_grad(loss, has_aux=True)(
         params

@@ -166,13 +166,9 @@ def test_selection(case, monkeypatch):
             made_mixtures = spy(patch, mixtures, "GaussianMixture")
             for epoch, values in enumerate(epochs):
                 outputs = [{"logits": logits_of(values, labels, classes)}]
+                rng = np.random.default_rng(epoch)
                 chosen, memory = selector.select(
-                    outputs,
-                    0,
-                    made.data,
-                    memory,
-                    epoch,
-                    np.random.default_rng(epoch),
+                    outputs, 0, made.data, memory, epoch, rng
                 )
         (gmm_input, *_), _ = fitted[-1]
         near(gmm_input, case[f"{tag}_gmm_input"], atol=1e-6)
@@ -232,7 +228,7 @@ def test_label_noise(case):
 def test_test_metrics(case):
     outputs = [{"logits": case[f"logits_net{n}"]} for n in (1, 2)]
     labels, classes = case["labels"], case["logits_net1"].shape[1]
-    scores = method(classes).predict(outputs, {})
+    scores = method(classes).predict(outputs, None)
     predicted = scores.argmax(1)
     np.testing.assert_array_equal(predicted, case["ensemble_pred"])
     counts = np.ones(classes, int)

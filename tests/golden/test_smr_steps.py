@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from jaxnlt import method as base
+from jaxnlt import step
 from jaxnlt.losses import mixmatch
+from jaxnlt.losses.mixmatch import MixupDraws
+from jaxnlt.methods import dividemix
 from tests import typed
 from tests.golden.cases import golden
 from tests.golden.scripted import spy
@@ -46,18 +49,12 @@ def state_of(case, prefix):
         name: jnp.asarray(case[f"{prefix}_bn_{name}"])
         for name in ("running_mean", "running_var")
     }
-    return base.init_state({"params": params, "batch_stats": stats}, {})
-
-
-def part_of(state, name):
-    """A part of a training state or of stored values."""
-    return state[name] if isinstance(state, dict) else getattr(state, name)
+    return base.init_state({"params": params, "batch_stats": stats}, ())
 
 
 def check_state(case, prefix, state):
     expected = state_of(case, prefix)
-    for part in ("params", "batch_stats"):
-        jax.tree.map(near, part_of(state, part), part_of(expected, part))
+    jax.tree.map(near, state.variables, expected.variables)
 
 
 def check_momentum(case, state):
@@ -84,10 +81,11 @@ def test_ssl_steps(case):
     phase = made.phase(int(case["epoch"]))
     assert phase is made.semi
     state, peer = state_of(case, "net_init"), state_of(case, "net2_init")
-    peer = peer.variables
-    update = jax.jit(partial(typed.update, apply, phase, optimizer(case)))
+    update = jax.jit(partial(step.update, apply, phase, **optimizer(case)))
     for number in range(sum(k.endswith("_loss") for k in case.keys())):
-        state = check_ssl_step(case, made, update, state, peer, number)
+        state = check_ssl_step(
+            case, made, update, state, peer.variables, number
+        )
     check_state(case, "net_final", state)
     check_state(case, "net2_final", peer)
     check_momentum(case, state)
@@ -100,28 +98,21 @@ def check_ssl_step(case, made, update, state, peer, number):
     def array(name):
         return jnp.asarray(stored(name))
 
-    x = {
-        "views": (array("inputs_x"), array("inputs_x2")),
-        "labels": jnp.asarray(stored("labels_x").argmax(1)),
-        "weights": array("w_x")[:, 0],
-    }
-    u = {"views": (array("inputs_u"), array("inputs_u2"))}
-    epoch = int(case["epoch"])
-    batch = {"epoch": epoch, "step": number, "x": x, "u": u}
-    draws = {
-        "coefficient": float(stored("lam")),
-        "permutation": array("idx"),
-    }
-    sizes = {
-        "num_labelled": np.float32(case["n_labeled"]),
-        "num_unlabelled": np.float32(len(u["views"][0])),
-    }
+    x = typed.stream(
+        (array("inputs_x"), array("inputs_x2")),
+        stored("labels_x").argmax(1),
+        array("w_x")[:, 0],
+    )
+    u = typed.stream((array("inputs_u"), array("inputs_u2")))
+    batch = typed.batch(int(case["epoch"]), number, x=x, u=u)
+    draws = MixupDraws(float(stored("lam")), array("idx"))
+    division = typed.division(num_labelled=np.float32(case["n_labeled"]))
     # Piece by piece, as the loss below calls them.
     net = base.Net(apply, state.batch_stats, peer)
     with pytest.MonkeyPatch.context() as patch:
         averaged = spy(patch, mixmatch, "mean_probs")
         sharpened = spy(patch, mixmatch, "sharpen")
-        targets = typed.two_view_targets(
+        targets = dividemix.two_view_targets(
             net, state.params, x, u, made.options.sharpen_temperature
         )
     names = (("u11", "u12", "u21", "u22"), ("x", "x2"))
@@ -130,18 +121,16 @@ def check_ssl_step(case, made, update, state, peer, number):
             near(got, stored(f"outputs_{name}"))
     for side, ((before, _), _) in zip("xu", sharpened, strict=True):
         near(before, stored(f"p{side}"))
-    near(targets[0], stored("targets_x"))
-    near(targets[1], stored("targets_u"))
-    images, mixed = typed.mixed_batch(
-        x["views"], u["views"], targets[0], targets[1], draws
-    )
+    near(targets.labelled, stored("targets_x"))
+    near(targets.unlabelled, stored("targets_u"))
+    mixed = mixmatch.mixed_batch(x.views, u.views, targets, draws)
     rows = len(stored("mixed_input"))
-    near(images[:rows], stored("mixed_input"))
-    near(mixed[:rows], stored("mixed_target"))
-    logits = net(state.params, images[:rows], ("logits",))["logits"]
+    near(mixed.images[:rows], stored("mixed_input"))
+    near(mixed.targets[:rows], stored("mixed_target"))
+    logits = net(state.params, mixed.images[:rows], ("logits",))["logits"]
     near(logits, stored("logits"))
     rate = float(case["lr"])
-    state, terms = update(state, peer, batch, draws, sizes, rate)
+    state, terms = update(state, peer, batch, draws, division, rate)
     names = {
         "loss": "loss",
         "loss_ce": "Lx",
@@ -169,27 +158,25 @@ def test_warmup_then_recalibration(case):
     for kind, name in names.items():
         rate = float(case[f"lr_{name}"])
         update = jax.jit(
-            partial(typed.update, apply, phases[kind], optimizer(case))
+            partial(step.update, apply, phases[kind], **optimizer(case))
         )
         number = 0
         while f"{kind}{number}_loss" in case:
             prefix = f"{kind}{number}_"
             images = jnp.asarray(case[f"{prefix}inputs"])
-            labels = jnp.asarray(case[f"{prefix}labels"])
-            batch = {"x": {"views": (images,), "labels": labels}}
-            draws: dict = {}
+            x = typed.stream((images,), case[f"{prefix}labels"])
+            draws, fed = (), images
             if f"{prefix}lam" in case:
-                draws["coefficient"] = float(case[f"{prefix}lam"])
-                draws["permutation"] = jnp.asarray(case[f"{prefix}idx"])
-                mixed = mixmatch.mixup(
-                    images, draws["coefficient"], draws["permutation"]
-                )
-                near(mixed, case[f"{prefix}mixed_input"])
+                partner = jnp.asarray(case[f"{prefix}idx"])
+                draws = MixupDraws(float(case[f"{prefix}lam"]), partner)
+                fed = mixmatch.mixup(images, *draws)
+                near(fed, case[f"{prefix}mixed_input"])
             net = base.Net(apply, state.batch_stats, None)
-            fed = mixed if draws else images
             logits = net(state.params, fed, ("logits",))["logits"]
             near(logits, case[f"{prefix}outputs"])
-            state, terms = update(state, None, batch, draws, {}, rate)
+            state, terms = update(
+                state, None, typed.batch(x=x), draws, typed.division(), rate
+            )
             near(terms["loss"], case[f"{prefix}loss"])
             number += 1
         assert number

@@ -83,17 +83,17 @@ def test_selection(case):
         random = np.random.RandomState(seed)
         for c in range(info.num_classes):
             members = np.flatnonzero(info.labels == c)
-            division = tabasco.divide_class(
+            divided = tabasco.divide_class(
                 scores.wjsd[members],
                 scores.acd[members],
                 tabasco.confusable(scores.similarity, scores.confident, c),
                 random,
                 selector.options,
             )
-            assert division.used_wjsd == case["used_wjsd_dimension"][c]
-            assert division.cluster == case["chosen_cluster"][c]
+            assert divided.used_wjsd == case["used_wjsd_dimension"][c]
+            assert divided.cluster == case["chosen_cluster"][c]
             equal(
-                division.posterior,
+                divided.posterior,
                 case["used_posterior_small_mean_f64"][members],
                 atol=GMM,
             )
@@ -101,7 +101,7 @@ def test_selection(case):
             [outputs],
             0,
             info,
-            {},
+            (),
             10,
             SimpleNamespace(integers=lambda n, seed=seed: seed),
         )

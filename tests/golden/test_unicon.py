@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import unicon as unicon_config
-from jaxnlt import losses
+from jaxnlt import losses, step
 from jaxnlt import method as base
 from jaxnlt.data import noise
-from jaxnlt.methods import unicon
+from jaxnlt.losses import mixmatch
+from jaxnlt.losses.mixmatch import MixupDraws
+from jaxnlt.methods import dividemix, unicon
 from jaxnlt.models.layers import l2_normalise
 from tests import typed
 from tests.golden.cases import golden
@@ -45,7 +47,7 @@ def test_disagreement(case):
     outputs = [{"logits": z[:n]} for z in logits]
     selector = method(logits[0].shape[1], "digits,as_released").selector()
     info = base.DataInfo(labels[:n], logits[0].shape[1])
-    chosen, _ = selector.select(outputs, 0, info, {}, 0, None)
+    chosen, _ = selector.select(outputs, 0, info, (), 0, None)
     assert chosen.shared.share == case["select_ratio"]
     first = slice(int(case["quirk_n"]))
     np.testing.assert_allclose(
@@ -222,9 +224,9 @@ def test_whole_steps(case):
     optimizer = {
         name: float(case[name]) for name in ("momentum", "weight_decay")
     }
-    state = base.init_state(variables(case, "net_init_"), {})
+    state = base.init_state(variables(case, "net_init_"), ())
     peer = variables(case, "net2_init_")
-    update = jax.jit(partial(typed.update, apply, ours.semi, optimizer))
+    update = jax.jit(partial(step.update, apply, ours.semi, **optimizer))
     steps = 0
     while f"step{steps + 1}_loss" in case:
         steps += 1
@@ -233,11 +235,9 @@ def test_whole_steps(case):
         later = float(case["step1_lamb"] / case["lambda_u"]) * 16
         fraction = later + float(case["warm_up"]) - float(case["epoch"])
         parts = round(1 / fraction)
-    selection = {
-        "counts": jnp.ones(case["step0_labels_x"].shape[1]),
-        "num_labelled": (parts - 1.0) * int(case["batch_size"]),
-        "num_unlabelled": 1.0,
-    }
+    division = typed.division(
+        num_labelled=(parts - 1.0) * int(case["batch_size"])
+    )
     for j in range(steps + 1):
         it = f"step{j}_"
 
@@ -246,49 +246,37 @@ def test_whole_steps(case):
                 jnp.asarray(case[f"{it}inputs_{side}{v}"]) for v in order
             )
 
-        batch = {
-            "epoch": jnp.float32(case["epoch"]),
-            "step": jnp.float32(j),
-            "x": {
-                "views": views("x"),
-                "labels": jnp.asarray(case[it + "labels_x"].argmax(1)),
-                "weights": jnp.asarray(case[it + "w_x"][:, 0]),
-            },
-            "u": {"views": views("u")},
-        }
-        lam = max(
-            float(case[it + "beta_raw"]), 1 - float(case[it + "beta_raw"])
+        x = typed.stream(
+            views("x"),
+            case[it + "labels_x"].argmax(1),
+            jnp.asarray(case[it + "w_x"][:, 0]),
         )
+        u = typed.stream(views("u"))
+        epoch = jnp.float32(case["epoch"])
+        batch = typed.batch(epoch, jnp.float32(j), x=x, u=u)
+        drawn = float(case[it + "beta_raw"])
+        lam = max(drawn, 1 - drawn)
         np.testing.assert_allclose(lam, case[it + "lam"], rtol=1e-12)
-        draws = {
-            "coefficient": jnp.float32(lam),
-            "permutation": jnp.asarray(case[it + "idx"]),
-        }
+        draws = MixupDraws(jnp.float32(lam), jnp.asarray(case[it + "idx"]))
         net = base.Net(apply, state.batch_stats, peer)
-        targets = typed.two_view_targets(
-            net, state.params, batch["x"], batch["u"], float(case["T"])
+        targets = dividemix.two_view_targets(
+            net, state.params, x, u, float(case["T"])
         )
         np.testing.assert_allclose(targets[0], case[it + "targets_x"], **close)
         np.testing.assert_allclose(targets[1], case[it + "targets_u"], **close)
-        mixed = typed.mixed_batch(
-            batch["x"]["views"][2:],
-            batch["u"]["views"][2:],
-            *targets,
-            draws,
-        )
-        for got, name in zip(mixed, ("input", "target"), strict=True):
+        mixed = mixmatch.mixed_batch(x.views[2:], u.views[2:], targets, draws)
+        for got, name in zip(mixed[:2], ("input", "target"), strict=True):
             expected = case[f"{it}mixed_{name}"]
             np.testing.assert_allclose(got[: len(expected)], expected, **close)
-        strong = batch["u"]["views"][2:]
-        for name, view in zip(("f1", "f2"), strong, strict=True):
+        for name, view in zip(("f1", "f2"), u.views[2:], strict=True):
             rows = net(state.params, view, ("embedding",))["embedding"]
             expected = case[it + name]
             np.testing.assert_allclose(l2_normalise(rows), expected, **close)
         expected = case[it + "logits"]
-        rows = net(state.params, mixed[0][: len(expected)], ("logits",))
+        rows = net(state.params, mixed.images[: len(expected)], ("logits",))
         np.testing.assert_allclose(rows["logits"], expected, **close)
         state, terms = update(
-            state, peer, batch, draws, selection, float(case["lr"])
+            state, peer, batch, draws, division, float(case["lr"])
         )
         np.testing.assert_allclose(
             terms["loss_contrast"], case[it + "loss_simCLR"], rtol=0, atol=1e-4
@@ -301,7 +289,8 @@ def test_whole_steps(case):
                 terms[ours_name], case[it + theirs], **close
             )
     final = variables(case, "net_final_")
-    got = state.variables
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **close), got, final
+        lambda a, b: np.testing.assert_allclose(a, b, **close),
+        state.variables,
+        final,
     )

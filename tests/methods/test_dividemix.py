@@ -8,6 +8,7 @@ from configs import dividemix as dividemix_config
 from jaxnlt import method as base
 from jaxnlt import train
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import dividemix
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import Once, UserError, logger
@@ -186,28 +187,14 @@ def semi_terms(method, unlabelled=3.0, epoch=40):
             for _ in range(2)
         )
 
-    batch = {
-        "epoch": epoch,
-        "step": 0,
-        "x": {
-            "views": views(4),
-            "labels": jnp.asarray(LABELS[:4]),
-            "weights": jnp.full(4, 0.8),
-        },
-        "u": {"views": views(3)},
-    }
-    draws = {"coefficient": 0.7, "permutation": jnp.arange(14)[::-1]}
-    sizes = {"num_labelled": 4.0, "num_unlabelled": unlabelled}
-    variables = toy.variables(0)
+    x = typed.stream(views(4), jnp.asarray(LABELS[:4]), jnp.full(4, 0.8))
+    batch = typed.batch(epoch, x=x, u=typed.stream(views(3)))
+    draws = MixupDraws(0.7, jnp.arange(14)[::-1])
+    division = typed.division(num_labelled=4.0, num_unlabelled=unlabelled)
+    params = toy.variables(0)["params"]
     net = base.Net(toy.apply, [], toy.variables(1))
-    total, carry, terms = typed.loss(
-        method.semi_loss,
-        net,
-        variables["params"],
-        batch,
-        draws,
-        sizes,
-        {"kept": 1},
+    total, terms, carry = method.semi_loss(
+        net, params, batch, draws, division, {"kept": 1}
     )
     assert carry == {"kept": 1}
     # u1, u2, x1, x2, mixed.

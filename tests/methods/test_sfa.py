@@ -7,6 +7,7 @@ import pytest
 from configs import sfa as sfa_config
 from jaxnlt import method as base
 from jaxnlt import selection, train
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import sfa
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError
@@ -228,26 +229,14 @@ def semi_loss(counts, unlabelled=3.0):
         shape = (2, 2, toy.FEATURES)
         return tuple(jnp.asarray(rng.normal(size=shape), jnp.float32))
 
-    batch = {
-        "x": {
-            "views": views(),
-            "labels": jnp.asarray([0, 1]),
-            "weights": jnp.asarray([1.0, 0.5]),
-        },
-        "u": {"views": views()},
-        "epoch": jnp.float32(method.options.warmup),
-        "step": jnp.float32(0),
-    }
-    draws = {"coefficient": jnp.float32(1), "permutation": jnp.arange(8)}
-    selection = {
-        "counts": jnp.asarray(counts, jnp.float32),
-        "num_labelled": jnp.float32(4),
-        "num_unlabelled": jnp.float32(unlabelled),
-    }
-    own, peer = toy.variables(0), toy.variables(1)
-    net = base.Net(toy.apply, [], peer)
-    total, _, terms = typed.loss(
-        method.semi_loss, net, own["params"], batch, draws, selection, {}
+    x = typed.stream(views(), jnp.array([0, 1]), jnp.array([1.0, 0.5]))
+    epoch = jnp.float32(method.options.warmup)
+    batch = typed.batch(epoch, 0, x=x, u=typed.stream(views()))
+    draws = MixupDraws(jnp.float32(1), jnp.arange(8))
+    division = typed.division(jnp.asarray(counts, jnp.float32), 4.0, unlabelled)
+    net = base.Net(toy.apply, [], toy.variables(1))
+    total, terms, _ = method.semi_loss(
+        net, toy.variables(0)["params"], batch, draws, division, ()
     )
     return method, float(total), {k: float(v) for k, v in terms.items()}
 

@@ -8,6 +8,7 @@ import pytest
 from configs import dividemix as dividemix_config
 from configs import smr as smr_config
 from jaxnlt import method as base
+from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import dividemix, smr
 from jaxnlt.selection.scores import softmax
 from tests import typed
@@ -98,9 +99,9 @@ IMAGES = jnp.asarray(
 
 def loss(phase, draws):
     net = base.Net(toy.apply, [], None)
-    batch = {"x": {"views": (IMAGES,), "labels": jnp.asarray(LABELS)}}
-    total, _, terms = typed.loss(
-        phase.loss, net, VARIABLES["params"], batch, draws, {}, {}
+    batch = typed.batch(x=typed.stream((IMAGES,), jnp.asarray(LABELS)))
+    total, terms, _ = phase.loss(
+        net, VARIABLES["params"], batch, draws, typed.division(), ()
     )
     assert terms == {"loss_ce": total}
     assert net.batch_stats == [(("logits",), 8)]
@@ -114,7 +115,7 @@ def log_probs(images):
 
 def test_warmup_mixes_images_and_labels_alike():
     partner = np.roll(np.arange(8), 3)
-    draws = {"coefficient": jnp.float32(0.8), "permutation": partner}
+    draws = MixupDraws(jnp.float32(0.8), partner)
     mixed = 0.8 * IMAGES + 0.2 * IMAGES[partner]
     targets = 0.8 * np.eye(3)[LABELS] + 0.2 * np.eye(3)[LABELS[partner]]
     expected = -(targets * log_probs(mixed)).sum(-1).mean()
@@ -134,4 +135,4 @@ def test_recalibration_is_plain_cross_entropy():
     assert phase.draws(None, {"x": 8}) == ()
     assert phase.selector is None and phase.views == {"x": ("weak",)}
     expected = -log_probs(IMAGES)[np.arange(8), LABELS].mean()
-    np.testing.assert_allclose(loss(phase, {}), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(phase, ()), expected, rtol=1e-5)

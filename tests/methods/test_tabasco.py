@@ -26,8 +26,8 @@ def outputs(labels, classes=3, seed=0):
 
 def select(method, out, seed=0):
     selector, rng = method.semi.selector, np.random.default_rng(seed)
-    chosen, memory = selector.select([out], 0, method.data, {}, 20, rng)
-    assert memory == {}
+    chosen, memory = selector.select([out], 0, method.data, (), 20, rng)
+    assert memory == ()
     clean = chosen.clean_probability
     assert ((clean >= 0) & (clean <= 1)).all()
     return chosen

@@ -78,13 +78,13 @@ def test_a_prior_of_the_warm_up_is_that_of_its_subset():
     assert whole.warmup_counts.tolist() == [40, 20, 4]
     variables, terms = toy.variables(0), []
     images = np.random.default_rng(0).normal(size=(8, toy.FEATURES))
-    batch = {"x": {"views": (images,), "labels": LABELS[:8]}}
+    batch = typed.batch(x=typed.stream((images,), LABELS[:8]))
     for made in (small("sfa"), whole):
         net = base.Net(toy.apply, [], None)
-        loss = typed.loss(
-            made.warmup_loss, net, variables["params"], batch, {}, {}, {}
+        result = made.warmup_loss(
+            net, variables["params"], batch, (), typed.division(), ()
         )
-        terms.append(float(loss[2]["loss_balanced_ce"]))
+        terms.append(float(result.terms["loss_balanced_ce"]))
     logits = images @ variables["params"]["balanced"]
     for got, sizes in zip(terms, ([8, 8, 4], [40, 20, 4]), strict=True):
         shifted = np.asarray(logits) + np.log(np.array(sizes) / sum(sizes))
@@ -107,7 +107,7 @@ def test_recalibration_on_clothing():
     assert counts(pools[0]) == [4, 4, 4]
     assert set(phase.pool(19, 0, rng)) != set(pools[0])
     info = base.DataInfo(LABELS[pools[0]], 3)
-    picked, _ = phase.selector.select([], 0, info, {}, 9, rng)
+    picked, _ = phase.selector.select([], 0, info, (), 9, rng)
     rows = phase.streams(picked, rng)["x"]
     np.testing.assert_array_equal(rows, np.arange(12).reshape(3, 4))
     whole = small(
