@@ -17,6 +17,9 @@ from tests import runs
 from tests.data import fake_web
 from tests.data.streamed import CLASSES, configuration, given, write_folder
 
+# Whole runs: too dear for every change.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -125,6 +125,7 @@ def command(method, name, fields):
     return ["main", f"--config=configs/{file}.py:{arg}", *flags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_smoke(method, name, miniature, tmp_path, monkeypatch):
     seen, make = [], train.Trainer

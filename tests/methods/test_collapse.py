@@ -11,6 +11,9 @@ from jaxnlt.results import files as result_files
 from jaxnlt.runtime import errors
 from tests import runs
 
+# Whole runs: too dear for every change.
+pytestmark = pytest.mark.slow
+
 LAST = "leaves nothing unlabelled"
 NOBODY = "trusts no sample"
 

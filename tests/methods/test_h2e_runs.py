@@ -12,6 +12,9 @@ from launch import study_h2e
 from tests import runs
 from tests.methods.test_h2e import make
 
+# Whole runs: too dear for every change.
+pytestmark = pytest.mark.slow
+
 TWO_ROUNDS = [
     "base",
     "identify",

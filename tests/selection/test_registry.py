@@ -37,6 +37,7 @@ def test_pairs_take_every_selector_once():
     assert sorted(name for _, name in PAIRS) == sorted(selectors.SELECTORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "selector"), PAIRS)
 def test_trains_on_what_another_method_selects(method, selector, tmp_path):
     config = runs.shrink(parse(method, selector, benchmark="digits,smoke"))
