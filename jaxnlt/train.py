@@ -146,7 +146,7 @@ def _run(
             "phase": phase.name,
             "seconds": seconds,
             "images_per_second": result.images / seconds,
-            "learning_rate": method.learning_rate(epoch),
+            "learning_rate": result.learning_rate,
             **metrics.mean_terms(fetched.terms, result.steps, epoch),
             **metrics.test_record(trainer, fetched.tests, memory),
             **metrics.selection_record(trainer, phase, result.selections),

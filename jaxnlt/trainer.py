@@ -46,6 +46,7 @@ class EpochResult(NamedTuple):
         the devices.
       steps: for each network how many steps it took.
       images: images that all steps took.
+      learning_rate: step size of the epoch.
       selections: for each network its own selection.
       bad_images: files that could not be read; None of images in memory.
     """
@@ -53,6 +54,7 @@ class EpochResult(NamedTuple):
     terms: list[dict[str, jax.Array]]
     steps: list[int]
     images: int
+    learning_rate: float
     selections: list[Selection]
     bad_images: int | None
 
@@ -373,6 +375,8 @@ class Trainer:
         selections, memory = self.select(
             epoch, phase, pooled, memory, teachers[:1] if each else nets
         )
+        # A schedule may be a device computation: before any step is queued.
+        rate = self.method.learning_rate(epoch)
         terms, steps, images = [], [], 0
         for k in nets:
             if teachers[k] not in selections:
@@ -396,6 +400,7 @@ class Trainer:
                 states[k],
                 peer,
                 selections[teachers[k]],
+                np.asarray(rate, self.float_dtype),
                 progress,
             )
             terms.append(own_terms)
@@ -406,6 +411,7 @@ class Trainer:
             terms,
             steps,
             images,
+            rate,
             own_selections,
             streaming.count_bad(self.images),
         )
@@ -420,6 +426,7 @@ class Trainer:
         state: TrainState,
         peer: PyTree,
         selection: Selection,
+        rate: np.ndarray,
         progress: Progress,
     ) -> tuple[TrainState, dict[str, jax.Array], int, int]:
         """One network's epoch: its state, sums of terms, steps and images."""
@@ -433,7 +440,6 @@ class Trainer:
             steps = min(steps, self.config.max_steps)
         division = self.put(self._division(selection))
         key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
-        rate = np.asarray(self.method.learning_rate(epoch), self.float_dtype)
         sums: dict[str, jax.Array] = {}
         images = 0
         held, throttle = streaming.sides(self.images)

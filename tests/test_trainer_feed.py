@@ -95,6 +95,22 @@ def test_steps_of_an_epoch_can_be_limited(toy_trainer):
     assert result.results[0].steps == [3] and result.weights == [97]
 
 
+def test_the_step_size_is_computed_once_before_the_steps(toy_trainer):
+    # Between networks it would wait for the steps of the first.
+    asked = []
+
+    def learning_rate(self, epoch):
+        asked.append(epoch)
+        return 2.0 + epoch
+
+    made = toy_trainer(phase(), learning_rate=learning_rate)
+    result = run(made, epochs=2)
+    assert asked == [0, 1]
+    assert [r.learning_rate for r in result.results] == [2, 3]
+    (steps, _), _ = (r.steps for r in result.results)
+    assert result.weights == [100 - 5 * steps] * 2
+
+
 def test_memory_of_selectors_is_kept_and_clean_probabilities_too(toy_trainer):
     selector = Recorder([0, 1])
     result = run(toy_trainer(phase(selector=selector)), epochs=3)

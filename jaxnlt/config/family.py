@@ -39,8 +39,6 @@ class FamilyOptions(SemiOptions):
     Attributes:
       unlabelled_loss: whether unlabelled samples have a squared error;
         WebVision and Clothing1M leave it out.
-      confidence_penalty: mean of sum p log p in the warm-up, against
-        asymmetric noise.
       warmup_samples: images of a class-balanced subset that every network
         draws anew each epoch to warm up on; 0 takes all.
       pool_samples: images of such a subset to select from; 0 takes all.
@@ -49,10 +47,21 @@ class FamilyOptions(SemiOptions):
     """
 
     unlabelled_loss: bool = True
-    confidence_penalty: bool = False
     warmup_samples: Natural = 0
     pool_samples: Natural = 0
     peer: Literal["updated", "epoch_start"] = "updated"
+
+
+@dataclasses.dataclass(frozen=True)
+class PenaltyOptions(FamilyOptions):
+    """Of methods that warm up on the cross-entropy of the given labels.
+
+    Attributes:
+      confidence_penalty: mean of sum p log p in the warm-up, against
+        asymmetric noise.
+    """
+
+    confidence_penalty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

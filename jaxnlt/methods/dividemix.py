@@ -23,6 +23,7 @@ from jaxnlt import method as base
 from jaxnlt.config.family import (
     FamilyOptions,
     MixtureOptions,
+    PenaltyOptions,
     ThresholdOptions,
 )
 from jaxnlt.config.fields import Count
@@ -233,7 +234,7 @@ def recurs(epoch: int, period: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Options(FamilyOptions, LossMixtureOptions):
+class Options(PenaltyOptions, LossMixtureOptions):
     """Fields of ``config.dividemix``."""
 
 
@@ -375,7 +376,8 @@ class Method(base.Method):
         """
         ce, logits = given_label_loss(net, params, batch.x)
         terms = {"loss_ce": ce}
-        if self.options.confidence_penalty:
+        options = self.options
+        if isinstance(options, PenaltyOptions) and options.confidence_penalty:
             penalty = jnp.mean(losses.negative_entropy(logits))
             terms["loss_negative_entropy"] = penalty
             ce = ce + penalty

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt.config.family import (
-    FamilyOptions,
     MixtureOptions,
+    PenaltyOptions,
     ThresholdOptions,
 )
 from jaxnlt.config.fields import Decay, NotNegative
@@ -96,7 +96,7 @@ class CoDivide(Selector):
 
 
 @dataclass(frozen=True)
-class Options(FamilyOptions, CoDivideOptions):
+class Options(PenaltyOptions, CoDivideOptions):
     """Fields of ``config.rolt_plus``.
 
     Attributes:

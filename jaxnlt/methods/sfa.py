@@ -302,11 +302,7 @@ class StochasticCentroids(Selector):
 
 @dataclass(frozen=True)
 class Options(FamilyOptions, StochasticCentroidsOptions):
-    """Fields of ``config.sfa``.
-
-    Attributes:
-      confidence_penalty: has no effect, SFA has none in its warm-up.
-    """
+    """Fields of ``config.sfa``."""
 
 
 class Method(dividemix.Method):

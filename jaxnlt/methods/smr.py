@@ -58,7 +58,6 @@ class Options(FamilyOptions, dividemix.LossMixtureOptions):
     """Fields of ``config.smr``.
 
     Attributes:
-      confidence_penalty: has no effect, the warm-up is mixup in its place.
       period: epochs from one recalibration to the next; rounded, 2 at least.
       spare_first_epoch: whether the first epoch after the warm-up is never a
         recalibration; the scripts of Clothing1M and WebVision have no such

@@ -17,8 +17,8 @@ from sklearn.mixture import GaussianMixture
 
 from jaxnlt import selection
 from jaxnlt.config.family import (
-    FamilyOptions,
     MixtureOptions,
+    PenaltyOptions,
     ThresholdOptions,
 )
 from jaxnlt.config.fields import Count, Natural, NotNegative
@@ -401,7 +401,7 @@ class BiDimensional(Selector):
 
 
 @dataclass(frozen=True)
-class Options(FamilyOptions, BiDimensionalOptions):
+class Options(PenaltyOptions, BiDimensionalOptions):
     """Fields of ``config.tabasco``."""
 
 

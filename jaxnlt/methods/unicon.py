@@ -21,7 +21,7 @@ import optax
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
-from jaxnlt.config.family import FamilyOptions
+from jaxnlt.config.family import PenaltyOptions
 from jaxnlt.config.fields import Count, NotNegative, Positive, Range
 from jaxnlt.method import (
     DataInfo,
@@ -232,7 +232,7 @@ def unlabelled_batch(batch_size: int, share: float, rounded: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Options(FamilyOptions, UniformSelectionOptions):
+class Options(PenaltyOptions, UniformSelectionOptions):
     """Fields of ``config.unicon``.
 
     Attributes:
