@@ -177,9 +177,22 @@ def draw(
         rng = np.random.RandomState(seed)
         matrix = transition(kind, rate, num_classes)
         return labels_array(
-            [rng.multinomial(1, matrix[y]).argmax() for y in labels]
+            [_multinomial_class(matrix[y], rng) for y in labels]
         )
     return _draw_counted(kind, labels, num_classes, rate, seed, rng)
+
+
+def _multinomial_class(probs: np.ndarray, rng: np.random.RandomState) -> int:
+    """The class that ``rng.multinomial(1, probs)`` drew up to NumPy 2.4.
+
+    From 2.5 on it spends random numbers on classes of probability 0, too.
+    """
+    left = 1.0
+    for k, share in enumerate(probs[:-1]):
+        if share and rng.binomial(1, share / left):
+            return k
+        left -= share
+    return len(probs) - 1
 
 
 def _draw_counted(
