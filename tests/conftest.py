@@ -27,11 +27,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure():
-    """Most of the tests is compilation, a third of it for speed.
-
-    A few steps of tiny networks do not need it; the passes over whole programs
-    remain.  The processes that tests start inherit it, so that bits agree.
-    """
+    """A few steps of tiny networks do not need programs compiled for speed."""
+    # The processes that tests start inherit it, so that bits agree.
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{given} --xla_backend_optimization_level=0"
 
@@ -45,10 +42,7 @@ def compilation_cache():
 
 @pytest.fixture(autouse=True, scope="module")
 def drawing(request):
-    """Few tests look at what a report draws: a second for every run.
-
-    Runs in processes of their own always draw.
-    """
+    """Few tests look at what a report draws: a second for every run."""
     drawn = ("tests.results.test_report", "tests.test_train")
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in drawn:

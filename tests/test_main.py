@@ -4,6 +4,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from jaxnlt.config import base as config_lib
 from jaxnlt.data import registry
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal
-from jaxnlt.runtime import checkpoint, console
+from jaxnlt.runtime import console
 from jaxnlt.runtime.errors import UserError, logger
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -72,26 +73,13 @@ def refused(command: str, capsys) -> str:
         ("--config=other/dasc.py", "--config: other/dasc.py: no such file"),
         ("--config=dasc:cifar11", "benchmark 'cifar11': unknown (did you"),
         ("--config=dasc:digits,imbb=1", "imbb: unknown key; known are"),
-        ("--config=dasc:digits,loss=ce", "loss: unknown key; known are"),
-        ("--config=dasc:digits,seed=x", "seed: expects int, is 'x'"),
         ("--config=dasc:digits,seed=1.5", "seed: expects int, is '1.5'"),
-        ("--config=dasc:digits,smoke=maybe", "smoke: expects bool"),
-        ("--config=dasc:digits,epochs=1", "epochs: dasc needs at least 3"),
         ("--config=dasc:digits,rate=1.5", "config.data.rate: must be in [0"),
-        ("--config=dasc:digits,rate=nan", "config.data.rate: must"),
-        ("--config=dasc:digits,imb=0", "config.data.imb: must be in (0, 1]"),
-        ("--config=dasc:digits,noise=x", "config.data.noise: "),
         ("--config=dasc:digits,split=x", "config.split: "),
         ("--config=dasc:digits,seed=-1", "config.seed: must be at least 0"),
         ("--config=dasc --config.sed=1", "config.sed: no such field, did you"),
-        (
-            "--config=dasc --config.lambda_u=1",
-            "config.lambda_u: no such field, did you mean config.dasc.lambda_u",
-        ),
-        (
-            "--config=dasc --noconfig.dasc.mid",
-            "config.dasc.mid: no such field, did you mean config.dasc.midl",
-        ),
+        ("--config=dasc --config.lambda_u=1", "config.lambda_u: no such field"),
+        ("--config=dasc --noconfig.dasc.mid", "config.dasc.mid: no such field"),
         ("--config=dasc --config.data={}", "config.data: is a group"),
         ("--config=dasc --config.seed=x", "config.seed: expects int, is 'x'"),
         ("--config=dasc --config.seed=", "config.seed: expects int, is ''"),
@@ -102,26 +90,15 @@ def refused(command: str, capsys) -> str:
             "--config=dasc --config.optimizer.learning_rate=nan",
             "config.optimizer.learning_rate: must be finite, is nan",
         ),
-        (
-            "--config=dasc --config.dasc.midl=maybe",
-            "config.dasc.midl: expects bool, is 'maybe'",
-        ),
-        (
-            "--config=dasc --config.model.blocks=two",
-            "config.model.blocks: expects numbers such as (1, 1, 1, 1)",
-        ),
-        (
-            "--config=dasc --config.model.blocks=(1,",
-            "config.model.blocks: expects tuple, is '(1,'",
-        ),
+        ("--config=dasc --config.dasc.midl=maybe", "config.dasc.midl: expects"),
+        ("--config=dasc --config.model.blocks=two", "config.model.blocks: exp"),
+        ("--config=dasc --config.model.blocks=(1,", "config.model.blocks: exp"),
         ("--config=dasc --config.method=erm", "config.method: is chosen by"),
         ("--config=dasc --config.benchmark=npz", "config.benchmark: is chosen"),
         ("--config=dasc --wrkdir=x", "--wrkdir: unknown flag"),
         ("--config=dasc more", "'more': is not a flag"),
         ("--config=dasc --workdir", "command line: Missing value"),
         ("--config=dasc --flagfile=/no/file", "command line: "),
-        ("--config=dasc:npz", "config.data.path: the npz benchmark needs"),
-        ("--config=dasc:npz --config.data.path=a.npz", "a.npz: no such file"),
         ("--config=dasc:cifar10 --config.data.path=no", "config.data.path: "),
     ],
 )
@@ -129,46 +106,29 @@ def test_mistakes_are_one_line(command, start, capsys):
     assert refused(command, capsys).startswith(start)
 
 
-def test_images_that_cannot_be_read_are_one_line(tmp_path, capsys):
-    for name in ("cat", "dog"):
-        (tmp_path / "train" / name).mkdir(parents=True)
-        (tmp_path / "train" / name / "a.png").touch()
-    command = f"--config=dasc:folder --config.data.path={tmp_path}"
-    assert refused(command, capsys) == (
-        f"{tmp_path}/train/cat/a.png: empty file, not an image"
-    )
-
-
-def npz(path, **changes):
-    rng = np.random.default_rng(0)
-    content = {
-        "train_images": rng.integers(0, 256, (40, 8, 8, 1), np.uint8),
-        "train_labels": np.arange(40) % 2,
-        "remark": np.zeros(1),  # not used, which is a warning
-    }
-    np.savez(path, **(content | changes))
+def npz(path, count):
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    remark = np.zeros(1)  # not used, which is a warning
+    labels = np.arange(count) % 2
+    np.savez(path, train_images=images, train_labels=labels, remark=remark)
     return path
 
 
 def test_warnings_before_the_start_give_way_to_the_error(tmp_path, capsys):
-    file = npz(tmp_path / "a.npz", train_labels=np.zeros(39, int))
+    file = npz(tmp_path / "a.npz", 39)
     line = refused(f"--config=dasc:npz --config.data.path={file}", capsys)
     assert line.startswith(f"{file}: train_labels must have shape (40,)")
 
 
 def test_warnings_appear_when_the_run_starts(tmp_path, capsys, monkeypatch):
-    class Stop(Exception):
-        pass
-
     def progress(*args):
-        raise Stop(capsys.readouterr().err)
+        raise LookupError(capsys.readouterr().err)
 
     monkeypatch.setattr(journal, "Progress", progress)
-    file = npz(tmp_path / "a.npz")
-    with pytest.raises(Stop) as stopped:
-        call(f"--config=erm:npz --config.data.path={file} {TINY}")
+    file = npz(tmp_path / "a.npz", 40)
     line = f"jaxnlt: warning: {file}: not used: remark\n"
-    assert line in str(stopped.value)
+    with pytest.raises(LookupError, match=line):
+        call(f"--config=erm:npz --config.data.path={file} {TINY}")
 
 
 @pytest.mark.parametrize("name", ["file", "file/in/it"])
@@ -178,21 +138,8 @@ def test_unwritable_workdir(name, capsys):
     assert line.startswith(f"{pathlib.Path.cwd() / name}: ")
 
 
-def test_workdir_of_another_config(capsys):
-    workdir = pathlib.Path("run")
-    workdir.mkdir()
-    other = config_lib.as_json(
-        command_line.load_config("dasc", "digits,seed=1")
-    )
-    result_files.write_json(workdir / "config.json", other)
-    layout = {"layout": checkpoint.LAYOUT}
-    result_files.write_json(workdir / "dataset.json", layout)
-    line = refused("--config=dasc:digits,seed=2 --workdir=run", capsys)
-    assert line.startswith(f"{workdir.absolute()}: holds a run of another")
-    assert "seed 1 -> 2" in line
-
-
 def test_workdir_of_an_older_version(capsys):
+    """That of another config: test_train.py."""
     workdir = pathlib.Path("run")
     workdir.mkdir()
     config = config_lib.as_json(command_line.load_config("dasc", "digits"))
@@ -212,9 +159,7 @@ def test_overrides_workdir_and_command_reach_the_run(ran, capsys):
     ((config, workdir, recorded),) = ran
     assert workdir == "my runs/a"
     assert config.method == "dasc" and config.seed == 3
-    assert config.dasc.lambda_u == 30.0
-    assert isinstance(config.dasc.lambda_u, float)
-    assert config.dasc.midl is False
+    assert repr(config.dasc.lambda_u) == "30.0" and config.dasc.midl is False
     assert config.data.n_max == 99 and config.data.path == "a: b"
     assert config.model.blocks == (2, 1)
     start = "python -m jaxnlt.main "
@@ -224,29 +169,20 @@ def test_overrides_workdir_and_command_reach_the_run(ran, capsys):
     assert "my runs/a" in out and err == ""
 
 
-def test_default_workdir_is_left_to_the_run(ran):
-    assert call("--config=dasc") == 0
-    assert ran[0][1] is None
-
-
 @pytest.mark.parametrize(
     "name", ["dasc", "dasc.py", "configs/dasc", "configs/dasc.py"]
 )
 def test_shipped_configs_are_found_anywhere(name):
-    assert command_line.config_file(name).samefile(
-        REPOSITORY / "configs/dasc.py"
-    )
+    file = command_line.config_file(name)
+    assert file.samefile(REPOSITORY / "configs/dasc.py")
 
 
 def test_installed_configs_come_with_the_package(tmp_path, monkeypatch):
     configs = tmp_path / "jaxnlt" / "configs"
     configs.mkdir(parents=True)
     (configs / "own.py").touch()
-    monkeypatch.setattr(
-        command_line,
-        "__file__",
-        str(configs.parent / "command_line.py"),
-    )
+    here = str(configs.parent / "command_line.py")
+    monkeypatch.setattr(command_line, "__file__", here)
     assert command_line.config_file("own") == configs / "own.py"
     assert command_line.methods() == ["own"]
 
@@ -259,6 +195,8 @@ def test_own_files_come_first(ran):
     for name in ("dasc", "configs/dasc.py", mine.absolute()):
         assert call(f"--config={name}:cifar10") == 0
     assert [config.dasc.phi for config, _, _ in ran] == [7.0] * 3
+    # The default is left to the run.
+    assert [workdir for _, workdir, _ in ran] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -266,10 +204,7 @@ def test_own_files_come_first(ran):
     [
         ("def get_config(:\n", "mine.py, line 1: SyntaxError: "),
         ("\nimport no_such_thing\n", "mine.py, line 2: ModuleNotFoundError: "),
-        (
-            "def get_config(arg=None):\n    return 1 / 0\n",
-            "mine.py, line 2: ZeroDivisionError: ",
-        ),
+        ("def get_config(arg=None):\n    1 / 0\n", "mine.py, line 2: ZeroDiv"),
         ("def get_config(arg=None): return {}\n", "mine.py: get_config must"),
         ("x = 1\n", "mine.py: AttributeError: "),
     ],
@@ -308,19 +243,14 @@ def test_help_of_a_method(method, keys, capsys):
 
 
 def test_absent_devices_are_one_line(capsys, monkeypatch):
-    def devices():
-        raise AssertionError
-
-    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setattr(jax, "devices", mock.Mock(side_effect=AssertionError))
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     line = refused("--config=dasc", capsys)
     assert line.startswith("JAX_PLATFORMS=cuda: no such device")
 
 
 def test_interrupt_says_how_to_resume(monkeypatch, capsys):
-    def run(*args):
-        raise KeyboardInterrupt
-
+    run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(train, "run", run)
     assert call("--config=dasc") == 130
     err = capsys.readouterr().err
@@ -328,9 +258,7 @@ def test_interrupt_says_how_to_resume(monkeypatch, capsys):
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):
-    def run(*args):
-        raise ValueError("a bug")
-
+    run = mock.Mock(side_effect=ValueError("a bug"))
     monkeypatch.setattr(train, "run", run)
     with pytest.raises(ValueError, match="a bug"):
         call("--config=dasc")
@@ -354,9 +282,8 @@ def test_libraries_are_quiet(capsys):
         logger.warning("early\nin two lines")
         assert capsys.readouterr().err == ""
         logger.info("begins", extra={"started": True})
-        assert capsys.readouterr().err == (
-            "jaxnlt: warning: early in two lines\n"
-        )
+        early = "jaxnlt: warning: early in two lines\n"
+        assert capsys.readouterr().err == early
         for name in ("absl", "orbax.checkpoint"):
             logging.getLogger(name).setLevel(logging.DEBUG)
             logging.getLogger(name).info("chatter")
@@ -365,9 +292,8 @@ def test_libraries_are_quiet(capsys):
         assert capsys.readouterr().err == ""
         logging.getLogger("jax._src.xla_bridge").warning("no GPU")
         logger.info("a note")
-        assert capsys.readouterr().err == (
-            "jaxnlt: warning: no GPU\njaxnlt: note: a note\n"
-        )
+        late = "jaxnlt: warning: no GPU\njaxnlt: note: a note\n"
+        assert capsys.readouterr().err == late
         raise UserError("late")
 
     handlers = list(logging.root.handlers)
@@ -377,15 +303,13 @@ def test_libraries_are_quiet(capsys):
 
 
 def test_as_a_program():
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-        )
-
-    done = run("-m", "jaxnlt.main", "--config=dasc", "--config.sed=1")
+    command = [sys.executable, "-m", "jaxnlt.main"]
+    done = subprocess.run(
+        [*command, "--config=dasc", "--config.sed=1"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
         "jaxnlt: error: config.sed: no such field, did you mean config.seed?\n"

@@ -1,10 +1,11 @@
 import csv
-import pathlib
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 from jaxnlt import command_line, predict, train
 from jaxnlt.results import journal, metrics
@@ -50,11 +51,6 @@ def table(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def softmax(scores):
-    exp = np.exp(scores - scores.max(-1, keepdims=True))
-    return exp / exp.sum(-1, keepdims=True)
-
-
 def test_npz_gets_the_vote_of_the_last_evaluation(run, tmp_path, monkeypatch):
     folder, votes = run
     monkeypatch.setattr(predict, "_BATCHES", 1)  # two pieces
@@ -65,7 +61,7 @@ def test_npz_gets_the_vote_of_the_last_evaluation(run, tmp_path, monkeypatch):
     assert list(rows[0]) == ["index", "predicted_label", "confidence"]
     assert [row["index"] for row in rows] == [str(i) for i in range(400)]
     # Two networks, two heads.
-    probs = softmax(votes[-1].astype(np.float64) / 4)
+    probs = softmax(votes[-1].astype(np.float64) / 4, -1)
     predicted = [row["predicted_label"] for row in rows]
     assert predicted == [str(c) for c in probs.argmax(-1)]
     assert len(set(predicted)) > 2
@@ -79,7 +75,7 @@ def test_epoch(epoch, run):
     folder, votes = run
     file = folder / "test.npz"
     _, probs, names = predict.predict(folder / "run", file, epoch)
-    np.testing.assert_allclose(probs, softmax(votes[epoch] / 4), rtol=1e-5)
+    np.testing.assert_allclose(probs, softmax(votes[epoch] / 4, -1), rtol=1e-5)
     assert names == tuple("0123456789")
     assert not np.allclose(votes[epoch], votes[epoch - 1])
 
@@ -88,25 +84,19 @@ def test_folder(run, tmp_path):
     folder, votes = run
     (tmp_path / "images" / "b").mkdir(parents=True)
     # Names in another order than rows; one grey, one colour, one in a folder.
-    files = {"z.png": 5, "a.PNG": 17, "b/c.png": 300}
-    for name, row in files.items():
+    files = {"z.png": (5, "L"), "a.PNG": (17, "RGB"), "b/c.png": (300, "L")}
+    for name, (row, mode) in files.items():
         image = Image.fromarray(TEST.images[row, ..., 0])
-        image.convert("RGB" if row == 17 else "L").save(
-            tmp_path / "images" / name
-        )
+        image.convert(mode).save(tmp_path / "images" / name)
     (tmp_path / "images" / ".hidden.png").touch()
     (tmp_path / "images" / "notes.txt").touch()
     out = tmp_path / "p.csv"
-    assert (
-        call(f"--workdir={folder}/run --images={out.parent} --out={out}") == 0
-    )
+    flags = f"--workdir={folder}/run --images={out.parent} --out={out}"
+    assert call(flags) == 0
     rows = table(out)
-    assert [row["path"] for row in rows] == [
-        "images/a.PNG",
-        "images/b/c.png",
-        "images/z.png",
-    ]
-    probs = softmax(votes[-1][[17, 300, 5]] / 4)
+    paths = ["images/a.PNG", "images/b/c.png", "images/z.png"]
+    assert [row["path"] for row in rows] == paths
+    probs = softmax(votes[-1][[17, 300, 5]] / 4, -1)
     assert [int(r["predicted_label"]) for r in rows] == list(probs.argmax(-1))
     confidence = [float(row["confidence"]) for row in rows]
     np.testing.assert_allclose(confidence, probs.max(-1), rtol=1e-5)
@@ -117,40 +107,22 @@ def test_folder(run, tmp_path):
     [
         ("", "--workdir: is missing"),
         ("--workdir={run}", "--images: is missing"),
-        ("--workdir={run} --images={npz} --out=", "--out: is missing"),
-        ("--workdir={run} --images={npz} --out={tmp}", "--out: {tmp}: is a f"),
-        (
-            "--workdir={run} --images={npz} --out={tmp}/a/b",
-            "--out: {tmp}/a: no",
-        ),
-        (
-            "--workdir={run} --images={npz} --epoch=9",
-            "{run}/checkpoints: no ch",
-        ),
-        (
-            "--workdir={run} --images={npz} --epoch=x",
-            "--epoch: expects int, is",
-        ),
-        ("--workdir={run} --images={npz} --epochs=1", "--epochs: unknown flag"),
-        ("--workdir={run} --images={npz} more", "'more': is not a flag"),
-        ("--workdir={tmp} --images={npz}", "{tmp}: holds no run, config.json"),
-        (
-            "--workdir={bare} --images={npz}",
-            "{bare}/checkpoints: no checkpoint",
-        ),
+        ("{valid} --out=", "--out: is missing"),
+        ("{valid} --out={tmp}", "--out: {tmp}: is a folder"),
+        ("{valid} --out={tmp}/a/b", "--out: {tmp}/a: no"),
+        ("{valid} --epoch=9", "{run}/checkpoints: no checkpoint"),
+        ("{valid} --epoch=x", "--epoch: expects int"),
+        ("{valid} --epochs=1", "--epochs: unknown flag"),
+        ("{valid} more", "'more': is not a flag"),
+        ("{images} --workdir={tmp}", "{tmp}: holds no run, config.json"),
+        ("{images} --workdir={tmp}/bare", "{tmp}/bare/checkpoints: no check"),
         ("--workdir={run} --images={tmp}/no", "{tmp}/no: no such file"),
         ("--workdir={run} --images={tmp}/text", "{tmp}/text: neither a folder"),
         ("--workdir={run} --images={tmp}/cut.npz", "{tmp}/cut.npz: truncated"),
-        (
-            "--workdir={run} --images={tmp}/no.npz",
-            "{tmp}/no.npz: holds neither",
-        ),
+        ("--workdir={run} --images={tmp}/no.npz", "{tmp}/no.npz: holds neith"),
         ("--workdir={run} --images={tmp}/w.npz", "{tmp}/w.npz: images must be"),
         ("--workdir={run} --images={tmp}/f.npz", "{tmp}/f.npz: images must be"),
-        (
-            "--workdir={run} --images={tmp}/0.npz",
-            "{tmp}/0.npz: images is empty",
-        ),
+        ("--workdir={run} --images={tmp}/0.npz", "{tmp}/0.npz: images is empt"),
         ("--workdir={run} --images={tmp}/none", "{tmp}/none: holds no image"),
         ("--workdir={run} --images={tmp}/bad", "{tmp}/bad/b.png: unreadable"),
         ("--workdir={run} --images={tmp}/wide", "{tmp}/wide/a.png: is 9x8"),
@@ -168,9 +140,9 @@ def test_mistakes_are_one_line(
     whole = (folder / "test.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[:500])
     np.savez(tmp_path / "no.npz", pictures=TEST.images)
-    np.savez(tmp_path / "w.npz", images=TEST.images[:, :, :7])
-    np.savez(tmp_path / "f.npz", images=TEST.images / 255)
-    np.savez(tmp_path / "0.npz", images=TEST.images[:0])
+    wrong = {"w": TEST.images[:, :, :7], "f": TEST.images / 255}
+    for name, images in (wrong | {"0": TEST.images[:0]}).items():
+        np.savez(tmp_path / f"{name}.npz", images=images)
     for name in ("none", "bad", "wide"):
         (tmp_path / name).mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "bad" / "a.png")
@@ -180,12 +152,9 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
-    places = {
-        "run": folder / "run",
-        "npz": folder / "test.npz",
-        "tmp": tmp_path,
-        "bare": bare,
-    }
+    places = {"run": folder / "run", "tmp": tmp_path}
+    places["images"] = f"--images={folder}/test.npz"
+    places["valid"] = f"--workdir={folder}/run {places['images']}"
     assert call(arguments.format(**places)) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -206,11 +175,8 @@ def test_resized_as_in_training(tmp_path):
 def test_a_table_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):
     out = tmp_path / "p.csv"
     out.write_text("old")
-
-    def replace(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(predict.os, "replace", replace)
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(predict.os, "replace", full)
     with pytest.raises(UserError, match="p.csv: cannot be written"):
         predict.write_csv(out, [0], np.array([[0.3, 0.7]]), ("a", "b"))
     assert out.read_text() == "old"
@@ -221,10 +187,3 @@ def test_help(capsys):
     assert call("--help") == 0
     out, err = capsys.readouterr()
     assert "usage: python -m jaxnlt.predict" in out and err == ""
-
-
-def test_an_old_run_configuration_reads_back(run):
-    folder: pathlib.Path = run[0]
-    config, facts = predict.read_run(folder / "run")
-    assert config.model.blocks == (1,) and config.optimizer.drops == ()
-    assert facts.image_shape == (8, 8, 1) and len(facts.labels) == 1340

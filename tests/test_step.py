@@ -1,7 +1,5 @@
 """One step of SGD, its compiled form, and inference in batches."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,99 +12,42 @@ from jaxnlt import models, step
 from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime import sharding
-
-START = {"w": 2.0, "frozen": 3.0}
-
-
-def linear(net, params, batch, draws, division, carry):
-    """Gradient 1 for every parameter, the frozen one included."""
-    assert net.batch_stats == {"n": 0}
-    net.batch_stats = {"n": 1}
-    loss = params["w"] + params["frozen"]
-    carry = {"carried": carry["carried"] + 1}
-    return base.LossResult(loss, {"term": 7 * loss}, carry)
-
-
-def phase(**fields):
-    fields = {"loss": linear, "streams": None, "views": {}} | fields
-    return base.Phase(name="test", **fields)
-
-
-def state(**params):
-    params = {k: np.float32(v) for k, v in (START | params).items()}
-    initial = {"params": params, "batch_stats": {"n": 0}}
-    return base.init_state(initial, {"carried": 0})
-
-
-def update(phase, state, rate):
-    return step.update(
-        None,
-        phase,
-        state,
-        None,
-        batch=None,
-        draws=(),
-        division=None,
-        learning_rate=rate,
-        momentum=0.5,
-        weight_decay=0.1,
-    )
-
-
-def momentum(state):
-    return {k: float(v) for k, v in state.momentum.items()}
-
+from tests import typed
 
 # update ----------------------------------------------------------------------
 
 
-def test_update_is_pytorch_s_sgd():
-    before = state()
-    assert momentum(before) == {"w": 0, "frozen": 0}
-    first, terms = update(phase(), before, 0.5)
-    # g = 1 + 0.1 p enters the momentum before the step size does.
-    assert terms == {"loss": 5.0, "term": 35.0}
-    np.testing.assert_allclose(momentum(first)["w"], 1.2, rtol=1e-6)
-    np.testing.assert_allclose(first.params["w"], 2 - 0.5 * 1.2, rtol=1e-6)
-    assert first.batch_stats == {"n": 1}
-    assert first.carry == {"carried": 1}
-    again, _ = update(phase(), replace(first, batch_stats={"n": 0}), 0.1)
-    v = 0.5 * 1.2 + 1 + 0.1 * 1.4
-    np.testing.assert_allclose(momentum(again)["w"], v, rtol=1e-6)
-    np.testing.assert_allclose(again.params["w"], 1.4 - 0.1 * v, rtol=1e-6)
+def linear(net, params, batch, draws, division, carry):
+    """Gradient 1 for every parameter, the frozen one included."""
+    return base.LossResult(params["w"] + params["frozen"], {}, carry)
+
+
+def stepped(rate, before=(0, 0), **fields):
+    """Parameters and momentum after a step, of the momentum before it."""
+    fields = {"loss": linear, "streams": None, "views": {}} | fields
+    phase = base.Phase(name="test", **fields)
+    params = {"w": np.float32(2), "frozen": np.float32(3)}
+    state = base.init_state({"params": params, "batch_stats": {}}, ())
+    trace = dict(zip(params, map(np.float32, before), strict=True))
+    state = state.with_momentum(trace)
+    optimizer = {"momentum": 0.5, "weight_decay": 0.1}
+    state, _ = typed.update(
+        None, phase, optimizer, state, None, None, (), None, rate
+    )
+    return state.params, state.momentum
 
 
 def test_untrained_parameters_keep_value_and_momentum():
-    some = phase(trainable=lambda path: path != ("frozen",))
-    trace = {"w": np.float32(1), "frozen": np.float32(4)}
-    before = state().with_momentum(trace)
-    after, _ = update(some, before, 0.5)
-    assert after.params["frozen"] == 3 and momentum(after)["frozen"] == 4
-    np.testing.assert_allclose(momentum(after)["w"], 0.5 + 1.2, rtol=1e-6)
-    assert after.params["w"] < 2
+    params, trace = stepped(0.5, (1, 4), trainable=lambda p: p != ("frozen",))
+    assert params["frozen"] == 3 and trace["frozen"] == 4
+    np.testing.assert_allclose(trace["w"], 0.5 + 1.2, rtol=1e-6)
+    assert params["w"] < 2
 
 
-def test_weight_decay_of_a_phase_goes_before_the_optimizer_s():
-    for decay, expected in ((None, 1.2), (0.0, 1.0), (0.5, 2.0)):
-        after, _ = update(phase(weight_decay=decay), state(), 1.0)
-        np.testing.assert_allclose(momentum(after)["w"], expected, rtol=1e-6)
-
-
-def test_learning_rate_is_an_argument():
-    after = jax.jit(lambda rate: update(phase(), state(), rate)[0].params)
-    for rate in (0.0, 0.25):
-        value = after(jnp.float32(rate))["w"]
-        np.testing.assert_allclose(value, 2 - rate * 1.2, rtol=1e-6)
-    assert after._cache_size() == 1
-
-
-def test_trainable_mask_names_leaves_by_their_path():
-    tree = {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}
-    mask = step.trainable_mask(tree, lambda path: path == ("a", "kernel"))
-    assert mask == {
-        "a": {"kernel": True, "bias": False},
-        "b": {"kernel": False},
-    }
+@pytest.mark.parametrize("decay, expected", [(None, 1.2), (0.0, 1), (0.5, 2)])
+def test_weight_decay_of_a_phase_goes_before_the_optimizer_s(decay, expected):
+    _, trace = stepped(1.0, weight_decay=decay)
+    np.testing.assert_allclose(trace["w"], expected, rtol=1e-6)
 
 
 # The compiled step -----------------------------------------------------------
@@ -209,7 +150,7 @@ def traced_views(tiny, monkeypatch, at_step=0):
         loss=loss,
         streams=None,
         views={"x": ("weak", "strong", "none"), "u": ("weak",)},
-        draws=lambda key, sizes: {"key": jax.random.key_data(key), **sizes},
+        draws=lambda key, sizes: {"key": jax.random.key_data(key)},
     )
     compiled = step.make_step(network, both, config, DATASET, mesh)
     rows = {
@@ -240,12 +181,11 @@ def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
     names = [name for name, _, _ in seen]
     assert names == ["shift", "shift", "digits_strong"]
     images = DATASET.train.images
-    for (_, _, given), index in zip(
-        seen, ([0, 5], [3, 1], [3, 1]), strict=True
-    ):
+    rows = [[0, 5], [3, 1], [3, 1], [3, 1]]
+    for (_, _, given), index in zip(seen, rows[:3], strict=True):
         np.testing.assert_array_equal(given, images[index])
     scaled = (images / 255 - 0.5) / 0.25
-    for view, index in zip(views, [[0, 5]] + [[3, 1]] * 3, strict=True):
+    for view, index in zip(views, rows, strict=True):
         assert view.dtype == jnp.float32
         np.testing.assert_allclose(view, scaled[index], rtol=1e-5, atol=1e-6)
     later, _ = traced_views(tiny, monkeypatch, at_step=1)

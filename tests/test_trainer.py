@@ -10,7 +10,6 @@ from configs import dasc as dasc_config
 from jaxnlt import infer as inference
 from jaxnlt import train
 from jaxnlt.data import load
-from jaxnlt.data.records import Dataset
 from jaxnlt.results import journal
 from jaxnlt.runtime import sharding
 from jaxnlt.runtime.errors import UserError
@@ -18,12 +17,10 @@ from jaxnlt.trainer import Trainer
 from tests.toy_epochs import (
     CLASSES,
     DATASET,
-    LABELS,
     Recorder,
     configuration,
     phase,
     run,
-    split,
     w,
 )
 
@@ -34,12 +31,8 @@ def test_in_turn_selects_for_all_before_training_any(toy_trainer):
     selector = Recorder([0, 1, 2])  # two steps a network
     result = run(toy_trainer(phase(selector=selector)), epochs=2)
     seen = [(c.epoch, c.k, c.weights) for c in selector.calls]
-    assert seen == [
-        (0, 0, [100, 100]),
-        (0, 1, [100, 100]),
-        (1, 0, [98, 98]),
-        (1, 1, [98, 98]),
-    ]
+    at = {0: [100, 100], 1: [98, 98]}
+    assert seen == [(epoch, k, at[epoch]) for epoch in (0, 1) for k in (0, 1)]
     assert result.weights == [96, 96]
 
 
@@ -133,12 +126,8 @@ def test_enter_is_called_at_the_start_of_phases_only(
     # The phase's first selection sees what the last phase left, not what
     # `enter` has made of it.
     seen = [(c.epoch, c.k, c.weights) for c in selector.calls]
-    assert seen == [
-        (2, 0, [92, 92]),
-        (2, 1, [92, 92]),
-        (3, 0, [49, 49]),
-        (3, 1, [49, 49]),
-    ]
+    at = {2: [92, 92], 3: [49, 49]}
+    assert seen == [(epoch, k, at[epoch]) for epoch in (2, 3) for k in (0, 1)]
 
 
 def test_vote_hands_the_collected_heads_to_the_method(toy_trainer):
@@ -160,23 +149,16 @@ def test_an_unknown_augmentation_is_refused():
         Trainer(config, DATASET)
 
 
-def test_networks_start_from_seeds_of_their_own():
+def test_networks_start_from_seeds_of_their_own_and_an_empty_carry():
     config = dasc_config.get_config("digits,smoke")
     with config.unlocked():
         config.model.width, config.model.blocks = 2, (1,)
         config.dasc.projection_dim = 2
-    dataset = Dataset(
-        split(LABELS, LABELS),
-        split(LABELS, LABELS),
-        ("a", "b", "c"),
-        (0.5,),
-        (0.25,),
-        "test",
-        {},
-    )
-    first, second = Trainer(config, dataset).init_states()
-    again, _ = Trainer(config, dataset).init_states()
+    first, second = Trainer(config, DATASET).init_states()
+    again, _ = Trainer(config, DATASET).init_states()
     kernels = [s.params["logits"]["kernel"] for s in (first, second, again)]
     assert (kernels[0] != kernels[1]).any()
     np.testing.assert_array_equal(kernels[0], kernels[2])
+    options = config.dasc
+    assert first.carry.rows.shape == (options.memory_size, 2)
     assert first.carry.fill == 0

@@ -23,14 +23,12 @@ def with_pillow(image, op, value):
     picture = Image.fromarray(image[..., 0] if grey else image)
     fill = 128 if grey else (128, 128, 128)
 
-    def transform(matrix, resample):
-        return picture.transform(
-            picture.size,
-            Image.Transform.AFFINE,
-            matrix,
-            resample,
-            fillcolor=fill,
-        )
+    def transform(*arguments):
+        affine = (picture.size, Image.Transform.AFFINE, *arguments)
+        return picture.transform(*affine, fillcolor=fill)
+
+    def enhance(kind):
+        return lambda: kind(picture).enhance(value)
 
     nearest, cubic = Image.Resampling.NEAREST, Image.Resampling.BICUBIC
     run = {
@@ -40,10 +38,10 @@ def with_pillow(image, op, value):
         "solarize": lambda: ImageOps.solarize(picture, value),
         "autocontrast": lambda: ImageOps.autocontrast(picture),
         "equalize": lambda: ImageOps.equalize(picture),
-        "color": lambda: ImageEnhance.Color(picture).enhance(value),
-        "contrast": lambda: ImageEnhance.Contrast(picture).enhance(value),
-        "brightness": lambda: ImageEnhance.Brightness(picture).enhance(value),
-        "sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(value),
+        "color": enhance(ImageEnhance.Color),
+        "contrast": enhance(ImageEnhance.Contrast),
+        "brightness": enhance(ImageEnhance.Brightness),
+        "sharpness": enhance(ImageEnhance.Sharpness),
         "translateX": lambda: transform((1, 0, value, 0, 1, 0), nearest),
         "translateY": lambda: transform((1, 0, 0, 0, 1, value), nearest),
         "shearX": lambda: transform((1, value, 0, 0, 1, 0), cubic),

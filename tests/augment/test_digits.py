@@ -51,18 +51,13 @@ def test_digits_affine_map_equals_scipy():
     images = random_images(8, 8, 8, 1)
     drawn = sample_digits(jax.random.key(2), 8, 8, 8)
     still = unchanged(8)
-    draws = drawn._replace(
-        contrast=still.contrast,
-        brightness=still.brightness,
-        cut_y=still.cut_y,
-        cut_x=still.cut_x,
-    )
+    kept = ("contrast", "brightness", "cut_y", "cut_x")
+    draws = drawn._replace(**{name: getattr(still, name) for name in kept})
     out = np.asarray(apply_digits(images, draws))
     for i in range(8):
         angle = np.deg2rad(drawn.angle[i])
-        turn = np.array(
-            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        )
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = np.array([[cos, -sin], [sin, cos]])
         shear = np.array([[1, 0], [drawn.shear[i], 1]])
         matrix = turn @ shear / np.asarray(drawn.scale)[i]
         middle = np.array([3.5, 3.5])

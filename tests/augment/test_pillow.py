@@ -29,25 +29,18 @@ def apply_choices(images, choices, which):
 @pytest.mark.parametrize("op", pillow.OPS)
 def test_every_operation_equals_pillow(op, shape):
     height, width, _ = shape
-    magnitudes = [
-        *autoaugment.MAGNITUDES[op],
-        0.123 if op != "posterize" else 3,
-    ]
-    choices = {
-        autoaugment.resolve(op, float(magnitude), sign, height, width): None
-        for magnitude in magnitudes
-        for sign in (-1, 1)
-    }
+    between = 3 if op == "posterize" else 0.123
+    drawn = itertools.product((*autoaugment.MAGNITUDES[op], between), (-1, 1))
+    choices = dict.fromkeys(
+        autoaugment.resolve(op, float(magnitude), sign, height, width)
+        for magnitude, sign in drawn
+    )
     choices = (pillow.IDENTITY, *choices)
     images = random_images(3 * len(choices), *shape)
     which = np.arange(len(images), dtype=np.int32) % len(choices)
     out = np.asarray(apply_choices(images, choices, which))
-    expected = np.stack(
-        [
-            with_pillow(image, *choices[k])
-            for image, k in zip(images, which, strict=True)
-        ]
-    )
+    pairs = zip(images, which, strict=True)
+    expected = np.stack([with_pillow(image, *choices[k]) for image, k in pairs])
     assert out.dtype == np.uint8
     compare(out, expected, op in pillow.SHEAR_OPS)
     if shape[-1] == 3:

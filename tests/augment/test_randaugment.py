@@ -14,56 +14,46 @@ apply_pypi = jax.jit(randaugment.apply_pypi)
 apply_standard = jax.jit(randaugment.apply_standard, static_argnums=2)
 sample_pypi = jax.jit(randaugment.sample_pypi, static_argnums=(1, 2, 3))
 sample_standard = jax.jit(randaugment.sample_standard, static_argnums=(1, 2))
-pypi, standard = jax.jit(randaugment.pypi), jax.jit(randaugment.standard)
 
 
-def every_operation():
-    """Operation, level and sign of all 15 x 9 x 2, as three columns."""
-    grid = np.meshgrid(
-        np.arange(15), np.arange(1, 10), [False, True], indexing="ij"
-    )
-    return [axis.reshape(-1) for axis in grid]
-
-
-def with_package(image, op, level, positive, y, x):
-    """What the package does with one operation, by Pillow and slices.
-
-    The grids are written out as ``papers/h2e.md`` section 9 has them.
-    """
-    share, sign = (level / 9), (1 if positive else -1)
-    name = randaugment.PYPI_OPS[op]
-    if name == "cutout":
-        half = int(np.round(20 * share)) // 2
-        image = image.copy()
-        rows = slice(max(0, y - half), y + half)
-        image[rows, max(0, x - half) : x + half] = (125, 122, 113)
-        return image
+def at(image, name, share, positive, rotate_both_ways):
+    """One operation by Pillow; the grids of ``papers/h2e.md`` section 9."""
+    signed = share if positive else -share
     value = {
-        "shearX": 0.3 * share * sign,
-        "shearY": 0.3 * share * sign,
-        "translateX": 150 / 331 * share * SIZE * sign,
-        "translateY": 150 / 331 * share * SIZE * sign,
-        "rotate": 30 * share,
+        "identity": 0.0,
+        "shearX": 0.3 * signed,
+        "shearY": 0.3 * signed,
+        "translateX": 150 / 331 * signed * SIZE,
+        "translateY": 150 / 331 * signed * SIZE,
+        "rotate": 30 * (signed if rotate_both_ways else share),
         "posterize": np.round(8 - 4 * share),
         "solarize": 256 - 256 * share,
-    }.get(name, 1 + 0.9 * share * sign)
+    }.get(name, 1 + 0.9 * signed)
     return with_pillow(image, name, value)
+
+
+def with_package(image, name, level, positive, y, x):
+    if name != "cutout":
+        return at(image, name, level / 9, positive, False)
+    half = int(np.round(20 * level / 9)) // 2
+    image = image.copy()
+    rows = slice(max(0, y - half), y + half)
+    image[rows, max(0, x - half) : x + half] = (125, 122, 113)
+    return image
 
 
 def test_every_pair_equals_the_package():
     """All 135 operations with both signs, first and second of a pair."""
-    op, level, positive = every_operation()
-    batch = len(op)
+    columns = np.argwhere(np.ones((15, 9, 2))) + [0, 1, 0]  # levels from 1
+    batch = len(columns)
     rng = np.random.default_rng(0)
-    order = rng.permutation(batch)
-    pairs = [np.stack([c, c[order]]) for c in (op, level, positive)]
+    op, level, positive = np.stack([columns, rng.permutation(columns)], 1).T
     middle = rng.integers(0, SIZE, (2, 2, batch))
     images = random_images(batch, SIZE, SIZE, 3)
 
     def apply(applied):
-        draws = randaugment.PypiDraws(
-            *pairs, np.broadcast_to(applied, (2, batch)), *middle
-        )
+        applied = np.broadcast_to(applied, (2, batch))
+        draws = randaugment.PypiDraws(op, level, positive, applied, *middle)
         return np.asarray(apply_pypi(images, draws))
 
     neither = np.array([[False], [False]])
@@ -73,9 +63,9 @@ def test_every_pair_equals_the_package():
     assert both.dtype == np.uint8
     for slot, before, after in ((0, images, first), (1, first, both)):
         for i in range(batch):
-            draw = [column[slot, i] for column in (*pairs, *middle)]
-            name = randaugment.PYPI_OPS[draw[0]]
-            expected = with_package(before[i], *draw)
+            name, *draw = (c[slot, i] for c in (op, level, positive, *middle))
+            name = randaugment.PYPI_OPS[name]
+            expected = with_package(before[i], name, *draw)
             compare(after[i], expected, name in pillow.SHEAR_OPS)
 
 
@@ -110,58 +100,37 @@ def test_package_draws_are_even():
 
 def test_cutout_at_the_border_and_on_grey_images():
     images = np.zeros((3, 6, 8, 1), np.uint8)
-    out = randaugment.cutout(
-        jnp.asarray(images),
-        jnp.asarray([4, 7, 0]),
-        jnp.asarray([0, 5, 3]),
-        jnp.asarray([7, 0, 3]),
-    )
+    draws = map(jnp.asarray, ([4, 7, 0], [0, 5, 3], [7, 0, 3]))
+    out = randaugment.cutout(jnp.asarray(images), *draws)
     expected = images.copy()
     expected[0, :2, 5:] = 122
     expected[1, 2:, :3] = 122
     np.testing.assert_array_equal(out, expected)
 
 
-def with_standard(image, name, positive, magnitude):
-    """One operation of the standard RandAugment by Pillow."""
-    share, sign = magnitude / 10, (1 if positive else -1)
-    value = {
-        "identity": 0.0,
-        "shearX": 0.3 * share * sign,
-        "shearY": 0.3 * share * sign,
-        "translateX": 150 / 331 * share * SIZE * sign,
-        "translateY": 150 / 331 * share * SIZE * sign,
-        "rotate": 30 * share * sign,
-        "posterize": np.round(8 - 4 * share),
-        "solarize": 256 - 256 * share,
-    }.get(name, 1 + 0.9 * share * sign)
-    return with_pillow(image, name, value)
-
-
 def test_every_standard_operation_equals_pillow():
     magnitude = 3.5  # 6.6 bits: rounded, not cut
     op = np.repeat(np.arange(14), 4)
-    positive = np.arange(len(op)) % 2 == 0
-    rng = np.random.default_rng(1)
-    order = rng.permutation(len(op))
-    images = random_images(len(op), SIZE, SIZE, 3)
-    draws = [np.stack([c, c[order]]) for c in (op, positive)]
+    order = np.random.default_rng(1).permutation(len(op))
+    op, positive = (
+        np.stack([c, c[order]]) for c in (op, np.arange(len(op)) % 2 == 0)
+    )
+    images = random_images(len(order), SIZE, SIZE, 3)
     one, two = (
         np.asarray(
             apply_standard(
                 images,
-                randaugment.StandardDraws(*(c[:n] for c in draws)),
+                randaugment.StandardDraws(op[:n], positive[:n]),
                 magnitude,
             )
         )
         for n in (1, 2)
     )
     for slot, before, after in ((0, images, one), (1, one, two)):
-        for i in range(len(op)):
-            name = randaugment.STANDARD_OPS[draws[0][slot, i]]
-            expected = with_standard(
-                before[i], name, draws[1][slot, i], magnitude
-            )
+        for i in range(len(order)):
+            name = randaugment.STANDARD_OPS[op[slot, i]]
+            share, sign = magnitude / 10, positive[slot, i]
+            expected = at(before[i], name, share, sign, True)
             compare(after[i], expected, name in pillow.SHEAR_OPS)
 
 
@@ -189,16 +158,3 @@ def test_magnitudes_are_refused_beyond_the_scale():
     strong, index = randaugment.standard_choices(10.0, SIZE, SIZE)
     posterize = index[randaugment.STANDARD_OPS.index("posterize"), 1]
     assert strong[posterize] == ("posterize", 4.0)
-
-
-@pytest.mark.parametrize("function, share", [(pypi, 0.9), (standard, 1.01)])
-def test_grey_images_are_augmented_one_by_one(function, share):
-    images = random_images(64, 16, 16, 1)
-    key = jax.random.key(5)
-    out = np.asarray(function(key, images))
-    assert out.shape == images.shape and out.dtype == np.uint8
-    # Of the package's a quarter stays as it was.
-    assert 0.5 < (out != images).any((1, 2, 3)).mean() < share
-    others = images.copy()
-    others[1:] = 255 - others[1:]
-    np.testing.assert_array_equal(function(key, others)[0], out[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnlt.augment import pillow, table
+from jaxnlt.augment import table
 from tests.augment.pictures import random_images
 
 BATCH = 32
@@ -43,17 +43,15 @@ def test_parts_follow_one_another_with_a_key_each():
 def test_crops():
     """Names without a crop are for images that the host has cropped."""
     found = [name for name in table.AUGMENTATIONS if table.crops(name)]
+    first = {name.split("_")[0] for name in found}
     assert len(found) == 6
-    assert {name.split("_")[0] for name in found} == {
-        "crop",
-        "autoaugment",
-        "randaugment",
-    }
+    assert first == {"crop", "autoaugment", "randaugment"}
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_every_augmentation(name):
-    images = random_images(BATCH, 16, 16, 1 if name == "strong" else 3)
+    grey = name in ("strong", "pypi", "standard")
+    images = random_images(BATCH, 16, 16, 1 if grey else 3)
     function = jax.jit(PARTS[name])
     key = jax.random.key(5)
     out = np.asarray(function(key, images))
@@ -105,15 +103,13 @@ def test_shift_moves_by_one_pixel_and_fills_with_black():
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     found = np.zeros((3, 3), int)
     for i in range(len(images)):
-        hits = [
-            (y, x)
-            for y in range(3)
-            for x in range(3)
-            if (padded[i, y : y + 8, x : x + 8] == out[i]).all()
-        ]
-        assert hits
+        windows = np.lib.stride_tricks.sliding_window_view(
+            padded[i, ..., 0], (8, 8)
+        )
+        hits = np.argwhere((windows == out[i, ..., 0]).all((2, 3)))
+        assert len(hits)
         if len(hits) == 1:
-            found[hits[0]] += 1
+            found[tuple(hits[0])] += 1
     assert found.min() > 20
 
 
@@ -148,26 +144,15 @@ def test_angles_of_h2e_reach_fifteen_degrees_either_way():
     given = np.zeros((300, 61, 61, 3), np.uint8)
     given[:, 30, 30:] = 255
     out = np.asarray(flip_rotate(jax.random.key(1), given))[..., 0]
-    rows = np.arange(61)[None, :, None]
     angles = []
-    for side, column in ((out, 54), (out[:, :, ::-1], 54)):
-        lit = side[:, :, column : column + 1] > 0
-        found = lit.any((1, 2))
-        height = (rows * lit)[found].sum((1, 2)) / lit[found].sum((1, 2))
-        angles += np.degrees(np.arctan2(30 - height, column - 30)).tolist()
+    for side in (out, out[:, :, ::-1]):
+        lit = side[:, :, 54] > 0
+        lit = lit[lit.any(1)]
+        height = (np.arange(61) * lit).sum(1) / lit.sum(1)
+        angles += np.degrees(np.arctan2(30 - height, 54 - 30)).tolist()
     angles = np.array(angles)
     assert len(angles) == 300 and 13 < angles.max() < 16.5
     assert -16.5 < angles.min() < -13 and abs(angles.mean()) < 1.5
-
-
-def test_jitter_follows_the_crop():
-    images = random_images(BATCH, 32, 32, 3)
-    key = jax.random.key(1)
-    crop_key, jitter_key = jax.random.split(key)
-    parts = table.AUGMENTATIONS["crop_jitter_flip"]
-    out = jax.jit(lambda k, x: table.augment(k, x, parts))(key, images)
-    expected = jax.jit(pillow.jitter)(jitter_key, crop_flip(crop_key, images))
-    np.testing.assert_array_equal(out, expected)
 
 
 def test_normalise():

@@ -5,7 +5,7 @@ import json
 import pickle
 import sys
 import tracemalloc
-from types import ModuleType
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -24,14 +24,9 @@ from tests.data import fake_web
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     root = fake_web.images(tmp_path_factory.mktemp("images"))
-    fields = {
-        "data.path": str(root),
-        "data.image_size": 16,
-        "data.workers": 2,
-        "model.name": "preact_resnet18",
-        "batch_size": 4,
-        "warmup_batch_size": 4,
-    }
+    fields = {"data.path": str(root), "data.image_size": 16, "data.workers": 2}
+    fields |= {"batch_size": 4, "warmup_batch_size": 4}
+    fields |= {"model.name": "preact_resnet18"}
     return runs.tiny("erm", "images", **fields)
 
 
@@ -74,10 +69,8 @@ def test_pytorch_reads_the_same_files(tiny, monkeypatch):
                 seen.append(np.stack(batch))
                 yield seen[-1]
 
-    names = ("torch", "torch.utils", "torch.utils.data")
-    modules = {name: ModuleType(name) for name in names}
-    modules[names[-1]].DataLoader = DataLoader
-    for name, module in modules.items():
+    for name in ("torch", "torch.utils", "torch.utils.data"):
+        module = SimpleNamespace(DataLoader=DataLoader)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(bench_torch, "available", lambda: True)
     found = bench_reading.measure(tiny, batches=3, steps=0)
@@ -87,12 +80,13 @@ def test_pytorch_reads_the_same_files(tiny, monkeypatch):
 
 
 def test_mistakes_are_refused(tiny, capsys):
-    with pytest.raises(UserError, match="^--batches: "):
-        bench_reading.measure(tiny, batches=1)
-    with pytest.raises(UserError, match="^--steps: "):
-        bench_reading.measure(tiny, steps=-1)
-    with pytest.raises(UserError, match="^config.benchmark: digits"):
-        bench_reading.measure(runs.tiny("erm"))
+    for config, field, given in (
+        (tiny, "--batches: ", {"batches": 1}),
+        (tiny, "--steps: ", {"steps": -1}),
+        (runs.tiny("erm"), "config.benchmark: digits", {}),
+    ):
+        with pytest.raises(UserError, match=f"^{field}"):
+            bench_reading.measure(config, **given)
     assert bench_reading.main(["bench", "--help"]) == 0
     assert "usage" in capsys.readouterr().out
 
@@ -116,14 +110,12 @@ def test_memory_does_not_grow_with_the_files(tiny):
         memory = trainer.init_memory(states)
         before, seen = on_devices(), []
         tracemalloc.start()
-        trainer.train(
-            0,
-            trainer.method.phase(0),
-            states,
-            [[]],
-            memory,
-            lambda *progress, seen=seen: seen.append(on_devices()),
-        )
+        phase = trainer.method.phase(0)
+
+        def note(*_, seen=seen):
+            seen.append(on_devices())
+
+        trainer.train(0, phase, states, [[]], memory, note)
         host = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(seen) == count // 4

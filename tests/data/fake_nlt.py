@@ -1,7 +1,4 @@
-"""Stand-ins for the raw downloads behind the NLT benchmarks.
-
-Miniatures on disk, and full-size lists of names without any file.
-"""
+"""The raw downloads behind the NLT benchmarks: miniatures, and lists alone."""
 
 import pathlib
 
@@ -28,12 +25,12 @@ def text(file: pathlib.Path, lines) -> None:
     file.write_text("".join(f"{line}\n" for line in lines))
 
 
-def imagenet(raw: pathlib.Path, train=30, web=12, test=2) -> pathlib.Path:
-    """ILSVRC-2012 beside CNWL as its page and its tfds builder lay them out.
+def web_name(label: int, i: int) -> str:
+    return f"{0xABCDEF * (100 * label + i + 1):016x}.jpg"
 
-    Per class ``train`` ImageNet images, ``web`` web images in the split of
-    noise level 0.8, and ``test`` validation images.
-    """
+
+def imagenet(raw: pathlib.Path, train=30, web=12, test=2) -> pathlib.Path:
+    """ILSVRC-2012 and CNWL: images of a class, its web images in split 0.8."""
     base = raw / "dataset_no_images" / "mini-imagenet"
     text(base / "class_name.txt", NAMES)
     split, validation = [], []
@@ -43,7 +40,7 @@ def imagenet(raw: pathlib.Path, train=30, web=12, test=2) -> pathlib.Path:
             jpeg(raw / "ILSVRC2012" / "train" / synset / name, i)
         split += [f"{synset}{i:08d}.jpg {label}" for i in range(1, 4)]
         for i in range(web):
-            name = f"{0xABCDEF * (100 * label + i + 1):016x}.jpg"
+            name = web_name(label, i)
             split.append(f"{name} {label}")
             jpeg(raw / "noisy_images" / name, i, (30, 24))
         for i in range(test):
@@ -56,23 +53,20 @@ def imagenet(raw: pathlib.Path, train=30, web=12, test=2) -> pathlib.Path:
     return raw
 
 
-def animal(raw: pathlib.Path, train=20, test=2) -> pathlib.Path:
+def animal(raw: pathlib.Path, train=20, test=2, size=(20, 16)) -> pathlib.Path:
     """ANIMAL-10N as its raw-image archive unpacks."""
     for label in range(10):
         for i in range(train):
             name = f"{label}_img_{1553496000000 + 17 * i}.jpg"
-            jpeg(raw / "training" / name, i)
+            jpeg(raw / "training" / name, i, size)
         for i in range(test):
             name = f"{label}_img_{1553497000000 + 13 * i}.jpg"
-            jpeg(raw / "testing" / name, i)
+            jpeg(raw / "testing" / name, i, size)
     return raw
 
 
 def food(raw: pathlib.Path, train=20, test=2) -> pathlib.Path:
-    """Food-101N with its lists, beside Food-101.
-
-    The first image of a class is verified as right, the second as wrong.
-    """
+    """Of a class the first image is verified as right, the second as wrong."""
     base = raw / "Food-101N_release"
     keys, tests = [], []
     for label, name in enumerate(FOODS):
@@ -97,20 +91,12 @@ def food(raw: pathlib.Path, train=20, test=2) -> pathlib.Path:
 def full_size(classes=100, clean=1300, web=480) -> RawSet:
     """As many names a class as ILSVRC-2012 and the web have, about."""
     names = tuple(f"class {label}" for label in range(classes))
-    images = [
-        [
-            ListedImage(f"n{label:08d}_{i}.JPEG", label, label, "imagenet")
-            for i in range(clean)
-        ]
-        for label in range(classes)
-    ]
-    pools = [
-        [
-            ListedImage(f"{label:06x}{i:06x}.jpg", label, WRONG, "web")
-            for i in range(web)
-        ]
-        for label in range(classes)
-    ]
+    images, pools = [], []
+    for k in range(classes):
+        paths = [f"n{k:08d}_{i}.JPEG" for i in range(clean)]
+        images.append([ListedImage(path, k, k, "imagenet") for path in paths])
+        paths = [f"{k:06x}{i:06x}.jpg" for i in range(web)]
+        pools.append([ListedImage(path, k, WRONG, "web") for path in paths])
     return RawSet(names, images, pools, [])
 
 
@@ -152,15 +138,8 @@ DRAWN = {
 
 def call(benchmark, raw, out, more=None) -> int:
     more = DRAWN[benchmark] if more is None else more
-    return build.main(
-        [
-            "build_nlt",
-            f"--benchmark={benchmark}",
-            f"--raw={raw}",
-            f"--out={out}",
-            *more.split(),
-        ]
-    )
+    flags = [f"--benchmark={benchmark}", f"--raw={raw}", f"--out={out}"]
+    return build.main(["build_nlt", *flags, *more.split()])
 
 
 def refused(benchmark, raw, folder, capsys, more=None) -> str:

@@ -29,10 +29,7 @@ def record(key: int, width=8, height=8, channels=3, form="PNG") -> dict:
 
 
 def write(folder, splits, name="fake", version="1.2.0", **features):
-    """Makes a copy as tensorflow-datasets does, without TensorFlow.
-
-    `splits` maps a name to records, `features` replaces or adds some.
-    """
+    """Writes records by split; `features` replaces or adds some."""
     kinds = {
         "image": tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.ClassLabel(names=NAMES),
@@ -40,9 +37,8 @@ def write(folder, splits, name="fake", version="1.2.0", **features):
     kinds = {k: v for k, v in (kinds | features).items() if v is not None}
 
     def info(self):
-        found = tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(kinds)
-        )
+        features = tfds.features.FeaturesDict(kinds)
+        found = tfds.core.DatasetInfo(builder=self, features=features)
         found.initialize_from_bucket = lambda: None
         return found
 

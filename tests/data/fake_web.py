@@ -1,7 +1,4 @@
-"""Miniatures of the data sets with web noise as they are on disk, real JPEGs.
-
-Those that the NLT sets are made of come from ``fake_nlt``.
-"""
+"""Miniatures of the data sets with web noise as they are on disk."""
 
 import pathlib
 
@@ -17,11 +14,7 @@ SYNSETS = tuple(f"n{1440000 + 7 * k:08d}" for k in range(53))
 
 
 def webvision(root: pathlib.Path, train=2, imagenet="") -> pathlib.Path:
-    """WebVision 1.0 with 53 classes, of which 50 are used.
-
-    ``imagenet`` adds ImageNet's validation images in folders by 'synset' or
-    'number'.
-    """
+    """53 classes; ImageNet's validation images by 'synset' or 'number'."""
     lines, tests = [], []
     for label, synset in enumerate(SYNSETS):
         for i in range(train):
@@ -43,36 +36,29 @@ def webvision(root: pathlib.Path, train=2, imagenet="") -> pathlib.Path:
 
 def animal_raw(root: pathlib.Path, train=3, test=2) -> pathlib.Path:
     """ANIMAL-10N's raw images, 64x64."""
-    fake_nlt.animal(root, train, test)
-    for k, file in enumerate(sorted(root.glob("*ing/*.jpg"))):
-        jpeg(file, k, (64, 64))
-    return root
+    return fake_nlt.animal(root, train, test, size=(64, 64))
 
 
 def animal_binary(root: pathlib.Path, raw: pathlib.Path) -> pathlib.Path:
     """The same images as in ``raw``, as the official binary holds them."""
     root.mkdir(parents=True)
 
-    def write(name: str, files: list[pathlib.Path]):
-        with open(root / name, "wb") as stream:
-            for number, file in enumerate(files):
-                pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
-                stream.write((1000 + number).to_bytes(4, "big"))
-                stream.write(int(file.name[0]).to_bytes(4, "big"))
-                stream.write(pixels.tobytes())
-
-    files = sorted((raw / "training").iterdir())
-    write("data_batch_1.bin", files[:20])
-    write("data_batch_2.bin", files[20:])
-    write("test_batch.bin", sorted((raw / "testing").iterdir()))
+    train, test = (sorted((raw / n).iterdir()) for n in ("training", "testing"))
+    for name, files in (
+        ("data_batch_1", train[:20]),
+        ("data_batch_2", train[20:]),
+        ("test_batch", test),
+    ):
+        with open(root / f"{name}.bin", "wb") as stream:
+            for number, file in enumerate(files, 1000):
+                np.array([number, file.name[0]], ">u4").tofile(stream)
+                planes = np.asarray(Image.open(file)).transpose(2, 0, 1)
+                stream.write(planes.tobytes())
     return root
 
 
 def food(root: pathlib.Path) -> pathlib.Path:
-    """Food-101N and Food-101; a class's first image is right, its second not.
-
-    The others were verified by nobody.
-    """
+    """Food-101N and Food-101; see there who was verified."""
     return fake_nlt.food(root, train=4, test=2)
 
 
@@ -98,32 +84,22 @@ def clothing(root: pathlib.Path, train=3, images="images/") -> pathlib.Path:
 
 
 def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
-    """CNWL's mini-ImageNet: 4 classes, 5 clean images each, 3 of the web.
-
-    Layouts: 'all_images' (all in one folder), 'release' (web images apart) and
-    'training' (a folder per split and class).
-    """
+    """CNWL's mini-ImageNet: of 4 classes 5 clean images each, 3 of the web."""
     base = root / "mini-imagenet"
     text(base / "class_name.txt", fake_nlt.NAMES)
     clean, web, tests = [], [], []
     for label, synset in enumerate(fake_nlt.SYNSETS):
-        for i in range(5):
-            clean.append((f"{synset}{i:08d}.jpg", label))
-        for i in range(3):
-            name = f"{0xABCDEF * (100 * label + i + 1):016x}.jpg"
-            web.append((name, label))
+        clean += [(f"{synset}{i:08d}.jpg", label) for i in range(5)]
+        web += [(fake_nlt.web_name(label, i), label) for i in range(3)]
         tests.append((f"ILSVRC2012_val_{label:08d}.jpg", label))
     lists = {
         "blue_noise_nl_0.0": clean,
         "red_noise_nl_0.8": [r for r in clean if r[0][-5] in "01"] + web,
         "red_noise_nl_0.4": [r for r in clean if r[0][-5] in "012"] + web[::2],
         # Two classes exchanged an image.
-        "blue_noise_nl_0.2": [
-            *clean[1:5],
-            *clean[6:],
-            (clean[0][0], 1),
-            (clean[5][0], 0),
-        ],
+        "blue_noise_nl_0.2": clean[1:5]
+        + clean[6:]
+        + [(clean[0][0], 1), (clean[5][0], 0)],
         "clean_validation": tests,
     }
     for name, rows in lists.items():
@@ -131,40 +107,33 @@ def red(root: pathlib.Path, layout="all_images") -> pathlib.Path:
         text(base / "split" / name, lines)
     for name, label in tests:
         jpeg(base / "validation" / str(label) / name, label, (84, 84))
-    for split in lists if layout == "training" else ["red_noise_nl_0.8"]:
-        rows = lists[split] if layout == "training" else clean + web
-        for k, (name, label) in enumerate(rows):
-            if layout == "training":
+    # In one folder, with those of the web apart, or by split and class.
+    if layout == "training":
+        for split, rows in lists.items():
+            for k, (name, label) in enumerate(rows):
                 place = base / "training" / split / f"{label:02d}"
-            elif layout == "release" and not name.startswith("n"):
-                place = root / "noisy_images"
-            else:
-                place = base / "all_images"
+                jpeg(place / name, k, (84, 84))
+        return root
+    together = base / "all_images"
+    apart = root / "noisy_images" if layout == "release" else together
+    for place, rows in ((together, clean), (apart, web)):
+        for k, (name, _) in enumerate(rows):
             jpeg(place / name, k, (84, 84))
     return root
 
 
-def nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    """ImageNet-NLT as the builder leaves it: purple noise of 0.4."""
-    fake_nlt.imagenet(raw, train=12, web=4)
-    drawn = "--colour=purple --rate=0.4 --n_max=10 --imb=0.5"
-    assert fake_nlt.call("imagenet_nlt", raw, out, drawn) == 0
-    return out
-
-
-def animal_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    """Animal10-NLT as the builder leaves it."""
-    fake_nlt.animal(raw, train=4)
-    drawn = "--n_max=4 --imb=0.5"
-    assert fake_nlt.call("animal10_nlt", raw, out, drawn) == 0
-    return out
-
-
-def food_nlt(raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    """Food101-NLT as the builder leaves it."""
-    fake_nlt.food(raw, train=6)
-    drawn = "--n_max=6 --imb=0.5"
-    assert fake_nlt.call("food101_nlt", raw, out, drawn) == 0
+def nlt(benchmark: str, raw: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """An NLT set as the builder leaves it; ImageNet's purple noise of 0.4."""
+    sizes, drawn = {
+        "imagenet_nlt": (
+            {"train": 12, "web": 4},
+            "--colour=purple --rate=0.4 --n_max=10 --imb=0.5",
+        ),
+        "animal10_nlt": ({"train": 4}, "--n_max=4 --imb=0.5"),
+        "food101_nlt": ({"train": 6}, "--n_max=6 --imb=0.5"),
+    }[benchmark]
+    fake_nlt.LAYOUTS[benchmark](raw, **sizes)
+    assert fake_nlt.call(benchmark, raw, out, drawn) == 0
     return out
 
 

@@ -20,12 +20,7 @@ def config(benchmark: str, **changes) -> ml_collections.ConfigDict:
     bench = registry.get(benchmark)
     top = {"benchmark": benchmark, "seed": 3, "data_seed": -1, "split": ""}
     top |= {key: changes.pop(key) for key in top if key in changes}
-    data = {
-        "imb": bench.imb,
-        "noise": bench.noise,
-        "rate": bench.rate,
-        "transform": bench.transform,
-    }
+    data = {k: getattr(bench, k) for k in ("imb", "noise", "rate", "transform")}
     data |= {key: _plain(value) for key, value in changes.items()}
     options = fields.as_dict(DataOptions(**data))
     return ml_collections.ConfigDict(top | {"data": options})
@@ -56,9 +51,9 @@ def cifar10(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
             b"data": planes[rows].reshape(-1, 3072),
             b"labels": labels[rows].tolist(),
         }
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+        dump(folder / name, batch)
     names = {b"label_names": [b"kind%d" % k for k in range(10)]}
-    (folder / "batches.meta").write_bytes(pickle.dumps(names, protocol=2))
+    dump(folder / "batches.meta", names)
     return planes.transpose(0, 2, 3, 1), labels
 
 
@@ -67,15 +62,15 @@ def cifar100(folder: pathlib.Path) -> np.ndarray:
     folder.mkdir(parents=True)
     labels = np.tile(np.arange(100), 2)
     for name in ("train", "test"):
-        batch = {
-            b"data": np.zeros((200, 3072), np.uint8),
-            b"fine_labels": labels.tolist(),
-            b"coarse_labels": [0] * 200,
-        }
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+        batch = {b"fine_labels": labels.tolist(), b"coarse_labels": [0] * 200}
+        dump(folder / name, batch | {b"data": np.zeros((200, 3072), np.uint8)})
     names = {b"fine_label_names": [b"kind%d" % k for k in range(100)]}
-    (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    dump(folder / "meta", names)
     return labels
+
+
+def dump(path: pathlib.Path, content) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def torch_zip(path: pathlib.Path, content) -> pathlib.Path:

@@ -50,16 +50,12 @@ def configuration(method, path, **fields):
 
 
 class Miniature(NamedTuple):
-    """A data set of real JPEGs as its users have it on disk.
-
-    Attributes:
-      benchmark: as written after the colon.
-      make: folder -> config.data's fields, without the prefix.
-      fields: what else the command line says, by names without `config.`.
-    """
+    """A data set of real JPEGs as its users have it on disk."""
 
     benchmark: str
+    #: Folder -> config.data's fields, without the prefix.
     make: Callable[[pathlib.Path], dict[str, Any]]
+    #: What else the command line says, by names without `config.`.
     fields: dict[str, Any] = {}
 
 
@@ -67,15 +63,15 @@ def _path(write) -> Callable[[pathlib.Path], dict[str, Any]]:
     return lambda root: {"path": write(root)}
 
 
-def _manifest(write) -> Callable[[pathlib.Path], dict[str, Any]]:
+def _nlt(benchmark: str) -> Miniature:
     """A raw folder and the manifest that the builder wrote."""
 
     def make(root):
         root.mkdir()
-        out = write(root / "raw", root / "out")
+        out = fake_web.nlt(benchmark, root / "raw", root / "out")
         return {"path": root / "raw", "labels_file": out / "manifest.csv"}
 
-    return make
+    return Miniature(benchmark, make)
 
 
 def _binary(root: pathlib.Path) -> dict[str, Any]:
@@ -111,9 +107,9 @@ MINIATURES = {
             "augment.strong": "jitter_flip_autoaugment",
         },
     ),
-    "imagenet_nlt": Miniature("imagenet_nlt", _manifest(fake_web.nlt)),
-    "animal10_nlt": Miniature("animal10_nlt", _manifest(fake_web.animal_nlt)),
-    "food101_nlt": Miniature("food101_nlt", _manifest(fake_web.food_nlt)),
+    "imagenet_nlt": _nlt("imagenet_nlt"),
+    "animal10_nlt": _nlt("animal10_nlt"),
+    "food101_nlt": _nlt("food101_nlt"),
     "images": Miniature("images", _path(fake_web.images)),
     # In memory.
     "tfds": Miniature("tfds", _tfds),

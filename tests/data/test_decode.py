@@ -1,6 +1,7 @@
 """Where crops lie, what they hold, and how images of odd shapes fare."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -49,9 +50,7 @@ def test_the_longer_side_follows_the_shorter(height, width, size):
     "height, width, top, left",
     [(9, 11, 2, 4), (4, 4, 0, 0), (6, 8, 1, 2)],
 )
-def test_the_centre_crop_starts_where_the_paper_s_does(
-    height, width, top, left
-):
+def test_where_the_centre_crop_starts(height, width, top, left):
     transform = Transform(0, 4, "random_crop")
     out = cut(picture(height, width), transform, None)
     assert out[0, 0].tolist() == [top, left, 7]
@@ -87,29 +86,14 @@ SCALED = Transform(
 )
 
 
-class Recorded:
-    """Stands in for an image and keeps the boxes that are cut from it."""
-
-    def __init__(self, width, height):
-        self.size, self.boxes = (width, height), []
-
-    def crop(self, box):
-        self.boxes.append(box)
-        return self
-
-    def resize(self, size, resample):
-        assert resample == Image.Resampling.BILINEAR
-        return size
-
-
 def test_a_random_resized_crop_keeps_area_and_shape_within_bounds():
-    image, rng = Recorded(400, 300), np.random.default_rng(1)
+    image, rng = mock.Mock(size=(400, 300)), np.random.default_rng(1)
     for numbers in rng.random((2000, decode.UNIFORMS)):
-        size = decode.random_resized_crop(
+        decode.random_resized_crop(
             image, 8, (0.25, 0.5), (3 / 4, 4 / 3), numbers
         )
-        assert size == (8, 8)
-    left, top, right, bottom = np.array(image.boxes).T
+    boxes = [call.args[0] for call in image.crop.call_args_list]
+    left, top, right, bottom = np.array(boxes).T
     width, height = right - left, bottom - top
     assert left.min() == 0 and top.min() == 0
     assert right.max() == 400 and bottom.max() == 300
@@ -129,12 +113,10 @@ def test_a_random_resized_crop_keeps_area_and_shape_within_bounds():
 def test_a_random_resized_crop_is_pillow_s_of_its_rectangle():
     # Half of the area and the shape 1: 14 of 20 pixels, at 3 of 0..6, 5 of 6.
     numbers = uniforms(3 / 7, 5.5 / 7, 1.0, 0.5)
-    rng = np.random.default_rng(2)
-    pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 20, 3), np.uint8)
     out = cut(pixels, SCALED, numbers)
-    expected = Image.fromarray(pixels[3:17, 5:19]).resize(
-        (8, 8), Image.Resampling.BILINEAR
-    )
+    part = Image.fromarray(pixels[3:17, 5:19])
+    expected = part.resize((8, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(out, np.asarray(expected))
 
 
@@ -147,19 +129,19 @@ def test_the_first_try_that_fits_is_taken():
 
 
 @pytest.mark.parametrize(
-    "height, width, top, left, rows, columns",
+    "size, box",
     # Too long for any try: the largest allowed shape in the middle.
-    [(8, 40, 0, 14, 8, 11), (40, 8, 14, 0, 11, 8), (16, 16, 0, 0, 16, 16)],
+    [
+        ((8, 40), (14, 0, 25, 8)),
+        ((40, 8), (0, 14, 8, 25)),
+        ((16, 16), (0, 0, 16, 16)),
+    ],
 )
-def test_if_none_fits_the_middle_is_taken(
-    height, width, top, left, rows, columns
-):
+def test_if_none_fits_the_middle_is_taken(size, box):
     whole = Transform(0, 8, "random_resized_crop", (1.0, 1.0))
-    pixels = picture(height, width)
-    numbers = np.full(decode.UNIFORMS, 1.0 - 1e-9)
-    out = cut(pixels, whole, numbers)
-    part = pixels[top : top + rows, left : left + columns]
-    expected = Image.fromarray(part).resize((8, 8), Image.Resampling.BILINEAR)
+    out = cut(picture(*size), whole, np.full(decode.UNIFORMS, 1.0 - 1e-9))
+    part = Image.fromarray(picture(*size)).crop(box)
+    expected = part.resize((8, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(out, np.asarray(expected))
 
 
@@ -168,11 +150,13 @@ def test_views_of_one_image_differ_and_the_last_is_the_evaluation_s():
     pixels = picture(20, 30)
     numbers = [uniforms(0.0, 0.0), uniforms(0.9, 0.9), None]
     a, b, c = decode.views(pixels, transform, numbers)
-    large = decode.resize(Image.fromarray(pixels), 12)
-    small = decode.resize(Image.fromarray(pixels), 10)
-    np.testing.assert_array_equal(a, np.asarray(large)[:8, :8])
-    np.testing.assert_array_equal(b, np.asarray(large)[4:, 9:17])
-    np.testing.assert_array_equal(c, np.asarray(small)[1:9, 4:12])
+    large, small = (
+        np.asarray(decode.resize(Image.fromarray(pixels), side))
+        for side in (12, 10)
+    )
+    np.testing.assert_array_equal(a, large[:8, :8])
+    np.testing.assert_array_equal(b, large[4:, 9:17])
+    np.testing.assert_array_equal(c, small[1:9, 4:12])
     # Without a crop training sees the middle.
     whole = Transform(10, 8, "none", eval_resize=10)
     for view in decode.views(pixels, whole, [uniforms(0.9, 0.9), None]):

@@ -1,7 +1,9 @@
 """Images on disk, in the place of an array of images."""
 
 import pickle
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,59 +55,39 @@ def test_every_mode_becomes_rgb(split, mode):
 def test_damaged_image_names_itself(split, damage, reason):
     path = split.images.root / "a" / "2.jpg"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=f"^{path}: {reason}") as error:
+    with pytest.raises(UserError, match=rf"^{path}: {reason}.*\Z") as error:
         split.images.open(2)
-    assert "\n" not in str(error.value)
     # As it travels between processes.
     copy = pickle.loads(pickle.dumps(error.value))
     assert isinstance(copy, decode.BadImage) and str(copy) == str(error.value)
-    assert (copy.path, copy.reason) == (error.value.path, error.value.reason)
-    assert copy.path == str(path)
+    assert (copy.path, copy.reason) == (str(path), error.value.reason)
     assert split.images.open(1).shape == (21, 30, 3)
 
 
-def bilinear(pixels, side):
-    """Each pixel from its four neighbours, centres half a pixel in."""
-
-    def weights(size):
-        at = np.clip((np.arange(side) + 0.5) * size / side - 0.5, 0, size - 1)
-        low = np.minimum(at.astype(int), size - 2)
-        matrix = np.zeros((side, size))
-        matrix[np.arange(side), low] = 1 - (at - low)
-        matrix[np.arange(side), low + 1] += at - low
-        return matrix
-
-    rows, columns = (weights(size) for size in pixels.shape[:2])
-    return np.einsum("ah,bw,hwc->abc", rows, columns, pixels)
-
-
 def test_squares(split):
-    squares = np.array([84, 84, 0, 8], np.int32)
-    images = files.ImageFiles(split.images.root, split.images.paths, squares)
-    for row in range(4):
-        as_it_is, found = split.images.open(row), images.open(row)
-        if squares[row]:
-            side = int(squares[row])
-            assert found.shape == (side, side, 3) and found.dtype == np.uint8
-            expected = bilinear(as_it_is.astype(float), side)
-            # Pillow cuts fractions off.
-            assert (found - expected).min() > -1.001
-            assert (found - expected).max() < 0.001
-        else:
-            np.testing.assert_array_equal(found, as_it_is)
+    images = replace(split.images, squares=np.array([84, 84, 0, 8], np.int32))
+    for row, side in ((0, 84), (1, 84), (3, 8)):
+        found, pixels = images.open(row), split.images.open(row).astype(float)
+        # Of four neighbours, centres half a pixel in.
+        expected = jax.image.resize(
+            pixels, (side, side, 3), "linear", antialias=False
+        )
+        assert found.shape == (side, side, 3) and found.dtype == np.uint8
+        # Pillow cuts fractions off.
+        assert (found - expected).min() > -1.001
+        assert (found - expected).max() < 0.001
+    np.testing.assert_array_equal(images.open(2), split.images.open(2))
     assert images[np.array([2, 3])].squares.tolist() == [0, 8]
 
 
 def test_true_labels(tmp_path):
     def of(*true):
-        paths = list("abcd")[: len(true)]
-        return files.file_split(
-            tmp_path, paths, [0, 1, 1, 0][: len(true)], true
-        )
+        count = len(true)
+        return files.file_split(tmp_path, "abcd"[:count], [0] * count, true)
 
     assert of(UNKNOWN, UNKNOWN).true_labels is None
     assert of(WRONG, UNKNOWN).true_labels.dtype == np.int32
-    split = of(0, 0, WRONG, UNKNOWN)
+    split = of(0, 1, WRONG, UNKNOWN)
     known, wrong = verdicts(split)
     assert known.tolist() == [True, True, True, False]
     assert wrong.tolist() == [False, True, True, False]
@@ -116,12 +98,11 @@ def test_true_labels(tmp_path):
 
 
 def test_cut_images_look_like_an_array(tmp_path):
-    for i in range(3):
-        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(
-            tmp_path / f"{i}.png"
-        )
+    paths = [f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / path)
     (tmp_path / "1.png").write_bytes(b"")
-    split = files.file_split(tmp_path, [f"{i}.png" for i in range(3)], [0] * 3)
+    split = files.file_split(tmp_path, paths, [0] * 3)
     transform = decode.Transform(0, 6, "none", eval_resize=8)
     images = files.CutImages(split.images, transform)
     assert len(images) == 3 and images.shape == (3, 6, 6, 3)

@@ -5,15 +5,9 @@ from jaxnlt.data import imbalance
 from jaxnlt.runtime.errors import UserError
 
 
-def test_exponential_truncates():
-    counts = imbalance.class_counts(134, 10, 0.1)
-    assert counts.tolist() == [134, 103, 80, 62, 48, 37, 28, 22, 17, 13]
-
-
-@pytest.mark.parametrize("classes, head", [(10, 5), (5, 2)])
-def test_step(classes, head):
-    counts = imbalance.class_counts(99, classes, 0.1, "step")
-    assert counts.tolist() == [99] * head + [9] * (classes - head)
+def test_step_of_an_odd_number_of_classes():
+    counts = imbalance.class_counts(99, 5, 0.1, "step")
+    assert counts.tolist() == [99, 99, 9, 9, 9]
 
 
 @pytest.mark.parametrize("imb", [None, 1, 1.0])
@@ -26,11 +20,6 @@ def test_balanced(imb, kind):
 def test_imb_out_of_range(imb):
     with pytest.raises(UserError, match="^config.data.imb: "):
         imbalance.class_counts(10, 3, imb)
-
-
-def test_unknown_type():
-    with pytest.raises(UserError, match="^config.data.imb_type: 'linear'"):
-        imbalance.class_counts(10, 3, 0.5, "linear")
 
 
 def test_natural_tail():

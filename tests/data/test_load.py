@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,13 @@ def npz(path, labels, **more):
     return path
 
 
-def test_digits_are_long_tailed_noisy_and_reproducible():
-    a, b = (load.dataset(fakes.config("digits")) for _ in range(2))
+@pytest.fixture(scope="module")
+def digits():
+    return load.dataset(fakes.config("digits"))
+
+
+def test_digits_are_long_tailed_noisy_and_reproducible(digits):
+    a, b = digits, load.dataset(fakes.config("digits"))
     assert a.true_counts.tolist() == [134, 103, 80, 62, 48, 37, 28, 22, 17, 13]
     assert a.description.counts_given == tuple(a.given_counts)
     assert a.description.counts_true == tuple(a.true_counts)
@@ -32,11 +38,10 @@ def test_digits_are_long_tailed_noisy_and_reproducible():
     assert (a.train.ids[1:] > a.train.ids[:-1]).all()
     assert a.train.labels.dtype == np.int32
     assert a.test_kind == "test" and len(a.test) == 400
-    assert a.num_classes == 10
-    stored = json.loads(json.dumps(a.description.as_json()))
-    assert stored == a.description.as_json()
+    stored = a.description.as_json()
+    assert json.loads(json.dumps(stored)) == stored
     assert "n_more_tests" not in stored
-    scaled = a.train.images.astype(np.float64) / 255
+    scaled = a.train.images / 255
     np.testing.assert_allclose(a.mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(a.std, scaled.std((0, 1, 2)), rtol=1e-12)
     clean = load.dataset(fakes.config("digits", noise="none")).train
@@ -54,15 +59,13 @@ def test_seeds():
     assert (base.test.ids == other.test.ids).all()
 
 
-def test_dev_split_is_clean_balanced_and_apart():
+def test_dev_split_is_clean_balanced_and_apart(digits):
     dev = load.dataset(fakes.config("digits", split="dev"))
     assert dev.test_kind == "dev"
     assert np.bincount(dev.test.labels).tolist() == [30] * 10
     assert (dev.test.labels == dev.test.true_labels).all()
-    test = load.dataset(fakes.config("digits")).test
-    parts = [set(s.ids) for s in (dev.train, dev.test, test)]
-    assert not parts[0] & parts[1] and not parts[0] & parts[2]
-    assert not parts[1] & parts[2]
+    parts = [set(s.ids) for s in (dev.train, dev.test, digits.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts))
     assert dev.true_counts[0] == 104
     # The same whatever the long tail.
     flat = load.dataset(fakes.config("digits", split="dev", imb=1.0))
@@ -93,14 +96,13 @@ def test_class_by_class_kinds_are_drawn_in_that_order():
     assert [given[i] for i in pool.ids[rows]] == drawn.tolist()
 
 
-def test_noise_is_read_back(tmp_path):
-    first = load.dataset(fakes.config("digits"))
-    noise.save_noise(tmp_path / "noise.json", first.train)
+def test_noise_is_read_back(digits, tmp_path):
+    noise.save_noise(tmp_path / "noise.json", digits.train)
     config = fakes.config("digits", noise_file=tmp_path / "noise.json")
     config.data.noise = "none"
     again = load.dataset(config)
-    assert (again.train.labels == first.train.labels).all()
-    assert (again.train.true_labels == first.train.true_labels).all()
+    assert (again.train.labels == digits.train.labels).all()
+    assert (again.train.true_labels == digits.train.true_labels).all()
     assert again.description.noise.startswith("file:")
     config.data_seed = 99
     with pytest.raises(UserError, match="no label for"):
@@ -111,11 +113,8 @@ def test_cifar_keeps_official_ids(tmp_path):
     images, labels = fakes.cifar10(tmp_path / FOLDER)
     noisy = (labels[:100] + np.arange(100) % 2) % 10
     (tmp_path / "n.json").write_text(json.dumps(noisy.tolist()))
-    d = load.dataset(
-        fakes.config(
-            "cifar10", path=tmp_path, noise_file=tmp_path / "n.json", n_max=8
-        )
-    )
+    fields = {"path": tmp_path, "noise_file": tmp_path / "n.json"}
+    d = load.dataset(fakes.config("cifar10", n_max=8, **fields))
     assert (d.train.labels == noisy[d.train.ids]).all()
     assert (d.train.true_labels == labels[d.train.ids]).all()
     assert (d.train.images == images[d.train.ids]).all()
@@ -138,15 +137,9 @@ def test_human_noise_rides_along(tmp_path):
 
 
 def test_user_data_are_kept_whole(tmp_path):
-    labels = np.repeat([0, 1], [40, 7])
-    rng = np.random.default_rng(1)
-    test = rng.integers(0, 256, (4, 4, 4, 3), np.uint8)
-    path = npz(
-        tmp_path / "a.npz",
-        labels,
-        test_images=test,
-        test_labels=np.array([0, 1, 0, 1]),
-    )
+    test = {"test_images": np.zeros((4, 4, 4, 3), np.uint8)}
+    test["test_labels"] = np.array([0, 1, 0, 1])
+    path = npz(tmp_path / "a.npz", np.repeat([0, 1], [40, 7]), **test)
     d = load.dataset(fakes.config("npz", path=path))
     assert d.train.ids.tolist() == list(range(47))
     assert d.train.true_labels is None and d.true_counts is None
@@ -199,11 +192,10 @@ def test_emptied_classes_are_one_warning(caplog):
     assert warned[0].endswith("labelled 6, 7, 8, 9")
 
 
-def test_class_emptied_by_noise_is_one_warning(caplog, tmp_path):
-    first = load.dataset(fakes.config("digits")).train
-    labels = np.where(first.labels > 7, 0, first.labels)
-    content = {"ids": first.ids.tolist(), "labels": labels.tolist()}
-    (tmp_path / "n.json").write_text(json.dumps(content))
+def test_class_emptied_by_noise_is_one_warning(digits, caplog, tmp_path):
+    labels = np.where(digits.train.labels > 7, 0, digits.train.labels)
+    noisy = replace(digits.train, labels=labels)
+    noise.save_noise(tmp_path / "n.json", noisy)
     d = load.dataset(fakes.config("digits", noise_file=tmp_path / "n.json"))
     assert d.given_counts[8] == 0
     warned = [r.message for r in caplog.records]
@@ -211,11 +203,10 @@ def test_class_emptied_by_noise_is_one_warning(caplog, tmp_path):
 
 
 def test_constant_channel_keeps_a_finite_scale(tmp_path):
-    images = np.full((8, 4, 4, 3), 51, np.uint8)
-    np.savez(
-        tmp_path / "a.npz", train_images=images, train_labels=np.arange(8) % 2
-    )
-    d = load.dataset(fakes.config("npz", path=tmp_path / "a.npz"))
+    content = {"train_images": np.full((8, 4, 4, 3), 51, np.uint8)}
+    path = tmp_path / "a.npz"
+    np.savez(path, train_labels=np.arange(8) % 2, **content)
+    d = load.dataset(fakes.config("npz", path=path))
     np.testing.assert_allclose(d.mean, [0.2] * 3)
     assert d.std == (1.0, 1.0, 1.0)
 
@@ -229,7 +220,9 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
         ("digits", {"noise": "human:worse"}, "data.noise"),
         ("cifar100", {"noise": "human:worse"}, "data.noise"),
         ("cifar10", {"noise": "human:noisy"}, "data.noise"),
+        ("cifar10", {"noise": "human:"}, "data.noise"),
         ("digits", {"noise": "red"}, "data.noise"),
+        ("red_mini_imagenet", {"noise": "split"}, "data.noise"),
         ("digits", {"noise": "asym"}, "data.noise"),
         ("digits", {"path": "x"}, "data.path"),
         ("digits", {"labels_file": "x"}, "data.labels_file"),
@@ -238,19 +231,14 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
         ("digits", {"name": "mnist"}, "data.name"),
         ("digits", {"transform": "images"}, "data.transform"),
         ("folder", {"on_bad_image": "skip"}, "data.on_bad_image"),
+        ("digits", {"on_bad_image": "skip"}, "data.on_bad_image"),
+        ("digits", {"workers": 3}, "data.workers"),
         ("images", {"transform": "paper"}, "data.transform"),
+        ("images", {"transform": ""}, "data.transform"),
         ("red_mini_imagenet", {"noise_file": "x"}, "data.noise_file"),
         ("npz", {"split": "dev"}, "split"),
     ],
 )
 def test_refused_before_reading(benchmark, changes, field):
-    with pytest.raises(UserError, match=f"^config.{field}: ") as error:
+    with pytest.raises(UserError, match=rf"^config.{field}: .*\Z"):
         load.check(fakes.config(benchmark, **changes))
-    assert "\n" not in str(error.value)
-
-
-def test_unknown_benchmark_is_refused_before_reading():
-    config = fakes.config("digits")
-    config.benchmark = "mnist"
-    with pytest.raises(UserError, match="^benchmark 'mnist': "):
-        load.check(config)

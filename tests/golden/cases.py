@@ -8,6 +8,7 @@ the same tests over the files of another folder.
 import os
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,6 +44,20 @@ class Case:
             for key in self._arrays
             if key.startswith(prefix)
         }
+
+    def prefixes(self, ending: str) -> list[str]:
+        """What stands before the ending in the names that have it."""
+        found = [
+            key.removesuffix(ending)
+            for key in self._arrays
+            if key.endswith(ending)
+        ]
+        assert found
+        return sorted(found)
+
+    def jnp(self, *names: str, dtype=None):
+        """The named arrays as JAX arrays, converted if a dtype is given."""
+        return [jnp.asarray(self[name], dtype) for name in names]
 
     def __repr__(self) -> str:
         return f"{self.file}-{self.name}" if self.name else self.file

@@ -1,11 +1,13 @@
 """Runs a golden test in float32 and in float64, with the tolerance of each."""
 
 import contextlib
+import functools
 
 import jax
 import numpy as np
 import pytest
 
+near = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 PRECISIONS = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 

@@ -1,4 +1,4 @@
-"""DivideMix's selection, losses, steps and noise against the authors'."""
+"""DivideMix's selection, losses, noise and step sizes against the authors'."""
 
 from functools import partial
 
@@ -6,29 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import dividemix as dividemix_config
 from jaxnlt import losses, selection
-from jaxnlt import method as base
 from jaxnlt.data import noise
 from jaxnlt.losses import mixmatch
 from jaxnlt.methods import dividemix
 from jaxnlt.selection import mixtures
 from tests import typed
+from tests.golden import precision
 from tests.golden.cases import golden
-from tests.golden.precision import PRECISIONS, precision
-from tests.golden.scripted import Script, spy
+from tests.golden.methods import method
+from tests.golden.scripted import loss_and_grads, spy
 
-near = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-
-
-def method(num_classes, arg="cifar10", fields=None, **options):
-    """DivideMix; the labels do not matter to a step."""
-    config = dividemix_config.get_config(arg)
-    with config.unlocked():
-        config.update_from_flattened_dict(fields or {})
-        config.dividemix.update(options)
-    info = base.DataInfo(np.arange(num_classes), num_classes)
-    return dividemix.Method(config, info)
+near = partial(precision.near, rtol=1e-5)
 
 
 class Fixed:
@@ -38,69 +27,43 @@ class Fixed:
         return 0
 
 
-# Selection -------------------------------------------------------------------
-
-
 @golden("dividemix_gmm")
 def test_loss_mixture(case, monkeypatch):
-    tags = [k.removesuffix("_logits") for k in case.keys() if "_logits" in k]
-    assert tags
-    for tag in tags:
-        stored = {
-            key: case[f"{tag}_{key}"]
-            for key in (
-                "logits",
-                "labels",
-                "history_norm",
-                "loss_raw",
-                "loss_norm",
-                "loss_avg5",
-                "prob",
-                "prob_f64",
-                "means_f64",
-                "prob_min_over_seeds",
-                "prob_max_over_seeds",
-                "clean_at_0p5",
-            )
-            if f"{tag}_{key}" in case
-        }
-        labels = stored["labels"]
-        info = base.DataInfo(labels, stored["logits"].shape[1])
+    for tag in case.prefixes("_logits"):
+        stored = case.group(f"{tag}_")
+        labels, history = stored["labels"], stored.get("history_norm")
         parallel = {"gmm_reg_covar": 1e-3} if "parallel" in tag else {}
-        history = stored.get("history_norm")
         rate = 0.5 if history is None else 0.9  # which averages the losses
-        selector = method(
-            info.num_classes,
-            f"cifar10,noise=sym_count,rate={rate}",
+        made = method(
+            f"dividemix:cifar10,noise=sym_count,rate={rate}",
+            labels,
+            num_classes=stored["logits"].shape[1],
             # 90 % noise has a threshold of its own; these are the release's.
             **{"p_threshold": 0.5, **parallel},
-        ).semi.selector
+        )
+        selector = made.semi.selector
         memory = selector.init_memory()
         if history is not None:
             memory = dividemix.LossHistory(history.astype(np.float64))
         if "loss_raw" in stored:
             raw = selection.cross_entropy(stored["logits"], labels)
-            np.testing.assert_allclose(raw, stored["loss_raw"], atol=1e-5)
+            precision.near(raw, stored["loss_raw"])
         with monkeypatch.context() as patch:
             fitted = spy(patch, selection, "gmm_probability")
             made_mixtures = spy(patch, mixtures, "GaussianMixture")
-            seeds = [Fixed(), *map(np.random.default_rng, range(3))]
             outputs = [{}, {"logits": stored["logits"]}]
             chosen = [
-                selector.select(outputs, 1, info, memory, 12, rng)
-                for rng in seeds
+                selector.select(outputs, 1, made.data, memory, 12, rng)
+                for rng in (Fixed(), *map(np.random.default_rng, range(3)))
             ]
-        for (values, *_), _ in fitted:
-            name = "loss_norm" if history is None else "loss_avg5"
-            if name in stored:
-                np.testing.assert_allclose(values, stored[name], atol=1e-5)
+        name = "loss_norm" if history is None else "loss_avg5"
+        for (values, *_), _ in fitted if name in stored else ():
+            precision.near(values, stored[name])
         if "loss_norm" in stored and history is not None:
-            kept = chosen[0][1].losses
             expected = [*history, stored["loss_norm"]][-4:]
-            np.testing.assert_allclose(kept, expected, atol=1e-5)
+            precision.near(chosen[0][1].losses, expected)
         clean = chosen[0][0].clean_probability
-        reference = stored.get("prob_f64", stored["prob"])
-        np.testing.assert_allclose(clean, reference, atol=2e-3)
+        precision.near(clean, stored.get("prob_f64", stored["prob"]), atol=2e-3)
         if "prob_min_over_seeds" in stored:
             low = stored["prob_min_over_seeds"]
             high = stored["prob_max_over_seeds"]
@@ -114,199 +77,78 @@ def test_loss_mixture(case, monkeypatch):
                 np.testing.assert_array_equal(trusted[sure], expected[sure])
         if "means_f64" in stored:
             means = np.sort(made_mixtures[0][1].means_[:, 0])
-            np.testing.assert_allclose(means, stored["means_f64"], atol=5e-3)
+            precision.near(means, stored["means_f64"], atol=5e-3)
 
 
-# Losses ----------------------------------------------------------------------
-
-
-@PRECISIONS
 @golden("dividemix_losses")
 def test_losses_and_ramp(case, dtype):
-    with precision(dtype):
-        z_x, z_u, t_x, t_u = (
-            jnp.asarray(case[name], dtype)
-            for name in ("logits_x", "logits_u", "targets_x", "targets_u")
-        )
-        weight = float(case["lambda_used"])
+    names = ("logits_x", "logits_u", "targets_x", "targets_u")
+    z_x, z_u, t_x, t_u = case.jnp(*names, dtype=dtype)
+    weight = float(case["lambda_used"])
 
-        def total(x, u):
-            ce, mse = mixmatch.terms(
-                jnp.concatenate([x, u]), jnp.concatenate([t_x, t_u]), len(x)
-            )
-            return ce + weight * mse, (ce, mse)
+    def total(x, u):
+        z, t = jnp.concatenate([x, u]), jnp.concatenate([t_x, t_u])
+        ce, mse = mixmatch.terms(z, t, len(x))
+        return ce + weight * mse, (ce, mse)
 
-        (_, (ce, mse)), grads = jax.value_and_grad(total, (0, 1), has_aux=True)(
-            z_x, z_u
-        )
-        near(ce, case["Lx_f64"])
-        near(mse, case["Lu_f64"])
-        near(grads[0], case["grad_logits_x_f64"])
-        near(grads[1], case["grad_logits_u_f64"])
-        ramp = float(case["lambda_u"]) * mixmatch.ramp(
-            jnp.asarray(case["ramp_epoch"], dtype), int(case["warm_up"]), 16.0
-        )
-        rtol = 1e-12 if dtype == np.float64 else 1e-6
-        near(ramp, case["ramp_lambda"], rtol=rtol, atol=1e-5)
+    found = jax.value_and_grad(total, (0, 1), has_aux=True)
+    (_, (ce, mse)), grads = jax.jit(found)(z_x, z_u)
+    near(ce, case["Lx_f64"])
+    near(mse, case["Lu_f64"])
+    near(grads[0], case["grad_logits_x_f64"])
+    near(grads[1], case["grad_logits_u_f64"])
+    (epochs,) = case.jnp("ramp_epoch", dtype=dtype)
+    ramp = mixmatch.ramp(epochs, int(case["warm_up"]), 16.0)
+    rtol = 1e-12 if dtype == np.float64 else 1e-6
+    near(float(case["lambda_u"]) * ramp, case["ramp_lambda"], rtol=rtol)
 
 
-@PRECISIONS
 @golden("dividemix_losses")
 def test_class_weighted_terms(case, dtype):
     """RoLT+'s terms under deferred re-weighting, on the same logits."""
-    with precision(dtype):
-        z_x, z_u, t_x, t_u, weights = (
-            jnp.asarray(case[name], dtype)
-            for name in (
-                "logits_x",
-                "logits_u",
-                "targets_x",
-                "targets_u",
-                "roltplus_weight_x",
-            )
-        )
-        values = losses.cross_entropy(z_x, t_x)
-        weighted = losses.weighted_mean(values, weights)
-        near(weighted, case["roltplus_Lx_weighted"])
-        near(losses.brier(z_u, t_u).mean(), case["roltplus_Lu"])
+    z_x, z_u, t_x, t_u, weights = case.jnp(
+        "logits_x",
+        "logits_u",
+        "targets_x",
+        "targets_u",
+        "roltplus_weight_x",
+        dtype=dtype,
+    )
+    weighted = losses.weighted_mean(losses.cross_entropy(z_x, t_x), weights)
+    near(weighted, case["roltplus_Lx_weighted"])
+    near(losses.brier(z_u, t_u).mean(), case["roltplus_Lu"])
 
 
-@PRECISIONS
 @golden("dividemix_losses")
 def test_negative_entropy(case, dtype):
-    with precision(dtype):
-        value, grad = jax.value_and_grad(
-            lambda z: losses.negative_entropy(z).mean()
-        )(jnp.asarray(case["logits_x"], dtype))
-        expected = case["neg_entropy_of_logits_x_f64"]
-        near(value, expected)
-        near(grad, case["grad_neg_entropy_f64"])
-        # The release's result there is no number.
-        extreme = jnp.asarray(case["neg_entropy_extreme_logits"], dtype)
-        assert np.isfinite(losses.negative_entropy(extreme)).all()
+    logits, extreme = case.jnp(
+        "logits_x", "neg_entropy_extreme_logits", dtype=dtype
+    )
+    found = jax.value_and_grad(lambda z: losses.negative_entropy(z).mean())
+    value, grad = jax.jit(found)(logits)
+    near(value, case["neg_entropy_of_logits_x_f64"])
+    near(grad, case["grad_neg_entropy_f64"])
+    # The release's result there is no number.
+    assert np.isfinite(losses.negative_entropy(extreme)).all()
 
 
-@PRECISIONS
 @golden("dividemix_losses")
 def test_warmup_loss(case, dtype):
     labels = jnp.asarray(case["warmup_labels"])
+    (logits,) = case.jnp("logits_x", dtype=dtype)
+    x = typed.stream((None,), labels)
     for kind, setting in (("sym", "sym_count"), ("asym", "asym")):
-        dm = method(case["logits_x"].shape[1], f"cifar10,noise={setting}")
-        with precision(dtype):
-
-            def loss(logits, dm=dm):
-                batch = typed.batch(x=typed.stream((labels,), labels))
-                net, division = Script([], []).net(), typed.division()
-                warmup = dm.phase(0).loss
-                return warmup(net, logits, batch, (), division, ()).loss
-
-            value, grad = jax.value_and_grad(loss)(
-                jnp.asarray(case["logits_x"], dtype)
-            )
-            expected = case[f"warmup_{kind}_loss"]
-            near(value, expected)
-            expected = case[f"warmup_{kind}_grad"]
-            near(grad, expected)
-
-
-# Complete steps --------------------------------------------------------------
-
-
-@PRECISIONS
-@golden("dividemix_step_cifar", "dividemix_step_webvision")
-def test_step(case, dtype, monkeypatch):
-    dm = method(
-        int(case["num_class"]),
-        fields={"batch_size": int(case["batch_size"])},
-        unlabelled_loss="s0_out_Lu" in case,
-        sharpen_temperature=float(case["T"]),
-        lambda_u=float(case["lambda_u"]),
-        warmup=int(case["warm_up"]),
-    )
-    phase = dm.phase(int(case["epoch"]))
-    assert phase is dm.semi
-    for number in range(sum(k.endswith("_out_loss") for k in case.keys())):
-        with precision(dtype), monkeypatch.context() as patch:
-            check_step(case, dtype, phase, number, patch)
-
-
-def check_step(case, dtype, phase, number, patch):
-    def stored(name):
-        return case[f"s{number}_{name}"]
-
-    def array(name):
-        return jnp.asarray(stored(name), dtype)
-
-    views_x = tuple(array(f"inputs_x{v}") for v in (1, 2))
-    views_u = tuple(jnp.asarray(case[f"inputs_u{v}"], dtype) for v in (1, 2))
-    x = typed.stream(views_x, stored("labels_x"), array("w_x"))
-    u = typed.stream(views_u)
-    batch = typed.batch(int(case["epoch"]), number, x=x, u=u)
-    labelled = jnp.asarray(case["n_labeled"], dtype)
-    division = typed.division(num_labelled=labelled)
-    raw = float(stored("beta_sample"))
-    patch.setattr(jax.random, "beta", lambda *a: jnp.asarray(raw, dtype))
-    rows = 2 * (len(views_x[0]) + len(views_u[0]))
-    draws = phase.draws(
-        jax.random.key(0), {"x": len(views_x[0]), "u": len(views_u[0])}
-    )
-    assert draws.permutation.shape == (rows,)
-    folded = draws.coefficient
-    np.testing.assert_allclose(folded, stored("out_l_used"), rtol=1e-6)
-    draws = draws._replace(permutation=jnp.asarray(stored("perm")))
-    script = Script(
-        [array(f"logits_net_{v}") for v in ("u1", "u2", "x1", "x2")],
-        [array(f"logits_peer_{v}") for v in ("u1", "u2")],
-    )
-    sharpened = spy(patch, mixmatch, "sharpen")
-    mixed = spy(patch, mixmatch, "terms")
-
-    def loss(logits):
-        result = phase.loss(script.net(), logits, batch, draws, division, ())
-        return result.loss, result.terms
-
-    (value, terms), grad = jax.value_and_grad(loss, has_aux=True)(
-        array("logits_net_mixed")
-    )
-    for images, expected in zip(
-        script.seen,
-        (*views_u, *views_x, stored("out_mixed_input")),
-        strict=True,
-    ):
-        near(images, expected)
-    for images, expected in zip(script.seen_by_peer, views_u, strict=True):
-        np.testing.assert_array_equal(images, expected)
-    guesses = dict(zip("xu", sharpened, strict=True))
-    for side, ((before, _), targets) in guesses.items():
-        near(before, stored(f"out_p{side}"))
-        near(targets, stored(f"out_targets_{side}"))
-    ((_, targets, _), _) = mixed[0]
-    near(targets, stored("out_mixed_target"))
-    names = {
-        "loss_ce": "Lx",
-        "loss_mse": "Lu",
-        "lambda_u": "lamb",
-        "loss_penalty": "penalty",
-    }
-    for ours, theirs in names.items():
-        assert (ours in terms) == (f"s{number}_out_{theirs}" in case)
-        if ours in terms:
-            expected = stored(f"out_{theirs}")
-            near(terms[ours], expected)
-    near(value, stored("out_loss"))
-    expected = stored("out_grad_logits_mixed")
-    near(grad, expected)
-
-
-# Noise and step sizes --------------------------------------------------------
+        text = f"dividemix:cifar10,noise={setting}"
+        warmup = method(text, range(logits.shape[1])).phase(0)
+        (value, _), grads = loss_and_grads(warmup.loss, {"logits": logits}, x)
+        near(value, case[f"warmup_{kind}_loss"])
+        near(grads["logits"], case[f"warmup_{kind}_grad"])
 
 
 @golden("dividemix_noise")
 def test_noise(case):
     seed = int(case["python_random_seed"])
-    tags = [k.removesuffix("_noisy") for k in case.keys() if "_noisy" in k]
-    assert tags
-    for tag in tags:
+    for tag in case.prefixes("_noisy"):
         clean, rate = case[f"{tag}_clean"], float(case[f"{tag}_ratio"])
         matrix = case[f"{tag}_transition"]
         classes = len(matrix)
@@ -318,7 +160,7 @@ def test_noise(case):
             expected = (1 - rate) * np.eye(classes) + rate * flips
         else:  # the count of candidates is fixed, the probabilities are sym's
             expected = noise.transition("sym", rate, classes)
-        np.testing.assert_allclose(expected, matrix, atol=1e-12)
+        precision.near(expected, matrix, atol=1e-12)
 
 
 # The config has the WebVision script for one GPU.
@@ -332,12 +174,11 @@ SCHEDULES = {
 
 @golden("dividemix_noise")
 def test_learning_rates(case):
-    tables = [k for k in case.keys() if k.startswith("lr_")]
+    tables = case.group("lr_")
     assert tables
-    for key in tables:
-        name = key.removeprefix("lr_").partition("_epoch")[0]
-        rates = case[key]
-        dm = method(10, arg=SCHEDULES[name])
-        assert dm.config.epochs == len(rates)
-        got = [dm.learning_rate(epoch) for epoch in range(len(rates))]
-        np.testing.assert_allclose(got, rates, rtol=1e-12)
+    for key, rates in tables.items():
+        name = key.partition("_epoch")[0]
+        made = method(f"dividemix:{SCHEDULES[name]}", range(10))
+        assert made.config.epochs == len(rates)
+        got = [made.learning_rate(epoch) for epoch in range(len(rates))]
+        precision.near(got, rates, rtol=1e-12, atol=0)

@@ -9,30 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import h2e as h2e_config
+from jaxnlt import losses, step
 from jaxnlt import method as base
-from jaxnlt import step
 from jaxnlt.methods import h2e
 from jaxnlt.models import heads
 from tests import typed
 from tests.golden.cases import golden
-from tests.golden.precision import PRECISIONS, precision
+from tests.golden.methods import labels_of, method
 from tests.golden.test_h2e_losses import close, close_gradient
+from tests.golden.test_h2e_training import before_robust
 
 ENVIRONMENTS = ("raw", "reverse", "balance")
-
-
-def method(case, **options):
-    """H2E with the stored settings, in the identifier's first epoch."""
-    config = h2e_config.get_config("digits,as_released")
-    with config.unlocked():
-        config.optimizer.momentum = float(case["irm__momentum"])
-        config.h2e.identify_rate = float(case["irm__lr"])
-        config.h2e.identify_weight_decay = float(case["irm__weight_decay"])
-        config.h2e.update(options)
-    counts = case["irm__class_counts"]
-    labels = np.repeat(np.arange(len(counts)), counts)
-    return h2e.Method(config, base.DataInfo(labels, len(counts)))
 
 
 class Run:
@@ -40,7 +27,14 @@ class Run:
 
     def __init__(self, case, dtype, **options):
         self.case, self.dtype = case, dtype
-        self.method = method(case, **options)
+        self.method = method(
+            "h2e:digits,as_released",
+            labels_of(case["irm__class_counts"]),
+            {"optimizer.momentum": float(case["irm__momentum"])},
+            identify_rate=float(case["irm__lr"]),
+            identify_weight_decay=float(case["irm__weight_decay"]),
+            **options,
+        )
         self.epoch = self.method.config.h2e.starts.round1.identify
         self.phase = self.method.phase(self.epoch)
         prior = self.method.network_options["prior"]
@@ -52,7 +46,7 @@ class Run:
             return {"identifier": head.apply(params, features)}, {}
 
         self.apply = apply
-        self.steps = sum(key.endswith("__raw__features") for key in case.keys())
+        self.steps = len(case.prefixes("__raw__features"))
 
     def start(self):
         classifier = {
@@ -63,14 +57,11 @@ class Run:
             "linear": jax.tree.map(jnp.zeros_like, classifier),
             "exponents": jnp.zeros(len(classifier["bias"]), self.dtype),
         }
-        variables = {
-            "params": {"logits": classifier, "identifier": other},
-            "batch_stats": {},
-        }
-        hand_over = h2e.HandOver(np.asarray(False), [{}])
-        memory = base.Memory({}, hand_over, np.zeros((0, 1)))
+        params = {"logits": classifier, "identifier": other}
+        variables = {"params": params, "batch_stats": {}}
+        states = [base.init_state(variables, ())]
         (state,), _ = self.method.enter(
-            self.epoch, [base.init_state(variables, ())], memory, None
+            self.epoch, states, before_robust(), None
         )
         return state
 
@@ -78,12 +69,16 @@ class Run:
         environments = {}
         for name in ENVIRONMENTS:
             stored = self.case.group(f"irm__step{number}__{name}__")
-            environments[name] = typed.stream(
-                (jnp.asarray(stored["features"], self.dtype),),
-                jnp.asarray(stored["labels"]),
-            )
+            features = jnp.asarray(stored["features"], self.dtype)
+            labels = jnp.asarray(stored["labels"])
+            environments[name] = typed.stream((features,), labels)
         epoch = jnp.asarray(self.epoch, self.dtype)
         return typed.batch(epoch, **environments)
+
+    def outputs(self, params, features):
+        variables = {"params": params}
+        heads = ("identifier",)
+        return self.apply(variables, features, heads, False)[0]["identifier"]
 
     def loss(self, params, number):
         net = base.Net(self.apply, {}, None)
@@ -130,57 +125,55 @@ def check(case, prefix, head):
     assert found
 
 
-@PRECISIONS
 @golden("h2e_irm")
 def test_first_step(case, dtype):
-    with precision(dtype):
-        run = Run(case, dtype, train_exponents=True)
-        close(run.method.prior, case["irm__class_freq"])
-        params = run.start().params
-        for name, value in parts(params["identifier"]).items():
-            stored = "tro_init" if name == "tro" else name
-            close(value, case[f"irm__{stored}"])
-        features = run.batch(0).streams["raw"].views[0]
-        output = run.apply({"params": params}, features, ("identifier",), False)
-        close(output[0]["identifier"], case["irm__step0__raw__output"])
-        (value, terms), grads = jax.jit(
-            jax.value_and_grad(partial(run.loss, number=0), has_aux=True)
-        )(params)
-        close(value, case["irm__step0__loss"], 1e-4)
-        close(terms["loss_penalty"], case["irm__step0__loss"], 1e-4)
-        each = [case[f"irm__step0__{e}__penalty"] for e in ENVIRONMENTS]
-        close(terms["loss_penalty"], np.mean(each), 1e-4)
-        for name, grad in parts(grads["identifier"]).items():
-            close_gradient(grad, case[f"irm__step0__grad_{name}"])
-        # The base classifier is not what is trained.
-        assert not np.any(grads["logits"]["kernel"])
-        _, head = next(run.train())
-        check(case, "irm__after_step0", head)
+    run = Run(case, dtype, train_exponents=True)
+    close(run.method.prior, case["irm__class_freq"])
+    params = run.start().params
+    for name, value in parts(params["identifier"]).items():
+        stored = "tro_init" if name == "tro" else name
+        close(value, case[f"irm__{stored}"])
+    (exponents,) = case.jnp("irm__tro_init", dtype=dtype)
+    adjustment = losses.prior_adjustment(run.method.prior, exponents)
+    close(adjustment, case["irm__adjustments_at_init"])
+    for name, stream in run.batch(0).streams.items():
+        output = run.outputs(params, stream.views[0])
+        if name == "raw":
+            close(output, case["irm__step0__raw__output"])
+        expected = case[f"irm__step0__{name}__penalty"]
+        close(h2e.penalty(output, stream.labels), expected, 1e-4)
+    (value, terms), grads = jax.jit(
+        jax.value_and_grad(partial(run.loss, number=0), has_aux=True)
+    )(params)
+    close(value, case["irm__step0__loss"], 1e-4)
+    close(terms["loss_penalty"], case["irm__step0__loss"], 1e-4)
+    for name, grad in parts(grads["identifier"]).items():
+        close_gradient(grad, case[f"irm__step0__grad_{name}"])
+    # The base classifier is not what is trained.
+    assert not np.any(grads["logits"]["kernel"])
+    _, head = next(run.train())
+    check(case, "irm__after_step0", head)
 
 
-@PRECISIONS
 @golden("h2e_irm")
 def test_exponents_that_train(case, dtype):
     """The adjustment is made anew in every step."""
-    with precision(dtype):
-        run = Run(case, dtype, train_exponents=True)
-        for i, (value, head) in enumerate(run.train()):
-            close(value, case["irm_recomputed__losses"][i], 1e-4)
-            check(case, f"irm_recomputed__after_step{i}", head)
-        assert i + 1 == len(case["irm_recomputed__losses"])
+    run = Run(case, dtype, train_exponents=True)
+    for i, (value, head) in enumerate(run.train()):
+        close(value, case["irm_recomputed__losses"][i], 1e-4)
+        check(case, f"irm_recomputed__after_step{i}", head)
+    assert i + 1 == len(case["irm_recomputed__losses"])
 
 
-@PRECISIONS
 @golden("h2e_irm")
 def test_exponents_as_released(case, dtype):
     """The adjustment stays that of exponents 1; the first step is alike."""
-    with precision(dtype):
-        run = Run(case, dtype)
-        assert not run.method.options.train_exponents
-        values, heads = zip(*run.train(), strict=True)
-        expected = case["irm_tro_frozen__losses"]
-        for value, reference in zip(values, expected, strict=True):
-            close(value, reference, 1e-4)
-        head = heads[-1]
-        check(case, "irm_tro_frozen__after_last", head)
-        np.testing.assert_array_equal(head["exponents"], case["irm__tro_init"])
+    run = Run(case, dtype)
+    assert not run.method.options.train_exponents
+    values, heads = zip(*run.train(), strict=True)
+    expected = case["irm_tro_frozen__losses"]
+    for value, reference in zip(values, expected, strict=True):
+        close(value, reference, 1e-4)
+    check(case, "irm_tro_frozen__after_last", heads[-1])
+    final = heads[-1]["exponents"]
+    np.testing.assert_array_equal(final, case["irm__tro_init"])

@@ -5,7 +5,6 @@ the files of the counts allow 5e-5, saturated logits and determinants more.
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 
 from jaxnlt import losses
 from tests.golden.cases import golden
-from tests.golden.precision import PRECISIONS, precision
+from tests.golden.precision import precision
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -26,11 +25,8 @@ def close_gradient(actual, expected, share=1e-5):
     close(actual, expected, rtol=0, atol=share * largest)
 
 
-def prefixes(case, ending):
-    """What stands before the ending in the names that have it."""
-    return sorted(
-        key.removesuffix(ending) for key in case.keys() if key.endswith(ending)
-    )
+def parameters(case):
+    return {k: float(v) for k, v in case.group("hp_").items()}
 
 
 # --- losses of one network --------------------------------------------------
@@ -93,114 +89,87 @@ def loss_named(name):
 # In float64: of saturated rows float32 gradients are rounding errors, ours
 # and the authors'.
 @golden("h2e_losses")
-def test_values_and_gradients(case, dtype=np.float64):
-    sets = prefixes(case, "__CE__value")
-    assert sets
-    hp = {k: float(v) for k, v in case.group("hp_").items()}
-    with precision(dtype):
-        for inputs in sets:
-            stored = case.group(f"{inputs}__")
-            hp = hp | {"class_alpha": jnp.asarray(stored["focal_class_alpha"])}
-            labels = jnp.asarray(stored["labels"])
-            names = [
-                key.removesuffix("__value")
-                for key in stored
-                if key.endswith("__value")
-            ]
-
-            @jax.jit  # all at once: one by one costs more to compile
-            def everything(logits, names=names, y=labels, hp=hp):
-                def mean(z, loss):
-                    rows = loss(z, y, hp)
-                    return rows.mean(), rows
-
-                found = jax.value_and_grad(mean, has_aux=True)
-                return {n: found(logits, loss_named(n)) for n in names}
-
-            results = everything(jnp.asarray(stored["logits"], dtype))
-            for name, ((value, rows), grad) in results.items():
-                special = name == "DMILoss"
-                shape = () if special else labels.shape
-                assert rows.shape == shape and rows.dtype == dtype
-                rtol = 2e-3 if special else 1e-5
-                close(value, stored[f"{name}__value"], rtol)
-                share = 1e-3 if inputs.startswith("extreme") else 1e-5
-                share = 1e-2 if special else share
-                expected = stored[f"{name}__grad_logits"]
-                close_gradient(grad, expected, share)
+def test_values_and_gradients(case):
+    with precision(np.float64):
+        for inputs in case.prefixes("__CE__value"):
+            check_losses(inputs, case.group(f"{inputs}__"), parameters(case))
 
 
-@PRECISIONS
+def check_losses(inputs, stored, hp):
+    hp["class_alpha"] = jnp.asarray(stored["focal_class_alpha"])
+    labels = jnp.asarray(stored["labels"])
+    ending = "__value"
+    names = [k.removesuffix(ending) for k in stored if k.endswith(ending)]
+
+    @jax.jit  # all at once: one by one costs more to compile
+    def everything(logits):
+        def mean(z, loss):
+            rows = loss(z, labels, hp)
+            return rows.mean(), rows
+
+        found = jax.value_and_grad(mean, has_aux=True)
+        return {n: found(logits, loss_named(n)) for n in names}
+
+    results = everything(jnp.asarray(stored["logits"], float))
+    for name, ((value, rows), grad) in results.items():
+        special = name == "DMILoss"
+        assert rows.shape == (() if special else labels.shape)
+        assert rows.dtype == float
+        close(value, stored[f"{name}__value"], 2e-3 if special else 1e-5)
+        share = 1e-3 if inputs.startswith("extreme") else 1e-5
+        share = 1e-2 if special else share
+        close_gradient(grad, stored[f"{name}__grad_logits"], share)
+
+
 @golden("h2e_losses")
 def test_losses_of_plain_training(case, dtype):
     """SCE and GCE without a floor under p, which changes little."""
-    hp = {k: float(v) for k, v in case.group("hp_").items()}
-    with precision(dtype):
-        for inputs in prefixes(case, "__SCELoss__value"):
-            logits = jnp.asarray(case[f"{inputs}__logits"], dtype)
-            labels = jnp.asarray(case[f"{inputs}__labels"])
-            classes = logits.shape[-1]
-            floor = 1e-7
-            value = losses.symmetric_cross_entropy(
-                logits, labels, hp["alpha"], hp["beta"], np.log(1e-4)
-            ).mean()
-            gap = -hp["beta"] * np.log(1e-4) * classes * floor
-            expected = case[f"{inputs}__SCELoss__value"]
-            close(value, expected, atol=1e-6 + gap)
-            value = losses.generalised_cross_entropy(logits, labels, hp["q"])
-            gap = floor ** hp["q"] / hp["q"]
-            expected = case[f"{inputs}__GeneralizedCrossEntropy__value"]
-            close(value.mean(), expected, atol=1e-6 + gap)
+    hp, floor = parameters(case), 1e-7
+    for inputs in case.prefixes("__SCELoss__value"):
+        stored = case.group(f"{inputs}__")
+        logits = jnp.asarray(stored["logits"], dtype)
+        labels, classes = jnp.asarray(stored["labels"]), logits.shape[-1]
+        value = losses.symmetric_cross_entropy(
+            logits, labels, hp["alpha"], hp["beta"], np.log(1e-4)
+        ).mean()
+        gap = -hp["beta"] * np.log(1e-4) * classes * floor
+        close(value, stored["SCELoss__value"], atol=1e-6 + gap)
+        value = losses.generalised_cross_entropy(logits, labels, hp["q"])
+        gap = floor ** hp["q"] / hp["q"]
+        expected = stored["GeneralizedCrossEntropy__value"]
+        close(value.mean(), expected, atol=1e-6 + gap)
 
 
-@PRECISIONS
 @golden("h2e_losses")
 def test_coteaching(case, dtype):
-    found = 0
-    with precision(dtype):
-        for key in case.keys():
-            match = re.fullmatch(r"(\w+)__forget([\d.]+)__num_remember", key)
-            if not match:
-                continue
-            found += 1
-            prefix, forget = match[1], float(match[2])
-            stored = key.removesuffix("num_remember")
-            labels = jnp.asarray(case[f"{prefix}__labels"])
-            logits = [
-                jnp.asarray(case[f"{prefix}__logits_net{n}"], dtype)
-                for n in (1, 2)
-            ]
-            kept = int(case[key])
+    for tag in case.prefixes("__num_remember"):
+        prefix, _, forget = tag.partition("__forget")
+        labels = jnp.asarray(case[f"{prefix}__labels"])
+        names = (f"{prefix}__logits_net{n}" for n in (1, 2))
+        logits = case.jnp(*names, dtype=dtype)
+        kept = int(case[f"{tag}__num_remember"])
 
-            @jax.jit
-            def everything(a, b, y=labels, r=forget, m=kept):
-                # The release divides the mean by the number once more.
-                values = [v / m for v in losses.coteaching(a, b, y, r)]
-                return sum(values), values
+        @jax.jit
+        @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+        def everything(a, b, y=labels, rate=float(forget), kept=kept):
+            # The release divides the mean by the number once more.
+            values = [v / kept for v in losses.coteaching(a, b, y, rate)]
+            return sum(values), values
 
-            (_, values), grads = jax.value_and_grad(
-                everything, (0, 1), has_aux=True
-            )(*logits)
-            for n, (value, grad) in enumerate(
-                zip(values, grads, strict=True), 1
-            ):
-                close(value, case[f"{stored}loss_net{n}"])
-                close_gradient(grad, case[f"{stored}grad_logits_net{n}"])
-    assert found
+        (_, values), grads = everything(*logits)
+        for n, value, grad in zip((1, 2), values, grads, strict=True):
+            close(value, case[f"{tag}__loss_net{n}"])
+            close_gradient(grad, case[f"{tag}__grad_logits_net{n}"])
 
 
 # --- losses that know the counts --------------------------------------------
 
 
-def in_string_order(counts):
-    """Counts as the release assigns them: sorted by the labels as strings."""
-    return counts[sorted(range(len(counts)), key=str)]
-
-
 def variants(case, prefix):
     """Counts of the intended variant and of the release's slip."""
     counts = case[f"{prefix}__class_counts"]
-    slipped = in_string_order(counts)
+    # The release assigns them sorted by the labels as strings.
+    slipped = counts[sorted(range(len(counts)), key=str)]
     stored = case[f"{prefix}__counts_in_released_order"]
     np.testing.assert_array_equal(slipped, stored)
     return {"class_order": counts, "released": slipped}
@@ -213,21 +182,16 @@ def balanced(logits, labels, counts):
     return values.sum(), values
 
 
-@PRECISIONS
 @golden("h2e_losses_lt")
 def test_balanced_softmax(case, dtype):
-    sets = prefixes(case, "__bsoftmax__logits")
-    assert sets
-    with precision(dtype):
-        for prefix in sets:
-            logits = jnp.asarray(case[f"{prefix}__bsoftmax__logits"], dtype)
-            labels = jnp.asarray(case[f"{prefix}__labels"])
-            for name, counts in variants(case, prefix).items():
-                stored = f"{prefix}__bsoftmax_{name}"
-                (_, values), grad = balanced(logits, labels, counts)
-                close(values, case[f"{stored}__per_sample"], 5e-5)
-                expected = case[f"{stored}__grad_of_sum"]
-                close_gradient(grad, expected, 5e-5)
+    for prefix in case.prefixes("__bsoftmax__logits"):
+        logits = jnp.asarray(case[f"{prefix}__bsoftmax__logits"], dtype)
+        labels = jnp.asarray(case[f"{prefix}__labels"])
+        for name, counts in variants(case, prefix).items():
+            stored = case.group(f"{prefix}__bsoftmax_{name}__")
+            (_, values), grad = balanced(logits, labels, counts)
+            close(values, stored["per_sample"], 5e-5)
+            close_gradient(grad, stored["grad_of_sum"], 5e-5)
 
 
 @jax.jit
@@ -237,44 +201,33 @@ def margin_loss(cosines, labels, margins, weights, scale):
     return losses.weighted_mean(values, weights[labels])
 
 
-@PRECISIONS
 @golden("h2e_losses_lt")
 def test_ldam(case, dtype):
-    sets = prefixes(case, "__ldam__total_epoch")
-    assert sets
-    with precision(dtype):
-        for prefix in sets:
-            cosines = jnp.asarray(case[f"{prefix}__cosine_logits"], dtype)
-            labels = jnp.asarray(case[f"{prefix}__labels"])
-            setting = case.group(f"{prefix}__ldam__")
-            deferred = int(0.8 * int(setting["total_epoch"]))
-            for name, counts in variants(case, prefix).items():
-                stored = case.group(f"{prefix}__ldam_{name}__")
-                margins = losses.ldam_margins(counts, float(setting["max_m"]))
-                close(margins, stored["margins"], 5e-5)
-                for i, epoch in enumerate(setting["epochs"]):
-                    beta = 0.9999 if epoch >= deferred else 0.0
-                    weights = losses.effective_weights(counts, beta)
-                    expected = stored["class_weights_per_epoch"][i]
-                    close(weights, expected, 5e-5)
-                    value, grad = margin_loss(
-                        cosines, labels, margins, weights, float(setting["s"])
-                    )
-                    close(value, stored["loss_per_epoch"][i], 5e-5)
-                    expected = stored["grad_per_epoch"][i]
-                    close_gradient(grad, expected, 5e-5)
+    for prefix in case.prefixes("__ldam__total_epoch"):
+        (cosines,) = case.jnp(f"{prefix}__cosine_logits", dtype=dtype)
+        labels = jnp.asarray(case[f"{prefix}__labels"])
+        setting = case.group(f"{prefix}__ldam__")
+        scale, largest = float(setting["s"]), float(setting["max_m"])
+        deferred = int(0.8 * int(setting["total_epoch"]))
+        for name, counts in variants(case, prefix).items():
+            stored = case.group(f"{prefix}__ldam_{name}__")
+            margins = losses.ldam_margins(counts, largest)
+            close(margins, stored["margins"], 5e-5)
+            for i, epoch in enumerate(setting["epochs"]):
+                beta = 0.9999 if epoch >= deferred else 0.0
+                weights = losses.effective_weights(counts, beta)
+                close(weights, stored["class_weights_per_epoch"][i], 5e-5)
+                value, grad = margin_loss(
+                    cosines, labels, margins, weights, scale
+                )
+                close(value, stored["loss_per_epoch"][i], 5e-5)
+                close_gradient(grad, stored["grad_per_epoch"][i], 5e-5)
 
 
-@PRECISIONS
 @golden("h2e_losses_lt")
 def test_cosine_classifier(case, dtype):
-    sets = prefixes(case, "cosine_classifier__output")
-    assert sets
-    with precision(dtype):
-        for prefix in sets:
-            stored = case.group(f"{prefix}cosine_classifier__")
-            inputs = [
-                jnp.asarray(stored[name], dtype)
-                for name in ("features", "weight")
-            ]
-            close(losses.cosines(*inputs), stored["output"], 5e-5)
+    for prefix in case.prefixes("cosine_classifier__output"):
+        stored = f"{prefix}cosine_classifier__"
+        names = (f"{stored}features", f"{stored}weight")
+        inputs = case.jnp(*names, dtype=dtype)
+        close(losses.cosines(*inputs), case[f"{stored}output"], 5e-5)

@@ -3,6 +3,8 @@
 Tolerances are those that were measured for the authors' code.
 """
 
+import functools
+import operator
 from functools import partial
 
 import jax
@@ -10,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import h2e as h2e_config
 from jaxnlt import losses, step
 from jaxnlt import method as base
 from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.methods import h2e
 from jaxnlt.results import metrics
 from tests import typed
+from tests.golden import methods
 from tests.golden.cases import golden
-from tests.golden.precision import PRECISIONS, precision
-from tests.golden.test_h2e_losses import close, close_gradient, prefixes
+from tests.golden.test_h2e_losses import close, close_gradient
 
 # The authors' layer -> where ours stands in the tree; the last block trains.
 LAYERS = {
@@ -59,32 +60,28 @@ def method(case, tmp_path, phase, mix="ce", released=True, freeze=True):
     labels = case["train_labels"]
     epochs, rate = int(case["num_epochs"]), float(case["lr"])
     decay = float(case["weight_decay"])
-    config = h2e_config.get_config(f"digits,as_released={released}")
-    starts = {"identify": epochs, "robust": epochs + 1}
     ids = np.arange(len(labels))
     file = tmp_path / "labels.csv"
-    with config.unlocked():
-        config.epochs = 2 * epochs + 1
-        config.model.blocks = (1, 2)
-        config.optimizer.momentum = float(case["momentum"])
-        config.h2e.starts.round1 = starts
-        config.h2e.base_peak = 1.0
-        config.h2e.mix, config.h2e.freeze = mix, freeze
-        if mix == "weighted":
-            config.h2e.scores = str(file)
-        if phase == "base":
-            config.optimizer.learning_rate = rate
-            config.optimizer.weight_decay = decay
-        else:
-            config.h2e.robust_rate = rate
-            config.h2e.robust_weight_decay = decay
+    fields = {
+        "epochs": 2 * epochs + 1,
+        "model.blocks": (1, 2),
+        "optimizer.momentum": float(case["momentum"]),
+        "h2e.starts.round1": {"identify": epochs, "robust": epochs + 1},
+    }
+    options = {"base_peak": 1.0, "mix": mix, "freeze": freeze}
+    if phase == "base":
+        fields["optimizer.learning_rate"] = rate
+        fields["optimizer.weight_decay"] = decay
+    else:
+        options |= {"robust_rate": rate, "robust_weight_decay": decay}
     if mix == "weighted":
-        rows = [
-            f"{i},{s:.17g}" for i, s in zip(ids, case["scores"], strict=True)
-        ]
-        file.write_text("\n".join(["index,clean_probability", *rows]) + "\n")
+        options["scores"] = str(file)
+        scores = zip(ids, case["scores"], strict=True)
+        rows = "".join(f"{i},{score:.17g}\n" for i, score in scores)
+        file.write_text(f"index,clean_probability\n{rows}")
+    text = f"h2e:digits,as_released={released}"
     classes = len(case["init__fc.bias"])
-    return h2e.Method(config, base.DataInfo(labels, classes, ids))
+    return methods.method(text, labels, fields, classes, ids, **options)
 
 
 def start(case, dtype):
@@ -102,35 +99,23 @@ def train(case, made, first, state, dtype, weights=None, draws=None):
     """Trains the epochs of one phase; yields each epoch's state and curves."""
     epochs, count = int(case["num_epochs"]), 0
     phase = made.phase(first)
-    update = jax.jit(
-        partial(
-            step.update,
-            apply,
-            phase,
-            momentum=made.config.optimizer.momentum,
-            weight_decay=None,  # the phase has its own
-        )
+    optimizer = {"momentum": made.config.optimizer.momentum}
+    update = jax.jit(  # the phase has a weight decay of its own
+        partial(step.update, apply, phase, weight_decay=None, **optimizer)
     )
     images = jnp.asarray(case["train_images"], dtype)
     for epoch in range(first, first + epochs):
         assert made.phase(epoch) is phase
         values, hits = [], 0
         for rows in batches_of(case):
-            labels = case["train_labels"][rows]
-            x = typed.stream(
-                (images[rows],),
-                jnp.asarray(labels),
-                None if weights is None else jnp.asarray(weights[rows], dtype),
-                jnp.asarray(rows),
-            )
-            state, terms = update(
-                state,
-                None,
-                typed.batch(jnp.asarray(epoch, dtype), x=x),
-                draws(count, len(rows)) if draws else (),
-                typed.division(),
-                made.learning_rate(epoch),
-            )
+            labels, given = case["train_labels"][rows], None
+            if weights is not None:
+                given = jnp.asarray(weights[rows], dtype)
+            drawn = draws(count, len(rows)) if draws else ()
+            x = typed.stream((images[rows],), labels, given, jnp.asarray(rows))
+            batch = typed.batch(jnp.asarray(epoch, dtype), x=x)
+            rate, division = made.learning_rate(epoch), typed.division()
+            state, terms = update(state, None, batch, drawn, division, rate)
             values.append(float(terms["loss"]))
             logits = np.asarray(state.batch_stats["logits"])
             hits += int((logits.argmax(1) == labels).sum())
@@ -144,9 +129,8 @@ def evaluate(case, made, state, memory, dtype):
     images = jnp.asarray(case["test_images"], dtype)
     logits = apply(state.variables, images, ("logits",), False)[0]["logits"]
     labels = case["test_labels"]
-    scores = np.asarray(
-        made.predict([{"logits": np.asarray(logits)}], memory), dtype
-    )
+    outputs = [{"logits": np.asarray(logits)}]
+    scores = np.asarray(made.predict(outputs, memory), dtype)
     size = int(case["batch_size"])
     values = np.asarray(losses.cross_entropy(jnp.asarray(scores), labels))
     parts = [values[i : i + size] for i in range(0, len(values), size)]
@@ -179,34 +163,26 @@ def check_curves(case, mode, epochs, made, memory, dtype):
     return state, accuracies
 
 
-@PRECISIONS
 @golden("h2e_stage1_training")
 def test_base_training(case, dtype, tmp_path):
-    modes = prefixes(case, "__train_loss_per_epoch")
-    assert modes
-    with precision(dtype):
-        for mode in modes:
+    for mode in case.prefixes("__train_loss_per_epoch"):
 
-            def draws(count, rows, mode=mode):
-                share = partner = None
-                if f"{mode}__perm_per_step_padded_minus1" in case:
-                    partner = case[f"{mode}__perm_per_step_padded_minus1"]
-                    partner = jnp.asarray(partner[count, :rows])
-                if f"{mode}__lam_per_step" in case:
-                    share = case[f"{mode}__lam_per_step"][count]
-                    share = jnp.asarray(share, dtype)
-                return MixupDraws(share, partner)
+        def draws(count, rows, mode=mode):
+            share = partner = None
+            if f"{mode}__perm_per_step_padded_minus1" in case:
+                partner = case[f"{mode}__perm_per_step_padded_minus1"]
+                partner = jnp.asarray(partner[count, :rows])
+            if f"{mode}__lam_per_step" in case:
+                share = case[f"{mode}__lam_per_step"][count]
+                share = jnp.asarray(share, dtype)
+            return MixupDraws(share, partner)
 
-            made = method(case, tmp_path, "base", MIXES[mode])
-            memory = before_robust()
-            epochs = train(
-                case, made, 0, start(case, dtype), dtype, draws=draws
-            )
-            _, accuracies = check_curves(
-                case, mode, epochs, made, memory, dtype
-            )
-            best = case[f"{mode}__best_test_acc"]
-            one_sample(max(accuracies), best, len(case["test_labels"]))
+        made = method(case, tmp_path, "base", MIXES[mode])
+        state, memory = start(case, dtype), before_robust()
+        epochs = train(case, made, 0, state, dtype, draws=draws)
+        _, accuracies = check_curves(case, mode, epochs, made, memory, dtype)
+        best = case[f"{mode}__best_test_acc"]
+        one_sample(max(accuracies), best, len(case["test_labels"]))
 
 
 def before_robust():
@@ -222,71 +198,53 @@ def enter_robust(made, state):
     return epoch, state, memory
 
 
-@PRECISIONS
 @golden("h2e_stage2_training")
 def test_robust_training(case, dtype, tmp_path):
-    modes = prefixes(case, "__train_loss_per_epoch")
-    assert modes
-    with precision(dtype):
-        for mode in modes:
-            freeze = mode == "freeze"
-            made = method(case, tmp_path, "robust", freeze=freeze)
-            state, size = start(case, dtype), len(case["test_labels"])
-            _, before = evaluate(case, made, state, before_robust(), dtype)
-            expected = case[f"{mode}__base_test_acc_without_adjustment"]
-            one_sample(before, expected, size)
-            first, state, memory = enter_robust(made, state)
-            zero = {"logits": np.zeros((1, made.data.num_classes))}
-            close(
-                -made.predict([zero], memory)[0], case[f"{mode}__adjustments"]
-            )
-            weights = case["instance_weights"]
-            epochs = train(case, made, first, state, dtype, weights)
-            last, accuracies = check_curves(
-                case, mode, epochs, made, memory, dtype
-            )
-            best = case[f"{mode}__reported_best_test_acc"]
-            one_sample(max(before, *accuracies), best, size)
-            moved = jax.tree.map(
-                lambda a, b: bool((a != b).any()),
-                state.params,
-                last.params,
-            )
-            for path in LAYERS.values():
-                place = moved
-                for key in path:
-                    place = place[key]
-                block = path in (("logits",), ("backbone", "stage2_block2"))
-                assert set(place.values()) == {block or not freeze}
+    size, weights = len(case["test_labels"]), case["instance_weights"]
+    for mode in case.prefixes("__train_loss_per_epoch"):
+        freeze = mode == "freeze"
+        made = method(case, tmp_path, "robust", freeze=freeze)
+        state = start(case, dtype)
+        _, before = evaluate(case, made, state, before_robust(), dtype)
+        expected = case[f"{mode}__base_test_acc_without_adjustment"]
+        one_sample(before, expected, size)
+        first, state, memory = enter_robust(made, state)
+        zero = {"logits": np.zeros((1, made.data.num_classes))}
+        (scores,) = made.predict([zero], memory)
+        close(-scores, case[f"{mode}__adjustments"])
+        epochs = train(case, made, first, state, dtype, weights)
+        last, accuracies = check_curves(case, mode, epochs, made, memory, dtype)
+        best = case[f"{mode}__reported_best_test_acc"]
+        one_sample(max(before, *accuracies), best, size)
+        moved = jax.tree.map(
+            lambda a, b: bool((a != b).any()), state.params, last.params
+        )
+        for path in LAYERS.values():
+            place = functools.reduce(operator.getitem, path, moved)
+            block = path in (("logits",), ("backbone", "stage2_block2"))
+            assert set(place.values()) == {block or not freeze}
 
 
-@PRECISIONS
 @golden("h2e_stage2_training")
 def test_weighted_cross_entropy(case, dtype):
-    stored = case.group("weighted_ce__")
-    with precision(dtype):
-        labels = jnp.asarray(stored["labels"])
-        weights = jnp.asarray(stored["weights"], dtype)
-        value, grad = jax.jit(
-            jax.value_and_grad(
-                lambda z: h2e.normalised_weighted_ce(z, labels, weights)
-            )
-        )(jnp.asarray(stored["logits"], dtype))
-        close(value, stored["loss"])
-        close_gradient(grad, stored["grad_logits"])
+    prefix = "weighted_ce__"
+    names = (f"{prefix}logits", f"{prefix}weights")
+    logits, weights = case.jnp(*names, dtype=dtype)
+    labels = jnp.asarray(case[f"{prefix}labels"])
+    value, grad = jax.value_and_grad(h2e.normalised_weighted_ce)(
+        logits, labels, weights
+    )
+    close(value, case[f"{prefix}loss"])
+    close_gradient(grad, case[f"{prefix}grad_logits"])
 
 
 @golden("h2e_stage2_training")
 def test_the_decay_of_the_release_is_a_switch(case, tmp_path):
     """By default a step decays by the weight decay alone, not three times."""
     decay = float(case["weight_decay"])
-    for phase, released, factor in (
-        ("base", False, 1),
-        ("base", True, 3),
-        ("robust", False, 1),
-        ("robust", True, 3),
-    ):
-        made = method(case, tmp_path, phase, released=released)
-        used = made.first[phase].weight_decay
-        assert used == pytest.approx(factor * decay)
+    for phase in ("base", "robust"):
+        for released, factor in ((False, 1), (True, 3)):
+            made = method(case, tmp_path, phase, released=released)
+            used = made.first[phase].weight_decay
+            assert used == pytest.approx(factor * decay)
     assert made.first["identify"].weight_decay == 1e-4

@@ -12,14 +12,15 @@ from jaxnlt.models.resnet_cifar import BasicBlock
 from tests.golden import torch_names
 from tests.golden.cases import golden
 
-#: The authors' name of a head's output -> ours.
-DASC_OUTPUTS = {
+#: The authors' names of heads' outputs that are not ours.
+DASC_OUTPUTS = {"logits1": "logits", "logits2": "balanced"}
+#: The same in the files of SFA.
+SFA_OUTPUTS = {
     "features": "features",
-    "logits1": "logits",
-    "logits2": "balanced",
-    "projection": "projection",
-    "prototypes": "prototypes",
+    "logits": "logits",
+    "logits_balanced": "balanced",
 }
+MOVING = ("running_mean", "running_var")
 
 
 @functools.partial(jax.jit, static_argnames=("network", "heads", "train"))
@@ -50,16 +51,22 @@ def run(tensors, images_nchw, train, dtype="float32"):
         jax.enable_x64(dtype == "float64"),
         jax.default_matmul_precision("highest"),
     ):
-        results = forward(
-            network,
-            jax.tree.map(
-                lambda x: x.astype(dtype), torch_names.variables(tensors)
-            ),
-            images.astype(dtype),
-            heads=("features", *network.module.held),
-            train=train,
+        variables = jax.tree.map(
+            lambda x: x.astype(dtype), torch_names.variables(tensors)
         )
+        heads = ("features", *network.module.held)
+        images = images.astype(dtype)
+        results = forward(network, variables, images, heads, train)
         return jax.device_get(results)
+
+
+def compare(case, found, rtol, atol):
+    """Those of the arrays that the file has."""
+    assert found.keys() & case.keys()
+    for key in found.keys() & case.keys():
+        np.testing.assert_allclose(
+            found[key], case[key], rtol, atol, err_msg=key
+        )
 
 
 def check_parameters(tensors, expected: int, size: int = 32) -> None:
@@ -105,11 +112,8 @@ def test_dasc_network(case, dtype, train):
     tensors = dasc_tensors(case)
     outputs, stats, stages = run(tensors, case["images_nchw"], train, dtype)
 
-    found = stages | {
-        name: outputs[ours]
-        for name, ours in DASC_OUTPUTS.items()
-        if ours in outputs
-    }
+    found = stages | outputs
+    found |= {name: outputs.get(ours) for name, ours in DASC_OUTPUTS.items()}
     compared = case.group("train__" if train else "eval__")
     if train:
         moved = case.group("after_one_train_forward__")
@@ -187,9 +191,8 @@ def smr_tensors(case) -> dict[str, np.ndarray]:
         ):
             value = hashed(size, i + 2 * j, salt, amplitude, offset)
             tensors[f"{name}.{key}"] = value
-            np.testing.assert_array_equal(
-                value[:2], case[f"bn_{key}_first2"][j]
-            )
+            first = case[f"bn_{key}_first2"][j]
+            np.testing.assert_array_equal(value[:2], first)
     return tensors
 
 
@@ -238,16 +241,9 @@ def test_smr_eval(case):
     if "input_nchw" in case:
         np.testing.assert_array_equal(images, case["input_nchw"])
     outputs, _, _ = run(tensors, images, train=False)
-    for key, head in {
-        "logits_eval": "logits",
-        "logits_eval_f64": "logits",
-        "features_eval": "features",
-        "embedding_eval": "embedding",
-    }.items():
-        if key in case:
-            np.testing.assert_allclose(
-                outputs[head], case[key], rtol=1e-4, atol=1e-3, err_msg=key
-            )
+    found = {f"{head}_eval": value for head, value in outputs.items()}
+    found["logits_eval_f64"] = outputs["logits"]
+    compare(case, found, rtol=1e-4, atol=1e-3)
 
 
 @golden(*RESNETS)  # a VGG's dropout is random in train mode
@@ -265,44 +261,33 @@ def check_train(case):
     tensors = called(smr_tensors(case))
     images = smr_input(case, "train_input_shape_nchw")
     outputs, stats, _ = run(tensors, images, train=True)
-    for key, head in {
-        "logits_train": "logits",
-        "logits_train_f64": "logits",
-        "embedding_train": "embedding",
-    }.items():
-        if key in case:
-            np.testing.assert_allclose(
-                outputs[head], case[key], rtol=0, atol=1e-3, err_msg=key
-            )
+    found = {f"{head}_train": value for head, value in outputs.items()}
+    found["logits_train_f64"] = outputs["logits"]
+    compare(case, found, rtol=0, atol=1e-3)
 
+    names = list(map(str, case["bn_names"]))
     moved = {
         f"{name}.{key}": torch_names.statistic(stats, f"{name}.{key}")
-        for name in map(str, case["bn_names"])
-        for key in ("running_mean", "running_var")
+        for name in names
+        for key in MOVING
     }
-    for name, ours in moved.items():
-        key = f"after_train_{name.replace('.', '_')}"
-        if key in case:
-            np.testing.assert_allclose(
-                ours, case[key], rtol=0, atol=1e-4, err_msg=key
-            )
-    for key in ("running_mean", "running_var"):
-        sums = [
-            moved[f"{name}.{key}"].sum(dtype=np.float64)
-            for name in map(str, case["bn_names"])
-        ]
-        np.testing.assert_allclose(
-            sums, case[f"after_train_{key}_sums"], rtol=0, atol=5e-3
-        )
+    layers = {
+        f"after_train_{name.replace('.', '_')}": value
+        for name, value in moved.items()
+    }
+    compare(case, layers, rtol=0, atol=1e-4)
+    for key in MOVING:
+        sums = [moved[f"{name}.{key}"].sum(dtype=float) for name in names]
+        expected = case[f"after_train_{key}_sums"]
+        np.testing.assert_allclose(sums, expected, rtol=0, atol=5e-3)
 
     expected = case["logits_eval_after_train_forward"]
     # Where the two batches differ in size, the training batch.
     if len(expected) == case["input_shape_nchw"][0]:
         images = smr_input(case, "input_shape_nchw")
     evaluated, _, _ = run(tensors | moved, images, train=False)
-    np.testing.assert_allclose(
-        evaluated["logits"], expected, rtol=1e-4, atol=1e-3
-    )
+    found = {"logits_eval_after_train_forward": evaluated["logits"]}
+    compare(case, found, rtol=1e-4, atol=1e-3)
 
 
 # --- SFA --------------------------------------------------------------------
@@ -335,26 +320,16 @@ def test_sfa_network(case, train):
     check_parameters(tensors, 11_166_144 + 1026 * int(case["num_class"]))
     outputs, stats, _ = run(tensors, case["input_nchw"], train)
     mode = "train" if train else "eval"
-    expected = {
-        case_key: outputs[head]
-        for case_key, head in {
-            f"{mode}_features": "features",
-            f"{mode}_logits": "logits",
-            f"{mode}_logits_balanced": "balanced",
-        }.items()
-    }
+    found = {f"{mode}_{k}": outputs[head] for k, head in SFA_OUTPUTS.items()}
     if train:
         last = [name for name in tensors if name.endswith("bn2.weight")][-1]
         layers = {"bn1": "bn1", "last_bn": last.removesuffix(".weight")}
         for key, name in layers.items():
-            for part in ("running_mean", "running_var"):
-                expected[f"{key}_{part}_after"] = torch_names.statistic(
-                    stats, f"{name}.{part}"
-                )
-    for key, ours in expected.items():
-        np.testing.assert_allclose(
-            ours, case[key], rtol=1e-4, atol=1e-4, err_msg=key
-        )
+            for part in MOVING:
+                value = torch_names.statistic(stats, f"{name}.{part}")
+                found[f"{key}_{part}_after"] = value
+    assert found.keys() <= case.keys()
+    compare(case, found, rtol=1e-4, atol=1e-4)
 
 
 @golden("sfa_arch_inception_resnet_v2")
@@ -369,14 +344,9 @@ def test_sfa_inception(case):
     expected_size = 54_306_464 + 2 * 1537 * int(case["num_class"])
     check_parameters(tensors, expected_size, shape[-1])
     outputs, _, _ = run(tensors, images, train=False)
-    for key, head in {
-        "eval_features": "features",
-        "eval_logits": "logits",
-        "eval_logits_balanced": "balanced",
-    }.items():
-        np.testing.assert_allclose(
-            outputs[head], case[key], rtol=1e-3, atol=1e-4, err_msg=key
-        )
+    found = {f"eval_{k}": outputs[head] for k, head in SFA_OUTPUTS.items()}
+    assert found.keys() <= case.keys()
+    compare(case, found, rtol=1e-3, atol=1e-4)
 
 
 # --- RoLT -------------------------------------------------------------------
@@ -387,11 +357,8 @@ def test_sfa_inception(case):
 def test_rolt_network(case, train):
     """The trunk; classifiers are those of every other network."""
     tensors = sfa_tensors(case)
-    moving = ("running_mean", "running_var")
-    sizes = [v.size for k, v in tensors.items() if not k.endswith(moving)]
+    sizes = [v.size for k, v in tensors.items() if not k.endswith(MOVING)]
     check_parameters(tensors, sum(sizes))
     outputs, _, _ = run(tensors, case["input_nchw"], train)
-    expected = case["train_features" if train else "eval_features"]
-    np.testing.assert_allclose(
-        outputs["features"], expected, rtol=1e-3, atol=1e-4
-    )
+    found = {f"{'train' if train else 'eval'}_features": outputs["features"]}
+    compare(case, found, rtol=1e-3, atol=1e-4)

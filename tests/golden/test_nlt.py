@@ -9,23 +9,16 @@ from tests.data import fake_nlt
 from tests.golden.cases import golden
 
 
-def prefixes(case):
-    return sorted({key.split("__")[0] for key in case.keys() if "__" in key})
-
-
 @golden("h2e_classcounts")
 def test_class_counts(case):
-    found = [name for name in prefixes(case) if name.startswith("case")]
+    found = case.prefixes("__raw_len")
     assert len(found) == case["num_cases"]
     for name in found:
         fields = case.group(f"{name}__")
-        kind = str(fields["imb_type"])
-        counts = imbalance.class_counts(
-            int(fields["raw_len"]),
-            int(fields["num_classes"]),
-            float(fields["imb_factor"]) if kind != "none" else None,
-            kind if kind != "none" else "exp",
-        )
+        sizes = int(fields["raw_len"]), int(fields["num_classes"])
+        kind, factor = str(fields["imb_type"]), float(fields["imb_factor"])
+        shape = (None, "exp") if kind == "none" else (factor, kind)
+        counts = imbalance.class_counts(*sizes, *shape)
         if kind == "step":
             # The authors lose the last class where their number is odd.
             counts = counts[: len(counts) // 2 * 2]
@@ -36,17 +29,23 @@ def test_class_counts(case):
 @golden("h2e_classcounts")
 def test_shares(case):
     red = case.group("red__")
-    found = np.array(
-        [protocol.shares(1000, float(r)) for r in red["noise_rate"]]
-    )
-    np.testing.assert_array_equal(found[:, 0], red["clean_per_class_of_1000"])
-    np.testing.assert_array_equal(found[:, 1], red["web_per_class_of_1000"])
+    found = [protocol.shares(1000, float(r)) for r in red["noise_rate"]]
+    expected = red["clean_per_class_of_1000"], red["web_per_class_of_1000"]
+    np.testing.assert_array_equal(found, np.transpose(expected))
 
 
 @golden("h2e_benchmark_stats")
 def test_construction(case):
-    for name in prefixes(case):
+    for name in case.prefixes("__web_rate"):
         same_statistics(name, case.group(f"{name}__"))
+
+
+def of_web(row):
+    return row.source == "web"
+
+
+def of_swap(row):
+    return row.source == "swap"
 
 
 def same_statistics(name, reference):
@@ -66,34 +65,26 @@ def same_statistics(name, reference):
         cut = build.construct(raw, options)
         for stage, rows in (("balanced", full), ("longtail", cut)):
             given = fake_nlt.counts(rows)
-            np.testing.assert_array_equal(
-                given, reference[f"{stage}__class_counts"][seed]
-            )
+            expected = reference[f"{stage}__class_counts"][seed]
+            np.testing.assert_array_equal(given, expected)
             wrong = fake_nlt.counts(rows, lambda row: row.wrong)
-            for noise in (
-                wrong.sum() / given.sum(),
-                reference[f"{stage}__total_noise_rate"][seed],
-            ):
+            theirs = reference[f"{stage}__total_noise_rate"][seed]
+            for noise in (wrong.sum() / given.sum(), theirs):
                 assert noise == pytest.approx(meant, abs=0.006)
-        web = fake_nlt.counts(full, lambda row: row.source == "web")
-        np.testing.assert_array_equal(
-            web, reference["balanced__web_noise_per_class"][seed]
-        )
-        for found in (
-            fake_nlt.counts(cut, lambda row: row.source == "web"),
-            reference["longtail__web_noise_per_class"][seed],
-        ):
-            if rates[0]:
-                scores += [*hypergeometric(found, given, web)]
-        swapped.append(
-            fake_nlt.counts(cut, lambda row: row.source == "swap", "true_label")
-        )
-        ours = fake_nlt.counts(full, lambda row: row.source == "swap")
+        web = fake_nlt.counts(full, of_web)
+        expected = reference["balanced__web_noise_per_class"][seed]
+        np.testing.assert_array_equal(web, expected)
+        ours = fake_nlt.counts(cut, of_web)
+        theirs = reference["longtail__web_noise_per_class"][seed]
+        for found in (ours, theirs) if rates[0] else ():
+            drawn = fake_nlt.hypergeometric_scores(found, given, web, 1000)
+            scores.extend(drawn)
+        swapped.append(fake_nlt.counts(cut, of_swap, "true_label"))
+        ours = fake_nlt.counts(full, of_swap)
         theirs = reference["balanced__swap_noise_per_class"][seed]
+        expected = (1 - 1 / classes) * int(1000 * rates[1])
         for found in (ours, theirs):
-            assert found.mean() == pytest.approx(
-                (1 - 1 / classes) * int(1000 * rates[1]), rel=0.005
-            )
+            assert found.mean() == pytest.approx(expected, rel=0.005)
     if scores:
         error = 5 * np.sqrt(2 / len(scores))
         assert np.mean(np.square(scores)) == pytest.approx(1, abs=error)
@@ -104,10 +95,6 @@ def same_statistics(name, reference):
         flat(theirs, lost)
         error = 5 * np.sqrt(2 * lost / theirs.sum())
         assert np.mean(swapped) == pytest.approx(theirs.mean(), rel=error)
-
-
-def hypergeometric(found, drawn, marked):
-    return fake_nlt.hypergeometric_scores(found, drawn, marked, 1000)
 
 
 def flat(by_source, lost):
@@ -142,12 +129,10 @@ def test_released_sets(case):
         for seed in range(8)
     ]
     wrong = [fake_nlt.counts(rows, lambda row: row.wrong) for rows in drawn]
+    true = [fake_nlt.counts(rows, by="true_label") for rows in drawn]
     for key, ours in (
         ("true_noise_count_per_class", wrong),
-        (
-            "images_per_true_class",
-            [fake_nlt.counts(rows, by="true_label") for rows in drawn],
-        ),
+        ("images_per_true_class", true),
     ):
         mean, spread = np.mean(ours, 0), np.std(ours, 0, ddof=1).mean()
         scores = (blue[key] - mean) / spread

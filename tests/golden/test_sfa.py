@@ -1,34 +1,25 @@
-"""SFA against the authors' selection, ensemble, data and schedules."""
+"""SFA's selection, losses, ensemble, data and schedules."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import sfa as sfa_config
-from jaxnlt import method as base
-from jaxnlt import selection
+from jaxnlt import losses, selection
 from jaxnlt.data import load, noise
+from jaxnlt.losses import mixmatch
 from jaxnlt.methods import sfa
 from jaxnlt.results import metrics
+from tests import typed
 from tests.data import fakes
 from tests.golden.cases import Case, golden
+from tests.golden.methods import labels_of, method
+from tests.golden.scripted import loss_and_grads, spy
 
-LOOSE = {"rtol": 1e-5, "atol": 1e-5}
 GMM = 2e-3  # responsibilities move between seeds and versions
-
-
-def equal(actual, expected, **tolerance):
-    np.testing.assert_allclose(actual, expected, **(LOOSE | tolerance))
-
-
-def method(labels, num_classes, batch_size=64, **options):
-    """SFA with the given options, on the given labels."""
-    config = sfa_config.get_config("cifar10")
-    config.batch_size = batch_size
-    config.sfa.update(options)
-    return sfa.Method(config, base.DataInfo(np.asarray(labels), num_classes))
-
-
-# Selection -------------------------------------------------------------------
+equal = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
 class Stored:
@@ -112,7 +103,8 @@ def outputs_of(case, epoch):
     }
 
 
-def remembered(first, second):
+def remembered(case, prefix):
+    first, second = case[f"{prefix}ema_in"], case[f"{prefix}ema_sq_in"]
     return sfa.Moments(first, second, np.ones(len(first), bool))
 
 
@@ -123,8 +115,9 @@ def selecting(case, **options):
         "p_threshold": float(case["p_threshold"]),
         "sampled_classes": "over_300",
     }
-    num_classes = int(case["num_class"])
-    return method(case["labels"], num_classes, **(fields | options))
+    classes = int(case["num_class"])
+    options = fields | options
+    return method("sfa:cifar10", case["labels"], (), classes, **options)
 
 
 @golden("sfa_select")
@@ -141,9 +134,7 @@ def test_selection(case, variant):
         if f"{prefix}mask" not in case:
             prefix = f"e{e}_{variant}_"
             # The release is handed the same arrays, and they are zeros.
-            memory = remembered(
-                case[f"e{e}_persist_ema_in"], case[f"e{e}_persist_ema_sq_in"]
-            )
+            memory = remembered(case, f"e{e}_persist_")
         check_selection(case, chosen, outputs, int(epoch), eps, memory, prefix)
 
 
@@ -165,25 +156,20 @@ def test_carried_moments(case):
 
 
 @golden("sfa_select")
-def test_several_draws(case):
+def test_several_draws(case, monkeypatch):
     eps, e = case["multi_eps"], len(case["epochs"]) - 1
     chosen = selecting(case, draws=len(eps))
     selector, info = chosen.semi.selector, chosen.data
-    memory = remembered(
-        case[f"e{e}_persist_ema_in"], case[f"e{e}_persist_ema_sq_in"]
-    )
-    seen = []
-    clean_probability = selector.clean_probability
-    selector.clean_probability = lambda scores, info: (
-        seen.append(scores) or clean_probability(scores, info)
-    )
+    memory = remembered(case, f"e{e}_persist_")
+    seen = spy(monkeypatch, selector, "clean_probability")
     epoch = int(case["epochs"][e]) - 1
     result, _ = selector.select(
         [outputs_of(case, e)], 0, info, memory, epoch, Stored(eps)
     )
     # Each of the draws may be off by a single draw's tolerance.
-    equal(seen[0], case["multi_neg_sq_dist_sum"], atol=5e-4 * len(eps))
-    probability = clean_probability(case["multi_neg_sq_dist_sum"], info)
+    expected = case["multi_neg_sq_dist_sum"]
+    equal(seen[0][0][0], expected, atol=5e-4 * len(eps))
+    probability = selector.clean_probability(expected, info)
     equal(probability, case["multi_prob_clean"], rtol=0, atol=GMM)
     sure = np.abs(probability - 0.5) > GMM
     selected = np.isin(np.arange(len(sure)), result.labelled)
@@ -202,9 +188,7 @@ def test_webvision_selection(case):
         epoch = int(case[f"{prefix}epoch"])
         memory = chosen.semi.selector.init_memory()
         if epoch > int(case["web_warm_up"]) + 1:
-            memory = remembered(
-                case[f"{prefix}ema_in"], case[f"{prefix}ema_sq_in"]
-            )
+            memory = remembered(case, prefix)
         eps = case["web_eps"]
         check_selection(case, chosen, outputs, epoch, eps, memory, prefix)
 
@@ -214,11 +198,7 @@ def by_edge(cases):
     return [
         Case(c.file, c.name, {k: c.peek(k) for k in c.keys()} | {"edge": edge})
         for c in cases
-        for edge in (
-            key.removesuffix("_labels")
-            for key in c.keys()
-            if key.endswith("_labels")
-        )
+        for edge in c.prefixes("_labels")
     ]
 
 
@@ -228,8 +208,9 @@ def test_degenerate_selection(case, persist, caplog):
     edge = case["edge"]
     labels, num_classes = case[f"{edge}_labels"], int(case["num_class"])
     chosen = method(
+        "sfa:cifar10",
         labels,
-        num_classes,
+        num_classes=num_classes,
         phi=float(case["phi"]),
         persist_moments=persist,
         sampled_classes="over_300",
@@ -265,12 +246,66 @@ def test_degenerate_selection(case, persist, caplog):
         assert edge == "identical_samples_class"
         expected = case[f"{edge}_prob_clean"]
         last = labels == labels.max()
-        np.testing.assert_allclose(clean[last], expected[last], atol=GMM)
+        equal(clean[last], expected[last], rtol=0, atol=GMM)
         selected = np.isin(np.arange(len(labels)), result.labelled)
         np.testing.assert_array_equal(
             selected[last], case[f"{edge}_pred_clean"][last]
         )
         assert int(labels.max()) in about
+
+
+# Losses ----------------------------------------------------------------------
+
+
+@golden("sfa_balanced_loss")
+def test_balanced_loss(case):
+    counts, emptied = case["class_counts"], case["zero_count_class_counts"]
+    x, u, targets_x, targets_u = case.jnp(
+        "logits_x", "logits_u", "targets_x", "targets_u"
+    )
+    targets = jnp.concatenate([targets_x, targets_u])
+
+    @partial(jax.value_and_grad, has_aux=True)
+    def hard(logits):
+        rows = losses.balanced_softmax(logits, case["labels_x"], counts)
+        return rows.mean(), rows
+
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def both(x, u, counts):
+        z, prior = jnp.concatenate([x, u]), losses.log_prior(counts)
+        terms = mixmatch.terms(z, targets, len(x), prior)
+        return terms.ce + 3 * terms.mse, terms
+
+    (value, rows), grad = jax.jit(hard)(x)
+    equal(rows, case["hard_loss_per_sample_f64"])
+    equal(value, case["hard_loss_f64"])
+    equal(grad, case["hard_grad_f64"])
+    both = jax.jit(both)
+    (_, terms), grads = both(x, u, counts)
+    equal(terms.ce, case["semi_Lx_f64"])
+    equal(terms.mse, case["semi_Lu_f64"])
+    equal(terms.ce, case["soft_loss_webvision_f64"])
+    equal(grads[0], case["semi_grad_x_f64"])
+    equal(grads[1], case["semi_grad_u_times3_f64"])
+    # The authors' loss is infinite where a class is empty; ours counts one.
+    (_, clipped), _ = both(x, u, emptied)
+    assert np.isfinite(clipped).all()
+    (_, terms), _ = both(x, u, np.maximum(emptied, 1))
+    equal(clipped, terms)
+
+
+@golden("sfa_balanced_loss")
+def test_warmup_loss(case):
+    warmup = method("sfa:cifar10", labels_of(case["class_counts"])).phase(0)
+    x = typed.stream((None,), case["labels_x"])
+    logits = case.jnp("logits_x", "warmup_logits2")
+    params = dict(zip(("logits", "balanced"), logits, strict=True))
+    (total, terms), grads = loss_and_grads(warmup.loss, params, x)
+    equal(terms["loss_ce"], case["warmup_ce"])
+    equal(terms["loss_balanced_ce"], case["warmup_balanced"])
+    equal(total, case["warmup_total"])
+    equal(grads["logits"], case["warmup_grad1"])
+    equal(grads["balanced"], case["warmup_grad2"])
 
 
 # Evaluation and data ---------------------------------------------------------
@@ -285,7 +320,8 @@ def test_ensemble(case):
     ]
     targets = case["targets"]
     num_classes = outputs[0]["logits"].shape[1]
-    scores = method(targets, num_classes).predict(outputs, None)
+    made = method("sfa:cifar10", targets, num_classes=num_classes)
+    scores = made.predict(outputs, None)
     np.testing.assert_array_equal(scores.argmax(-1), case["predictions"])
     got = metrics.test_metrics(scores, targets, np.ones(num_classes))
     equal(100 * got["test_accuracy"], case["accuracy_percent"])
@@ -353,27 +389,22 @@ def test_joint_transition(case):
 
 @golden("sfa_data")
 def test_schedules(case):
-    config = sfa_config.get_config("cifar10")
-    info = base.DataInfo(np.arange(10), 10)
-    (table,) = case.group("lr_cifar_epoch1_to_").values()
-    assert config.epochs == len(table)
-    ours = sfa.Method(config, info)
-    equal([ours.learning_rate(e) for e in range(len(table))], table, rtol=1e-12)
-    assert ours.phase(29).name == "warmup" and ours.phase(30).name == "semi"
-    config = sfa_config.get_config("webvision")
-    ours = sfa.Method(config, info)
-    (table,) = case.group("lr_webvision_epoch1_to_").values()
-    assert config.epochs == len(table)
-    equal([ours.learning_rate(e) for e in range(len(table))], table, rtol=1e-12)
-
-    phi = config.sfa.phi
+    for name, arg in (("cifar", "cifar10"), ("webvision", "webvision")):
+        made = method(f"sfa:{arg}", range(10))
+        (table,) = case.group(f"lr_{name}_epoch1_to_").values()
+        assert made.config.epochs == len(table)
+        rates = [made.learning_rate(e) for e in range(len(table))]
+        equal(rates, table, rtol=1e-12)
+        if name == "cifar":
+            assert made.phase(29).name == "warmup"
+            assert made.phase(30).name == "semi"
     for classes, start, key in (
         (10, 31, "threshold_c10_epoch31_to_"),
         (50, 1, "threshold_webvision_epoch1_to_"),
     ):
         (table,) = case.group(key).values()
         got = [
-            selection.growing_threshold(start + i, classes, phi)
+            selection.growing_threshold(start + i, classes, made.options.phi)
             for i in range(len(table))
         ]
         equal(got, table, rtol=1e-12)

@@ -1,21 +1,17 @@
 """TABASCO's divergences, scores and selection against the authors'."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 
-from configs import tabasco as tabasco_config
-from jaxnlt import method as base
 from jaxnlt import selection
 from jaxnlt.methods import tabasco
 from tests.golden.cases import golden
+from tests.golden.methods import method
 
-EXACT = {"rtol": 1e-6, "atol": 1e-9}
 GMM = 1e-3
-
-
-def equal(actual, expected, **tolerance):
-    np.testing.assert_allclose(actual, expected, **(EXACT | tolerance))
+equal = partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9)
 
 
 @golden("dasc_jsd")
@@ -29,15 +25,17 @@ def test_divergences(case):
 
 def selecting(case):
     """The selector as a TABASCO run has it, labels, and network outputs."""
-    config = tabasco_config.get_config("cifar10,as_released")
-    config.tabasco.mean_batch = int(case["batch_size"])
-    labels = case["noisy_labels"]
-    info = base.DataInfo(labels, int(case["num_classes"]))
+    made = method(
+        "tabasco:cifar10,as_released",
+        case["noisy_labels"],
+        num_classes=int(case["num_classes"]),
+        mean_batch=int(case["batch_size"]),
+    )
     features = case["features"].astype(np.float64)
     weights = case["classifier_w"].astype(np.float64)
     logits = features @ weights.T + case["classifier_b"]
     outputs = {"features": features, "logits": logits}
-    return tabasco.Method(config, info).semi.selector, info, outputs
+    return made.semi.selector, made.data, outputs
 
 
 @golden("dasc_tabasco", "dasc_tabasco_scores")
@@ -92,23 +90,11 @@ def test_selection(case):
             )
             assert divided.used_wjsd == case["used_wjsd_dimension"][c]
             assert divided.cluster == case["chosen_cluster"][c]
-            equal(
-                divided.posterior,
-                case["used_posterior_small_mean_f64"][members],
-                atol=GMM,
-            )
-        chosen, _ = selector.select(
-            [outputs],
-            0,
-            info,
-            (),
-            10,
-            SimpleNamespace(integers=lambda n, seed=seed: seed),
-        )
+            expected = case["used_posterior_small_mean_f64"][members]
+            equal(divided.posterior, expected, atol=GMM)
+        rng = SimpleNamespace(integers=lambda n, seed=seed: seed)
+        chosen, _ = selector.select([outputs], 0, info, (), 10, rng)
         index = case["selected_index_sorted"]
         np.testing.assert_array_equal(chosen.labelled, index)
-        equal(
-            chosen.weights[index],
-            case["selected_prob_sorted_by_index_f64"],
-            atol=GMM,
-        )
+        expected = case["selected_prob_sorted_by_index_f64"]
+        equal(chosen.weights[index], expected, atol=GMM)

@@ -2,10 +2,6 @@
 
 import jax.numpy as jnp
 
-from configs import dasc as dasc_config
-from jaxnlt import method as base
-from jaxnlt.methods import dasc
-
 # PyTorch name -> path in a tree laid out as our networks lay theirs out.
 PATHS = {
     "enc": "backbone",
@@ -64,11 +60,3 @@ def apply(variables, images, heads, train):
         ),
     }
     return {h: outputs[h]() for h in heads}, variables["batch_stats"]
-
-
-def method(labels, num_classes, batch_size, **options):
-    """DaSC with the given options, on the given labels."""
-    config = dasc_config.get_config()
-    config.batch_size = batch_size
-    config.dasc.update(options)
-    return dasc.Method(config, base.DataInfo(labels, num_classes))

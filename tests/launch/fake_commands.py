@@ -15,22 +15,20 @@ ARGUMENTS = ["--config=configs/dasc.py:digits,seed=1", "--x=it's (1, 1)", ""]
 PYTHON = """\
 [[ $1 != -c ]] || exec {python} "$@"
 i=${{JAXNLT_PROCESS_ID:-0}}
-printf '%s\\n' "$@" >{folder}/arguments$i
-env | grep -E '^(JAX|XLA_|CUDA_)' | sort >{folder}/environment$i
-mv {folder}/environment$i {folder}/started$i
-[[ ! -e {folder}/do$i ]] || . {folder}/do$i
+printf '%s\\n' "$@" >$folder/arguments$i
+env | grep -E '^(JAX|XLA_|CUDA_)' | sort >$folder/environment$i
+mv $folder/environment$i $folder/started$i
+[[ ! -e $folder/do$i ]] || . $folder/do$i
 """
 # For a signal, without another process; again and again, for one that comes
 # just before a read does not end it.
 WAIT = "exec 8<> <(:); for _ in {1..200}; do read -t 0.1 -u 8; done"
+# Saves on SIGTERM.
+SAVE = f"trap 'echo saved; exit 75' TERM; touch $folder/ready$i; {WAIT}"
 
 
 class Fakes:
-    """Commands that come before all others in the PATH.
-
-    Args:
-      folder: where they and what they note are.
-    """
+    """Commands in a folder that comes before all others in the PATH."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder, self.bin = folder, folder / "bin"
@@ -38,13 +36,13 @@ class Fakes:
         keep = {"HOME", "LANG", "PATH", "TMPDIR"}
         self.env = {k: v for k, v in os.environ.items() if k in keep}
         self.env["PATH"] = f"{self.bin}:{self.env['PATH']}"
-        self.add("python", PYTHON.format(python=sys.executable, folder=folder))
+        self.add("python", PYTHON.format(python=sys.executable))
 
     def add(self, name: str, text: str) -> None:
         """A command of this name; `$notes` is a file that all append to."""
         file = self.bin / name
-        head = f"#!/usr/bin/env bash\nnotes={self.folder}/notes\n"
-        file.write_text(f"{head}folder={self.folder}\n{text}")
+        head = f"#!/usr/bin/env bash\nfolder={self.folder}\n"
+        file.write_text(f"{head}notes=$folder/notes\n{text}")
         file.chmod(0o755)
 
     def do(self, *texts: str) -> None:
@@ -67,23 +65,28 @@ class Fakes:
 
     def run(self, script: str, *arguments: str, **env: str):
         """Exit status, stdout, stderr."""
-        process = self.start(script, *arguments, **env)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
+        return ended(self.start(script, *arguments, **env))
 
     def notes(self) -> list[str]:
-        file = self.folder / "notes"
-        return file.read_text().splitlines() if file.exists() else []
+        return (self.folder / "notes").read_text().splitlines()
 
     def arguments(self, i: int = 0) -> list[str]:
+        """Of jaxnlt.main in a process."""
         text = (self.folder / f"arguments{i}").read_text()
-        return text.removesuffix("\n").split("\n")
+        command, module, *rest = text.removesuffix("\n").split("\n")
+        assert (command, module) == ("-m", "jaxnlt.main")
+        return rest
 
     def environment(self, i: int = 0) -> dict[str, str]:
         lines = (self.folder / f"started{i}").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
     def wait_for(self, *names: str) -> None:
-        for name in names:
-            while not (self.folder / name).exists():
-                time.sleep(0.02)
+        while not all((self.folder / name).exists() for name in names):
+            time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err

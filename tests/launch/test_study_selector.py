@@ -4,6 +4,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,9 +43,10 @@ def logged(tmp_path_factory):
     return config, workdir, seen
 
 
-def copied(logged, target):
-    shutil.copytree(logged[1], target, dirs_exist_ok=True)
-    return target
+@pytest.fixture
+def workdir(logged, tmp_path):
+    """A copy of the run's folder, to be changed."""
+    return shutil.copytree(logged[1], tmp_path / "copy")
 
 
 def test_replay_is_the_run(logged):
@@ -65,24 +67,14 @@ def test_figures_of_the_run_are_those_it_logged(logged):
     _, found = study_selector.study(workdir, SETTINGS)
     name, own = next(iter(found.items()))
     assert name == "as run: sfa.beta=0.99 sfa.persist_moments=True sfa.draws=1"
-    records = result_files.read_jsonl(workdir / "metrics.jsonl")
-    for record in records[1:]:
+    for record in result_files.read_jsonl(workdir / "metrics.jsonl")[1:]:
         figures = own[record["epoch"]]
-        for key in (
-            "selection_auc",
-            "clean_precision",
-            "clean_recall",
-            "noise_precision",
-            "noise_recall",
-        ):
-            assert figures[key] == record[key], key
+        scalars = {k: v for k, v in figures.items() if k != "classes"}
+        assert len(scalars) >= 5 and scalars.items() <= record.items()
     assert study_selector.largest_difference(workdir, own) == 0
     # The run's own values are not repeated; the others do something.
-    assert list(found)[1:] == [
-        "sfa.beta=0",
-        "sfa.persist_moments=false",
-        "sfa.draws=5",
-    ]
+    others = ["sfa.beta=0", "sfa.persist_moments=false", "sfa.draws=5"]
+    assert list(found)[1:] == others
     last = [by_epoch[4]["selection_auc"] for by_epoch in found.values()]
     assert len({float(auc) for auc in last}) == 4
     # Before the second selection, moments have no past.
@@ -90,8 +82,7 @@ def test_figures_of_the_run_are_those_it_logged(logged):
         np.testing.assert_array_equal(value, own[1][key])
 
 
-def test_a_difference_is_reported(logged, tmp_path):
-    workdir = copied(logged, tmp_path)
+def test_a_difference_is_reported(workdir):
     _, found = study_selector.study(workdir, [])
     assert list(found) == ["as run"]
     found["as run"][2]["selection_auc"] += 0.25
@@ -106,30 +97,20 @@ def test_another_selector_reads_the_same_outputs(logged):
     assert own[4]["selection_auc"] != other[4]["selection_auc"]
 
 
-def test_a_resumed_run_replaces_what_it_had_logged(logged, tmp_path):
+def test_a_resumed_run_replaces_what_it_had_logged(logged, workdir):
     config, whole, _ = logged
-    workdir = copied(logged, tmp_path)
     (workdir / "summary.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "4")
-    file = outputs_log.file_of(workdir, 4)
-    file.write_bytes(b"of a run that was killed")
+    outputs_log.file_of(workdir, 4).write_bytes(b"of a run that was killed")
     train.run(config, str(workdir))
-    for mine, other in zip(
-        outputs_log.read(workdir, 4)[0],
-        outputs_log.read(whole, 4)[0],
-        strict=True,
-    ):
-        assert set(mine[0]) == {"features", "logits", "balanced"}
-        for head, values in mine[0].items():
-            np.testing.assert_array_equal(values, other[0][head])
+    mine, other = (outputs_log.read(run, 4)[0] for run in (workdir, whole))
+    assert set(mine[0][0]) == {"features", "logits", "balanced"}
+    jax.tree.map(np.testing.assert_array_equal, mine, other)
 
 
 def test_command_prints_both_tables(logged, capsys, monkeypatch):
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["study_selector.py", str(logged[1]), "--vary", "sfa.beta=0"],
-    )
+    words = ["study_selector.py", str(logged[1]), "--vary", "sfa.beta=0"]
+    monkeypatch.setattr(sys, "argv", words)
     assert study_selector.main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| setting | AUC | AUC per class, mean |")
@@ -143,14 +124,14 @@ def test_command_prints_both_tables(logged, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "vary, message",
     [
-        ("sfa.beta", "--vary sfa.beta: expects FIELD=VALUE"),
+        ("sfa.beta", "--vary sfa.beta: expects"),
         ("sfa.betta=1", "config.sfa.betta: no such field"),
         ("sfa=1", "config.sfa: no such field"),
-        ("sfa.beta=x", "config.sfa.beta: expects float, is 'x'"),
+        ("sfa.beta=x", "config.sfa.beta: expects float"),
         ("sfa.beta=1", "config.sfa.beta: "),
         ("sfa.persist_moments=2", "config.sfa.persist_moments: expects bool"),
-        ("sfa.warmup=2", "config.sfa.warmup=2: changes which epochs select"),
-        ("selector=unkown", "config.selector: 'unkown' is not one of"),
+        ("sfa.warmup=2", "config.sfa.warmup=2: changes which epochs"),
+        ("selector=unkown", "config.selector: 'unkown'"),
     ],
 )
 def test_bad_settings_are_refused(logged, vary, message):
@@ -158,8 +139,7 @@ def test_bad_settings_are_refused(logged, vary, message):
         study_selector.study(logged[1], [vary])
 
 
-def test_outputs_must_be_there(logged, tmp_path, capsys, monkeypatch):
-    workdir = copied(logged, tmp_path)
+def test_outputs_must_be_there(workdir, capsys, monkeypatch):
     outputs_log.file_of(workdir, 2).unlink()
     with pytest.raises(UserError, match="epoch_002.npz: is missing"):
         study_selector.study(workdir, [])
@@ -190,18 +170,17 @@ def test_figures_by_class():
     split = Split(np.zeros((5, 1, 1, 1)), given, true, np.arange(5))
     dataset = SimpleNamespace(train=split, num_classes=3)
 
-    def selection(clean, labelled):
-        return base.Selection(
+    selections = [
+        base.Selection(
             labelled=np.array(labelled),
             unlabelled=np.arange(0),
             weights=np.ones(5),
             counts=np.ones(3),
-            clean_probability=np.array(clean),
+            clean_probability=np.array([0.9, 0.1, *clean, 1.0]),
         )
-
-    first = selection([0.9, 0.1, 0.2, 0.8, 1.0], [0, 3])
-    second = selection([0.9, 0.1, 0.5, 0.5, 1.0], [0, 2, 4])
-    figures = study_selector.figures([first, second], dataset)
+        for clean, labelled in (([0.2, 0.8], [0, 3]), ([0.5, 0.5], [0, 2, 4]))
+    ]
+    figures = study_selector.figures(selections, dataset)
     np.testing.assert_array_equal(figures["classes"], [1.0, 0.25, np.nan])
     assert figures["clean_precision"] == 0.75
     np.testing.assert_allclose(figures["clean_recall"], (1 / 3 + 1) / 2)
@@ -219,16 +198,12 @@ def test_tables_average_the_last_ten_and_the_tail():
         return {"selection_auc": auc, "classes": np.array(classes), **other}
 
     early = {e: epoch(0.0, *np.zeros(6)) for e in range(3)}
-    late = {
-        e: epoch(0.5 + 0.02 * (e - 3), 1, 0.2, 1, 1, 0.6, np.nan)
-        for e in range(3, 13)
-    }
+    classes = (1, 0.2, 1, 1, 0.6, np.nan)
+    late = {e: epoch(0.44 + 0.02 * e, *classes) for e in range(3, 13)}
     text = study_selector.tables(dataset, {"x": early | late})
     first, second = text.split("\n\n")
-    assert first.splitlines()[-1] == (
-        "| x | 0.5900 | 0.7600 | 0.4000 | 0.5000 | 0.5000 |"
-    )
+    means = "| x | 0.5900 | 0.7600 | 0.4000 | 0.5000 | 0.5000 |"
+    assert first.splitlines()[-1] == means
     assert second.startswith("| AUC within | banana (9) | b (1) |")
-    assert second.splitlines()[-1] == (
-        "| x | 1.000 | 0.200 | 1.000 | 1.000 | 0.600 | – |"
-    )
+    row = "| x | 1.000 | 0.200 | 1.000 | 1.000 | 0.600 | – |"
+    assert second.splitlines()[-1] == row

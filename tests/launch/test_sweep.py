@@ -9,6 +9,7 @@ import pytest
 from jaxnlt import command_line
 from launch import sweep
 
+START = "python -m jaxnlt.main --config=configs/"
 LABELS = """\
 index,given_label,clean_probability,predicted_label,suggested_label,true_label
 0,a,0.9,a,a,a
@@ -22,10 +23,11 @@ index,given_label,clean_probability,predicted_label,suggested_label,true_label
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Runs the command line; exit status, lines of stdout, of stderr."""
+    """Runs a line, and words more; exit status, stdout's lines, stderr's."""
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    def run(line, *words):
+        words = ["sweep.py", *line.split(), *words]
+        monkeypatch.setattr(sys, "argv", words)
         try:
             status = sweep.main()
         except SystemExit as end:
@@ -37,72 +39,48 @@ def command(monkeypatch, capsys):
 
 
 def test_prints_every_command_once(command):
-    status, lines, _ = command("digits", "--out=OUT")
+    status, lines, _ = command("digits --out=OUT")
     assert status == 0
     table = sweep.TABLES["digits"]
     a_row = table.seeds + sum(table.also.values())
     assert len(lines) == len(set(lines)) == len(table.rows) * a_row
-    assert lines[0] == (
-        "python -m jaxnlt.main --config=configs/erm.py:digits,seed=0 "
-        "--workdir=OUT/erm-digits-seed=0"
-    )
+    config, workdir = "erm.py:digits,seed=0", "erm-digits-seed=0"
+    assert lines[0] == f"{START}{config} --workdir=OUT/{workdir}"
 
 
 def test_only_some_seeds(command):
     _, every, _ = command("digits-h2e")
-    _, lines, _ = command("digits-h2e", "--seeds", "4", "1")
-    assert lines == [
-        line for line in every if "seed=1" in line or "seed=4" in line
-    ]
+    _, lines, _ = command("digits-h2e --seeds 4 1")
+    assert lines == [x for x in every if "seed=1" in x or "seed=4" in x]
     assert len(lines) == 6
 
 
 def test_a_product_has_every_cell_once(command):
     _, lines, _ = command(
-        "--methods",
-        "dasc",
-        "mixup",
+        "--benchmarks cifar10 cifar100 --imb 0.1 0.02 --rate 0.4 0.6 "
+        "--noise none sym human:noisy --seeds 1 5 --out=OUT "
+        "--methods dasc mixup",
         "H2E, two rounds",
-        "--benchmarks",
-        "cifar10",
-        "cifar100",
-        "--imb",
-        "0.1",
-        "0.02",
-        "--noise",
-        "none",
-        "sym",
-        "human:noisy",
-        "--rate",
-        "0.4",
-        "0.6",
-        "--seeds",
-        "1",
-        "5",
-        "--out=OUT",
     )
     # None and human noise take no rate: 1 + 2 + 1.
     assert len(lines) == len(set(lines)) == 3 * 2 * 2 * 4 * 2
-    command_line = "python -m jaxnlt.main --config=configs/"
     assert lines[0] == (
-        f"{command_line}dasc.py:cifar10,imb=0.1,noise=none,seed=1 "
+        f"{START}dasc.py:cifar10,imb=0.1,noise=none,seed=1 "
         "--workdir=OUT/dasc-cifar10-imb=0.1-noise=none-seed=1"
     )
     for cell in (
         "erm.py:cifar100,loss=mixup,imb=0.02,noise=sym,rate=0.6,seed=5 ",
         "h2e.py:cifar10,rounds=2,imb=0.1,noise=human:noisy,seed=1 ",
     ):
-        assert any(line.startswith(command_line + cell) for line in lines)
+        assert any(line.startswith(START + cell) for line in lines)
     # Rows are paired: every cell of a seed before the next seed.
     assert [("seed=5" in line) for line in lines] == [False] * 48 + [True] * 48
 
 
 def test_a_product_of_nothing_else_is_the_defaults(command):
-    _, lines, _ = command("--methods", "smr", "--out=OUT")
-    assert lines == [
-        "python -m jaxnlt.main --config=configs/smr.py:digits,seed=0 "
-        "--workdir=OUT/smr-digits-seed=0"
-    ]
+    _, lines, _ = command("--methods smr --out=OUT")
+    run = "smr.py:digits,seed=0 --workdir=OUT/smr-digits-seed=0"
+    assert lines == [f"{START}{run}"]
 
 
 def test_submits_what_is_missing(command, tmp_path):
@@ -113,8 +91,7 @@ def test_submits_what_is_missing(command, tmp_path):
     noted = tmp_path / "noted"
     note = "import sys; print(*sys.argv[1:], file=open(sys.argv[1], 'a'))"
     queue = f'"{sys.executable}" -c "{note}" "{noted}"'
-    words = ("--methods", "dasc", "--seeds", "0", "1", "2")
-    words += (f"--out={tmp_path}", "--submit", queue)
+    words = (f"--methods dasc --seeds 0 1 2 --out={tmp_path} --submit", queue)
     status, printed, _ = command(*words, "--dry-run")
     assert status == 0 and len(printed) == 2 and not noted.exists()
     assert command(*words)[:2] == (0, printed)
@@ -136,43 +113,40 @@ def test_runs_one_after_the_other_then_gathers(command, monkeypatch, tmp_path):
         return subprocess.CompletedProcess(arguments, 75 * (len(started) > 2))
 
     monkeypatch.setattr(sweep.subprocess, "run", run)
-    words = ("--methods", "ce", f"--out={tmp_path}", "--run")
-    assert command(*words, "--dry-run")[0] == 0 and not started
-    status, lines, _ = command(*words)
+    words = f"--methods ce --out={tmp_path} --run"
+    assert command(f"{words} --dry-run")[0] == 0 and not started
+    status, lines, _ = command(words)
     assert status == 0
     assert started[0][:3] == [sys.executable, "-m", "jaxnlt.main"]
     assert lines[0].startswith("python -m") and lines[1].startswith("|  |")
     # A run that was stopped stops them all.
-    status, lines, _ = command(*words, "--seeds", "0", "1", "2")
+    status, lines, _ = command(f"{words} --seeds 0 1 2")
     assert (status, len(started), len(lines)) == (75, 3, 2)
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ([], "expects either a table or --methods"),
-        (["digits", "--imb", "0.1"], "expects either a table or --methods"),
-        (["--methods", "dasq"], "--methods dasq: is no config or row"),
-        (["--methods", "ce", "--benchmarks", "cifr"], "benchmark 'cifr'"),
-        (["--methods", "ce", "--imb", "x"], "imb"),
-        (["digits", "--submit", "no-such-queue a"], "no such command"),
-        (["digits", "--run", "--gather"], "not allowed with"),
+        ("", "either a table or --methods"),
+        ("digits --imb 0.1", "either a table or --methods"),
+        ("--methods dasq", "--methods dasq: "),
+        ("--methods ce --benchmarks cifr", "benchmark 'cifr'"),
+        ("--methods ce --imb x", "imb"),
+        ("digits --submit no-such-queue", "no such command"),
+        ("digits --run --gather", "not allowed with"),
     ],
 )
 def test_mistakes(words, part, command):
-    status, out, err = command(*words)
+    status, out, err = command(words)
     assert (status, out) == (2, [])
     assert part in err[-1]
 
 
 @pytest.mark.parametrize("name", sweep.TABLES)
 def test_every_command_is_a_config_and_a_folder_of_its_own(name, tmp_path):
-    folders = set()
-    for _, _, workdir, (config, *rest) in sweep.runs(
-        sweep.TABLES[name], tmp_path
-    ):
-        assert workdir not in folders
-        folders.add(workdir)
+    found = list(sweep.runs(sweep.TABLES[name], tmp_path))
+    assert len({workdir for *_, workdir, _ in found}) == len(found)
+    for *_, (config, *rest) in found:
         if config.endswith("seed=0"):
             command_line.parse(["main", config, *rest])
 
@@ -181,9 +155,8 @@ def test_what_labels_tell(tmp_path):
     (tmp_path / "labels.csv").write_text(LABELS)
     facts = sweep.from_labels(tmp_path)
     # Wrong are rows 1, 3 and 5; called wrong 1, 2 and 3.
-    assert facts["flag_precision"] == pytest.approx(2 / 3)
-    assert facts["flag_recall"] == pytest.approx(2 / 3)
-    assert facts["wrong_learnt"] == pytest.approx(2 / 3)
+    for name in ("flag_precision", "flag_recall", "wrong_learnt"):
+        assert facts[name] == pytest.approx(2 / 3)
     assert facts["right_flagged"] == pytest.approx(1 / 3)
     assert facts["right_learnt"] == 1
     # Thirds by size of the given classes: a, b, c.
@@ -212,11 +185,8 @@ def test_gathers_rows_columns_and_their_seeds(tmp_path):
         }
         (workdir / "summary.json").write_text(json.dumps(summary))
     found = sorted(path.name for path in tmp_path.iterdir())
-    assert found == [
-        "erm-digits-imb=1-seed=0",
-        "erm-digits-seed=0",
-        "erm-digits-seed=1",
-    ]
+    ends = ("imb=1-seed=0", "seed=0", "seed=1")
+    assert found == [f"erm-digits-{end}" for end in ends]
     head, _, row, *rest = sweep.gather(table, tmp_path).splitlines()
     assert head.startswith("|  | seeds | last 10 |")
     assert head.endswith("| imb=1, last 10 |")

@@ -29,11 +29,10 @@ def make(**options):
     return dasc.Method(config, base.DataInfo(LABELS, toy.CLASSES))
 
 
-def carry(fill=3):
+def carry():
     rows = np.random.default_rng(9).normal(size=(MEMORY, toy.DIM))
-    return dasc.ContrastMemory(
-        toy.unit(jnp.asarray(rows, jnp.float32)), jnp.int32(fill)
-    )
+    rows = toy.unit(jnp.asarray(rows, jnp.float32))
+    return dasc.ContrastMemory(rows, jnp.int32(3))
 
 
 def valid(carry):
@@ -48,43 +47,36 @@ def views(seed, count):
     )
 
 
-def semi_case(**changes):
-    """Arguments of semi_loss behind net and params; nine epochs in."""
+OWN, PEER = toy.variables(3), toy.variables(4)
+
+
+def streams():
     labels = jnp.asarray([0, 2])
-    batch = typed.batch(
-        epoch=jnp.float32(17),
-        step=jnp.float32(1),
-        x=typed.stream(views(1, 3), labels, jnp.asarray([0.9, 0.6])),
-        u=typed.stream(views(2, 3), labels),
-    )
+    x = typed.stream(views(1, 3), labels, jnp.asarray([0.9, 0.6]))
+    return x, typed.stream(views(2, 3), labels)
+
+
+def semi_loss(method, **changes):
+    """Loss, carry, terms and passes of a step two epochs into the stage."""
+    x, u = streams()
+    batch = typed.batch(jnp.float32(17), jnp.float32(1), x=x, u=u)
     draws = MixupDraws(jnp.float32(0.7), jnp.asarray([5, 3, 0, 7, 1, 2, 4, 6]))
     given = {
         "counts": jnp.asarray([4.0, 2, 1]),
         "num_labelled": jnp.float32(7),
         "num_unlabelled": jnp.float32(5),
     }
-    return {
-        "batch": batch,
-        "draws": draws,
-        "division": typed.division(**(given | changes)),
-        "carry": carry(),
-    }
-
-
-OWN, PEER = toy.variables(3), toy.variables(4)
-
-
-def semi_loss(method, **changes):
+    division = typed.division(**(given | changes))
     net = base.Net(toy.apply, [], PEER)
-    case = semi_case(**changes)
-    found = method.semi_loss(net, OWN["params"], **case)
+    found = method.semi_loss(
+        net, OWN["params"], batch, draws, division, carry()
+    )
     return found.loss, found.carry, found.terms, net.batch_stats
 
 
 def stacked():
     """The eight rows x1, x2, u1, u2 and their targets."""
-    batch = semi_case()["batch"]
-    x, u = batch.x, batch.u
+    x, u = streams()
     net = base.Net(toy.apply, [], PEER)
     targets = make().targets(net, OWN["params"], x, u)
     images = jnp.concatenate([*x.views[:2], *u.views[:2]])

@@ -15,16 +15,7 @@ from tests.methods.test_h2e import make
 # Whole runs: too dear for every change.
 pytestmark = pytest.mark.slow
 
-TWO_ROUNDS = [
-    "base",
-    "identify",
-    "robust",
-    "robust",
-    "base",
-    "identify",
-    "robust",
-    "robust",
-]
+TWO_ROUNDS = ["base", "identify", "robust", "robust"] * 2
 
 
 # Score files -----------------------------------------------------------------
@@ -39,9 +30,8 @@ def test_scores_are_matched_by_id(tmp_path):
     path = write_scores(tmp_path / "a.csv", ["7,0.5", "3,0.25", "5,1"])
     found = h2e.read_scores(path, np.array([3, 5, 7]))
     np.testing.assert_array_equal(found, [0.25, 1, 0.5])
-    path = write_scores(
-        tmp_path / "b.csv", ["a/x.png,0.5", "b/y.png,0"], "path"
-    )
+    lines = ["a/x.png,0.5", "b/y.png,0"]
+    path = write_scores(tmp_path / "b.csv", lines, "path")
     found = h2e.read_scores(path, np.array(["b/y.png", "a/x.png"]))
     np.testing.assert_array_equal(found, [0, 0.5])
 
@@ -52,14 +42,10 @@ def test_scores_are_matched_by_id(tmp_path):
         (["3,0.5", "7,1"], "index", "lacks the training image 5"),
         (["3,1", "5,1", "7,1", "9,1"], "index", "9 is not an image"),
         (["3,1", "5,1", "7,1", "5,1"], "index", "5 is listed twice"),
-        (["3,1", "5,x", "7,1"], "index", "the clean_probability of 5 .*'x'"),
-        (["3,1", "5,-1", "7,1"], "index", "the clean_probability of 5 .*'-1'"),
-        (
-            ["3,1", "5,nan", "7,1"],
-            "index",
-            "the clean_probability of 5 .*'nan'",
+        *(
+            (["3,1", f"5{bad}", "7,1"], "index", "the clean_probability of 5 ")
+            for bad in (",x", ",-1", ",nan", "")
         ),
-        (["3,1", "5", "7,1"], "index", "the clean_probability of 5 .*None"),
         (["3,1"], "path", "has no column index"),
         ([], "index", "has no column index"),
     ],
@@ -210,7 +196,7 @@ def test_a_kill_inside_any_phase_changes_nothing(
     """Killed as each epoch's checkpoint is about to be written."""
     whole, summary = iterated[:2]
     save = checkpoint.Checkpoints.save
-    for killed in (1, 2, 3, 4, 5, 6, 7):
+    for killed in range(1, 8):
 
         def stop(self, epoch, *args, killed=killed, **kwargs):
             if epoch == killed:
@@ -224,13 +210,11 @@ def test_a_kill_inside_any_phase_changes_nothing(
     monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
     again = train.run(two_rounds(), tmp_path / "run")
     assert again["weights_sha256"] == summary["weights_sha256"]
-    pairs = zip(
-        runs.records(whole), runs.records(tmp_path / "run"), strict=True
-    )
+    again_in = tmp_path / "run"
+    pairs = zip(runs.records(whole), runs.records(again_in), strict=True)
     assert all(runs.same_figures(a, b) for a, b in pairs)
-    assert (tmp_path / "run" / "labels.csv").read_bytes() == (
-        whole / "labels.csv"
-    ).read_bytes()
+    tables = [(run / "labels.csv").read_bytes() for run in (whole, again_in)]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize("name", sorted(models.BACKBONES))
@@ -257,9 +241,8 @@ def test_labels_csv_of_any_run_feeds_the_weighted_mixup(iterated, tmp_path):
     train.run(config, tmp_path / "run")
     (row,) = runs.records(tmp_path / "run")
     assert row["phase"] == "base" and np.isfinite(row["loss"])
-    other = runs.tiny(
-        "h2e", "digits,rounds=0,mix=weighted,data_seed=1", **fields
-    )
+    arg = "digits,rounds=0,mix=weighted,data_seed=1"
+    other = runs.tiny("h2e", arg, **fields)
     with pytest.raises(UserError, match=f"^{scores}: .*image"):
         train.run(other, tmp_path / "other")
 
@@ -280,13 +263,14 @@ def test_the_study_agrees_with_what_the_run_logged(iterated):
     assert list(found) == ["base", "round 1", "round 2"]
     records = runs.records(iterated[0])
     for name, epochs in (("round 1", (2, 3)), ("round 2", (6, 7))):
-        accuracy, _, precision, *_ = found[name]
         of = [records[epoch] for epoch in epochs]
-        assert accuracy == pytest.approx(
-            np.mean([r["test_accuracy"] for r in of])
-        )
-        assert precision == pytest.approx(of[-1]["noise_precision"])
-        assert found[name][6] == pytest.approx(of[-1]["noise_recall"])
+        expected = [
+            np.mean([r["test_accuracy"] for r in of]),
+            of[-1]["noise_precision"],
+            of[-1]["noise_recall"],
+        ]
+        got = [found[name][column] for column in (0, 2, 6)]
+        assert got == pytest.approx(expected)
     lines = study_h2e.table([found, found]).splitlines()
     assert len(lines) == 5 and all(line.count("|") == 12 for line in lines)
     assert " ± 0.0 " in lines[2]

@@ -1,14 +1,10 @@
-"""UNICON: selection, phases, streams, switches and a whole run."""
+"""UNICON's selection, streams and phases."""
 
 import numpy as np
 import pytest
 
-from configs import unicon as unicon_config
 from jaxnlt import method as base
-from jaxnlt import train
-from jaxnlt.config import base as config_lib
 from jaxnlt.methods import unicon
-from jaxnlt.runtime.errors import UserError
 from tests import runs
 
 INFO = base.DataInfo(np.arange(48) % 3, 3)
@@ -26,33 +22,12 @@ LABELS = np.array([0, 0, 0, 1, 1, 3, 0, 0])
 SCORES = np.array([0.5, 0.1, 0.3, 0.9, 0.2, 0.7, 0.0, 0.6])
 
 
-def test_disagreement_goes_from_0_to_1():
-    logits = 50.0 * np.eye(3)
-    got = unicon.disagreement([logits] * 2, np.array([0, 1, 0]), "2")
-    np.testing.assert_allclose(got, [0, 0, 1], atol=1e-8)
-    nats = unicon.disagreement([logits], np.array([1, 1, 2]), "e")
-    np.testing.assert_allclose(nats, [np.log(2), 0, 0], atol=1e-8)
-
-
 def test_small_classes_give_all_they_have():
     got = unicon.select_uniform(SCORES, LABELS, 4, 1.0, False)
     np.testing.assert_array_equal(got, [6, 1, 4, 3, 5])
     released = unicon.select_uniform(SCORES, LABELS, 4, 1.0, True)
     np.testing.assert_array_equal(released, [6, 1, 4, 3, 5, 5, 0, 0])
     assert not len(unicon.select_uniform(SCORES, LABELS, 4, 0.0, False))
-
-
-def test_cutoff_is_lowered_where_the_mean_is_high():
-    scores = np.array([0.6, 1.0, 1.0])
-    mean = 2.6 / 3
-    got = unicon.cutoff(scores, 0.7, 5.0)
-    np.testing.assert_allclose(got, mean - (mean - 0.6) / 5)
-    np.testing.assert_allclose(unicon.cutoff(scores, 0.9, 5), mean)
-
-
-def test_weights_trust_agreement_fully():
-    got = unicon.refinement_weights(np.array([0.0, 0.49, 0.5, 0.9]))
-    np.testing.assert_allclose(got, [1, 1, 0.5, 0.1])
 
 
 def select(method, logits):
@@ -107,57 +82,3 @@ def test_phases(arg, in_train_mode):
     assert semi.views["u"] == ("weak", "weak", "strong", "strong")
     assert not method.warmup.trainable(("embedding", "linear", "kernel"))
     assert semi.trainable(("embedding", "linear", "kernel"))
-
-
-SWITCHES = {
-    "unicon.jsd_log": ("2", "e"),
-    "unicon.scoring_mode": ("eval", "train"),
-    "unicon.unfilled": ("none", "repeat_index_0"),
-    "unicon.unlabelled_batch": ("rounded", "exact"),
-}
-# Batches of the release's scoring: ``papers/unicon.md`` section 3.
-SCORED = {"eval_batch_size": (256, 100)}
-
-
-@pytest.mark.parametrize(
-    "benchmark, expected",
-    [("digits", SWITCHES), ("cifar10", SWITCHES | SCORED)],
-)
-def test_as_released_changes_the_switches_alone(benchmark, expected):
-    ours, released = (
-        config_lib.flatten(
-            unicon_config.get_config(f"{benchmark}{text}").to_dict()
-        )
-        for text in ("", ",as_released")
-    )
-    changed = {
-        name: (ours[name], released[name])
-        for name in ours
-        if ours[name] != released[name]
-    }
-    assert changed == expected
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("jsd_log", "10"),
-        ("unfilled", "some"),
-        ("scoring_mode", "both"),
-        ("unlabelled_batch", "most"),
-        ("cutoff_tau", 0.5),
-    ],
-)
-def test_bad_fields_are_refused(field, value):
-    with pytest.raises(UserError, match=f"^config.unicon.{field}: "):
-        make(**{f"unicon.{field}": value})
-
-
-def test_as_released_runs_and_resumes(tmp_path):
-    fields = {"max_steps": 2, "unicon.warmup": 1}
-    config = runs.tiny("unicon", "digits,as_released,epochs=3", **fields)
-    train.run(config, tmp_path / "run")
-    rows = runs.records(tmp_path / "run")
-    assert [r["phase"] for r in rows] == ["warmup", "semi", "semi"]
-    assert all(np.isfinite(r["loss"]) and r["labelled"] for r in rows[1:])
-    runs.check_resume(config, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Small networks, and layers and blocks in NumPy to compare them with."""
+"""Small networks, and layers and a block in NumPy to compare them with."""
 
 import jax
 import numpy as np
@@ -33,14 +33,6 @@ def variables(module, x):
     )
 
 
-def counts(net, size):
-    """Parameters and statistics of a network, backbone and heads."""
-    return {
-        part: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
-        for part, tree in net.shapes((size, size, 3)).items()
-    }
-
-
 def windows(x, height, width, stride):
     """Windows of the two middle axes, [B, H', W', C, height, width]."""
     found = np.lib.stride_tricks.sliding_window_view(
@@ -55,32 +47,20 @@ def padded(x, height, width, value=0.0):
     return np.pad(x, sides, constant_values=value)
 
 
-def conv(x, kernel, stride=1, pad=True):
+def conv(x, kernel, stride=1):
     """Cross-correlation, padded by half of the kernel."""
-    height, width = kernel.shape[:2]
-    x = padded(x, height, width) if pad else x
-    return np.einsum(
-        "bhwcij,ijco->bhwo", windows(x, height, width, stride), kernel
-    )
+    size = kernel.shape[:2]
+    found = windows(padded(x, *size), *size, stride)
+    return np.einsum("bhwcij,ijco->bhwo", found, kernel)
 
 
-def bn(x, params, stats, epsilon=1e-5):
-    y = (x - stats["mean"]) / np.sqrt(stats["var"] + epsilon)
+def bn(x, params, stats):
+    y = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
     return y * params["scale"] + params["bias"]
 
 
-def bn_relu(x, params, stats, epsilon=1e-5):
-    return np.maximum(bn(x, params, stats, epsilon), 0)
-
-
-def preact(x, params, stats, stride):
-    """The pre-activation block, whose shortcut starts at the activation."""
-    a = bn_relu(x, params["bn1"], stats["bn1"])
-    y = conv(a, params["conv1"]["kernel"], stride)
-    y = conv(bn_relu(y, params["bn2"], stats["bn2"]), params["conv2"]["kernel"])
-    if "shortcut" in params:
-        return y + conv(a, params["shortcut"]["kernel"], stride)
-    return y + a
+def bn_relu(x, params, stats):
+    return np.maximum(bn(x, params, stats), 0)
 
 
 def basic(x, params, stats, stride):
@@ -88,21 +68,7 @@ def basic(x, params, stats, stride):
     y = conv(x, params["conv1"]["kernel"], stride)
     y = bn_relu(y, params["bn1"], stats["bn1"])
     y = bn(conv(y, params["conv2"]["kernel"]), params["bn2"], stats["bn2"])
-    return np.maximum(y + shortcut(x, params, stats, stride), 0)
-
-
-def bottleneck(x, params, stats, stride):
-    """The post-activation block of three, whose second one strides."""
-    y = conv(x, params["conv1"]["kernel"])
-    y = bn_relu(y, params["bn1"], stats["bn1"])
-    y = conv(y, params["conv2"]["kernel"], stride)
-    y = bn_relu(y, params["bn2"], stats["bn2"])
-    y = bn(conv(y, params["conv3"]["kernel"]), params["bn3"], stats["bn3"])
-    return np.maximum(y + shortcut(x, params, stats, stride), 0)
-
-
-def shortcut(x, params, stats, stride):
-    if "shortcut" not in params:
-        return x
-    x = conv(x, params["shortcut"]["kernel"], stride)
-    return bn(x, params["shortcut_bn"], stats["shortcut_bn"])
+    if "shortcut" in params:
+        x = conv(x, params["shortcut"]["kernel"], stride)
+        x = bn(x, params["shortcut_bn"], stats["shortcut_bn"])
+    return np.maximum(y + x, 0)

@@ -6,38 +6,40 @@ import pytest
 from jaxnlt.results import metrics
 from jaxnlt.runtime.errors import UserError
 
+SELECTION = ["selection_auc", "clean_precision", "clean_recall"]
+SELECTION += ["noise_precision", "noise_recall"]
+
 
 def groups(counts, kind="auto"):
     found = metrics.accuracy_groups(np.array(counts), kind)
     return found and {name: ids.tolist() for name, ids in found.items()}
 
 
-def test_groups_by_size_where_all_three_are_filled():
-    assert groups([19, 101, 20, 100, 300]) == {
-        "many": [1, 4],
-        "medium": [2, 3],
-        "few": [0],
-    }
+@pytest.mark.parametrize(
+    "counts, kind, many, medium, few",
+    [
+        ([19, 101, 20, 100, 300], "auto", [1, 4], [2, 3], [0]),
+        # By thirds where one of the three would be empty.
+        (
+            [134, 20, 80, 60, 50, 40, 30, 30, 25, 21],
+            "auto",
+            [0, 2, 3],
+            [4, 5, 6, 7],
+            [1, 8, 9],
+        ),
+        ([5, 9], "auto", [1], [], [0]),
+        (range(10), "paper", [0, 1], [2, 3, 4, 5, 6], [7, 8, 9]),
+        ([50] * 10, "paper", [0, 1], [2, 3, 4, 5, 6], [7, 8, 9]),
+        ([101, 50], "paper", [0], [1], []),
+    ],
+)
+def test_groups(counts, kind, many, medium, few):
+    expected = {"many": many, "medium": medium, "few": few}
+    assert groups(counts, kind) == expected
 
 
-def test_groups_by_thirds_otherwise():
-    assert groups([134, 20, 80, 60, 50, 40, 30, 30, 25, 21]) == {
-        "many": [0, 2, 3],
-        "medium": [4, 5, 6, 7],
-        "few": [1, 8, 9],
-    }
-    assert groups([5, 9]) == {"many": [1], "medium": [], "few": [0]}
-
-
-def test_groups_absent_where_balanced():
+def test_no_groups():
     assert groups([50] * 10) is None
-
-
-def test_groups_of_the_papers():
-    ten = {"many": [0, 1], "medium": [2, 3, 4, 5, 6], "few": [7, 8, 9]}
-    assert groups(range(10), "paper") == ten
-    assert groups([50] * 10, "paper") == ten
-    assert groups([101, 50], "paper") == {"many": [0], "medium": [1], "few": []}
     with pytest.raises(UserError, match="config.groups"):
         groups([1, 2], "papers")
 
@@ -68,18 +70,11 @@ def test_selection_by_hand():
     given = np.array([0, 0, 1, 1, 1])
     true = np.array([0, 1, 1, 1, 0])
     selected = np.array([True, True, True, False, False])
-    got = metrics.selection_metrics(
-        np.array([0.9, 0.6, 0.8, 0.4, 0.1]), selected, given, true
-    )
-    assert got == pytest.approx(
-        {
-            "selection_auc": 5 / 6,
-            "clean_precision": 2 / 3,
-            "clean_recall": 2 / 3,
-            "noise_precision": 1 / 2,
-            "noise_recall": 1 / 2,
-        }
-    )
+    scores = np.array([0.9, 0.6, 0.8, 0.4, 0.1])
+    got = metrics.selection_metrics(scores, selected, given, true)
+    assert list(got) == SELECTION
+    by_hand = [5 / 6, 2 / 3, 2 / 3, 1 / 2, 1 / 2]
+    assert list(got.values()) == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +84,7 @@ def test_selection_by_hand():
         ([1, 0], [0, 1], {"selection_auc", "noise_recall"}),
         ([0, 0], [0, 0], {"clean_precision"}),
         ([0, 1], [1, 0], {"selection_auc", "clean_recall"}),
-        (
-            [],
-            [],
-            {
-                "selection_auc",
-                "clean_precision",
-                "clean_recall",
-                "noise_precision",
-                "noise_recall",
-            },
-        ),
+        ([], [], SELECTION),
     ],
 )
 def test_selection_degenerate(selected, true, undefined):
@@ -111,7 +96,7 @@ def test_selection_degenerate(selected, true, undefined):
             [0, 1][: len(true)],
             true,
         )
-    assert {name for name, value in got.items() if value is None} == undefined
+    assert {k for k, value in got.items() if value is None} == set(undefined)
 
 
 def test_macro_scores_by_hand():

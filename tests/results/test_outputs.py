@@ -69,10 +69,9 @@ def test_an_epoch_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", full)
-        with pytest.raises(UserError, match="020.npz: "):
-            write(tmp_path, [[[{"a": np.array([3.0])}]]])
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(UserError, match="020.npz: "):
+        write(tmp_path, [[[{"a": np.array([3.0])}]]])
     assert outputs_log.read(tmp_path, 20)[0][0][0]["a"] == 2
 
 
@@ -89,10 +88,9 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         outputs_log.read(tmp_path, 7)
     path = outputs_log.file_of(tmp_path, 7)
     path.parent.mkdir()
-    for content in (b"", b"nonsense", b"PK\x03\x04broken"):
+    np.savez(path, **{"0/0": np.zeros(1)})
+    foreign = path.read_bytes()
+    for content in (b"", b"nonsense", b"PK\x03\x04broken", foreign):
         path.write_bytes(content)
         with pytest.raises(UserError, match="epoch_007.npz: "):
             outputs_log.read(tmp_path, 7)
-    np.savez(path, **{"0/0": np.zeros(1)})
-    with pytest.raises(UserError, match="epoch_007.npz: "):
-        outputs_log.read(tmp_path, 7)

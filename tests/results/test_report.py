@@ -17,52 +17,35 @@ from jaxnlt.results.labels import Audit
 def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
     rng = np.random.default_rng(0)
     names = [f"class {c}" for c in range(classes - 1)] + ["<b>&last"]
-    records = []
-    for epoch in range(epochs):
-        record = {
-            "epoch": epoch,
-            "phase": "warm_up" if epoch < 2 else "semi_supervised",
-            "loss": 1.0 / (1 + epoch),
-            "loss_midl": None if epoch < 2 else 3.0,
-            "test_accuracy": 0.5 + 0.1 * (epoch % 3),
-            "accuracy_per_class": [None, *rng.random(classes - 1).tolist()],
-            "accuracy_many": 0.9,
-            "accuracy_few": None,
-        }
-        if truth and selection and epoch >= 2:
-            record |= {"selection_auc": 0.9, "clean_precision": 0.8}
-        records.append(record)
+    record = {"phase": "warm_up", "loss_midl": None, "accuracy_many": 0.9}
+    record |= {"accuracy_few": None}
+    record["accuracy_per_class"] = [None, *rng.random(classes - 1).tolist()]
+    records = [record | {"epoch": epoch} for epoch in range(epochs)]
+    for epoch, record in enumerate(records):
+        record["loss"] = 1.0 / (1 + epoch)
+        record["test_accuracy"] = 0.5 + 0.1 * (epoch % 3)
+        if epoch >= 2:
+            record |= {"phase": "semi_supervised", "loss_midl": 3.0}
+            if truth and selection:
+                record |= {"selection_auc": 0.9, "clean_precision": 0.8}
     train = Split(
         images=rng.integers(0, 256, (n, 8, 8, channels), np.uint8),
         labels=rng.integers(0, classes, n),
         true_labels=rng.integers(0, classes, n) if truth else None,
         ids=np.arange(n) + 1000,
     )
+    summary = {"method": "dasc", "benchmark": "npz", "accuracy_few": None}
+    summary |= {"mean_last10_test_accuracy": 0.61234, "seconds": 7321.0}
+    summary |= {"noise_rate_realised": 0.371}
+    summary |= {"command": "python -m jaxnlt.main --config='a<b'"}
+    test, scale = train.take(np.arange(5)), (0.5,) * channels
+    guess = rng.integers(0, classes, n)
     return {
-        "dataset": Dataset(
-            train,
-            train.take(np.arange(5)),
-            class_names=tuple(names),
-            mean=(0.5,) * channels,
-            std=(0.25,) * channels,
-            test_kind="test",
-        ),
+        "dataset": Dataset(train, test, tuple(names), scale, scale, "test"),
         "config": {"method": "dasc", "drops": (1, 2)},
         "records": records,
-        "summary": {
-            "method": "dasc",
-            "benchmark": "npz",
-            "mean_last10_test_accuracy": 0.61234,
-            "accuracy_few": None,
-            "seconds": 7321.0,
-            "noise_rate_realised": 0.371,
-            "command": "python -m jaxnlt.main --config='a<b'",
-        },
-        "audit": Audit(
-            clean_probability=rng.random(n),
-            predicted=train.labels,
-            suggested=rng.integers(0, classes, n),
-        )
+        "summary": summary,
+        "audit": Audit(rng.random(n), train.labels, guess)
         if selection
         else None,
     }
@@ -80,18 +63,14 @@ def titles(page):
 
 
 ALWAYS = ["Accuracy per epoch", "Training losses"]
-LABELS = ["Given against suggested labels", "Most suspicious labels"]
+REST = ["Accuracy of every class", "Given against suggested labels"]
+REST += ["Most suspicious labels"]
 
 
 def test_everything_is_there(tmp_path):
     page = write(tmp_path, **run())
-    assert titles(page) == [
-        *ALWAYS,
-        "Quality of the selection",
-        "Clean probability",
-        "Accuracy of every class",
-        *LABELS,
-    ]
+    quality = "Quality of the selection"
+    assert titles(page) == [*ALWAYS, quality, "Clean probability", *REST]
     assert "61.23&nbsp;%" in page and "2 h 02 min" in page
     assert "37.10 %" in page and "--config=&#x27;a&lt;b&#x27;" in page
     assert "truly class" in page and "&lt;b&gt;&amp;last" in page
@@ -105,26 +84,17 @@ def test_everything_is_there(tmp_path):
 @pytest.mark.parametrize("classes, epochs", [(2, 1), (13, 4), (101, 4)])
 def test_any_number_of_classes_without_truth(tmp_path, classes, epochs):
     page = write(tmp_path, **run(classes, epochs, truth=False, channels=1))
-    assert titles(page) == [
-        *ALWAYS,
-        "Clean probability",
-        "Accuracy of every class",
-        *LABELS,
-    ]
+    assert titles(page) == [*ALWAYS, "Clean probability", *REST]
     assert page.count("<h3>") == min(classes, report.MOST_CLASSES)
     assert "truly" not in page
     assert ("suggested most often" in page) == (classes > 12)
 
 
-def test_without_selection(tmp_path):
-    page = write(tmp_path, **run(selection=False))
-    assert titles(page) == [*ALWAYS, "Accuracy of every class"]
-
-
-def test_a_held_out_set_is_named(tmp_path):
+def test_without_selection_and_test_set(tmp_path):
     arguments = run(selection=False)
     held_out = replace(arguments["dataset"], test_kind="held_out")
     page = write(tmp_path, **arguments | {"dataset": held_out})
+    assert titles(page) == [*ALWAYS, "Accuracy of every class"]
     assert "There is no test set" in page
 
 
@@ -137,11 +107,9 @@ def test_the_least_trusted_come_first_with_their_own_pixels(tmp_path):
         r'src="data:image/png;base64,([^"]*)"><figcaption>(.*?)<small>(.*?)<',
         page,
     )
-    expected = []
-    for c in range(2):
-        members = np.flatnonzero(train.labels == c)
-        order = np.argsort(audit.clean_probability[members])
-        expected += members[order[: report.SHOWN]].tolist()
+    order = np.argsort(audit.clean_probability)
+    classes = (order[train.labels[order] == c] for c in range(2))
+    expected = [i for rows in classes for i in rows[: report.SHOWN]]
     assert [int(id_) - 1000 for id_, *_ in shown] == expected
     names = ["class 0", "&lt;b&gt;&amp;last"]
     for i, (_, picture, label, probability) in zip(
@@ -149,8 +117,8 @@ def test_the_least_trusted_come_first_with_their_own_pixels(tmp_path):
     ):
         pixels = Image.open(io.BytesIO(base64.b64decode(picture)))
         assert (np.asarray(pixels) == train.images[i]).all()
-        given, suggested = train.labels[i], audit.suggested[i]
-        assert label == f"{names[given]} → {names[suggested]}"
+        given, suggested = names[train.labels[i]], names[audit.suggested[i]]
+        assert label == f"{given} → {suggested}"
         assert probability == f"{audit.clean_probability[i]:.3f}"
 
 

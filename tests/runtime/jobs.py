@@ -9,6 +9,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
+MAIN = ("-m", "jaxnlt.main")
 TINY = (
     "--config.model.width=4",
     "--config.model.blocks=(1,)",
@@ -19,7 +20,7 @@ TINY = (
 )
 
 
-def environment(devices=1, **more):
+def environment(devices):
     """Environment of a process with so many CPU devices."""
     cache = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
     return os.environ | {
@@ -27,7 +28,6 @@ def environment(devices=1, **more):
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
         f"--xla_force_host_platform_device_count={devices}",
-        **more,
     }
 
 
@@ -38,28 +38,28 @@ class Job:
       arguments: after ``python``.
       count: how many processes; one joins no other.
       devices: of each.
-      environments: more variables of single processes, {number: {...}}.
+      more: variables of all processes.
+      homes: home of each process, where they differ.
     """
 
-    def __init__(self, *arguments, count=1, devices=1, environments=None):
+    def __init__(self, *arguments, count=1, devices=1, more=(), homes=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.processes = []
         for i in range(count):
-            joined = {
-                "JAXNLT_COORDINATOR": f"127.0.0.1:{port}",
-                "JAXNLT_NUM_PROCESSES": str(count),
-                "JAXNLT_PROCESS_ID": str(i),
-            }
-            own = (environments or {}).get(i, {})
+            own = {"HOME": str(homes[i])} if homes else {}
+            if count > 1:
+                own |= {
+                    "JAXNLT_COORDINATOR": f"127.0.0.1:{port}",
+                    "JAXNLT_NUM_PROCESSES": str(count),
+                    "JAXNLT_PROCESS_ID": str(i),
+                }
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, *map(str, arguments)],
                     cwd=ROOT,
-                    env=environment(
-                        devices, **(joined if count > 1 else {}), **own
-                    ),
+                    env=environment(devices) | dict(more) | own,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,

@@ -3,7 +3,6 @@
 import shutil
 
 import jax
-import numpy as np
 import pytest
 
 from jaxnlt.results import files as result_files
@@ -18,19 +17,10 @@ X64 = {"JAX_ENABLE_X64": "1"}
 TOLERANCE = {"float64": 1e-10, "float32": 1e-6}
 
 
-def job(what, folder, *rest, count=1, devices=1):
+def job(what, folder, *rest, **size):
     """Lets processes of tests/runtime/plan.py finish."""
-    environments = dict.fromkeys(range(count), X64)
-    running = jobs.Job(
-        "-m",
-        "tests.runtime.plan",
-        what,
-        folder,
-        *rest,
-        **{"count": count, "devices": devices, "environments": environments},
-    )
-    ended = running.finish(600)
-    for status, _, stderr in ended:
+    plan_of = ("-m", "tests.runtime.plan", what, folder, *rest)
+    for status, _, stderr in jobs.Job(*plan_of, more=X64, **size).finish(600):
         assert status == 0, stderr[-3000:]
 
 
@@ -53,11 +43,8 @@ def test_one_device_and_eight_and_two_processes_agree(tmp_path):
     found = differences(tmp_path)
     for dtype, tolerance in TOLERANCE.items():
         name = f"{METHOD}-{dtype}"
-        assert {key[1:] for key in found if key[0] == name} == {
-            (1, 1),
-            (1, 8),
-            (2, 4),
-        }
+        sizes = {key[1:] for key in found if key[0] == name}
+        assert sizes == {(1, 1), (1, 8), (2, 4)}
         worst = [found[name, 1, 8], found[name, 2, 4]]
         assert max(worst) < tolerance, found
         assert found[name, 1, 8] > 0  # they did not compute the same twice
@@ -90,14 +77,12 @@ def test_programs_that_wait_take_no_thread_from_the_first(
 
 # Resuming on other devices ----------------------------------------------------
 
-RESUMED = "dividemix"  # whose programs the comparison has compiled
-
 
 @pytest.fixture(scope="module")
 def saved_on_eight(tmp_path_factory):
     """A whole run on eight devices, and a copy as killed before its end."""
     whole = tmp_path_factory.mktemp("eight") / "whole"
-    job("run", whole, RESUMED, devices=8)
+    job("run", whole, METHOD, devices=8)
     killed = whole.with_name("killed")
     shutil.copytree(whole, killed)
     (killed / "summary.json").unlink()
@@ -115,14 +100,13 @@ def test_a_run_of_eight_devices_goes_on_elsewhere(
     target = tmp_path / "run"
     shutil.copytree(killed, target)
     saved = checkpoint.load(target)
-    job("run", target, RESUMED, count=count, devices=devices)
+    job("run", target, METHOD, count=count, devices=devices)
     # The networks on the devices are the saved ones, to the bit.
     digest = checkpoint.weights_sha256(saved.states)
     assert found_by(tmp_path) == [["restored", str(saved.epoch), digest]]
     a, b = (checkpoint.load(folder) for folder in (whole, target))
     assert a.epoch == b.epoch == saved.epoch + 1
-    pairs = zip(*map(jax.tree.leaves, (a.states, b.states)), strict=True)
-    assert max(np.abs(x - y).max(initial=0) for x, y in pairs) < 1e-10
+    assert plan.largest(*map(jax.tree.leaves, (a.states, b.states))) < 1e-10
     summary = result_files.read_json(target / "summary.json")
     used = count * devices
     assert summary["device"].startswith(f"{used} x " if used > 1 else "CPU")
@@ -140,8 +124,7 @@ def test_two_processes_read_a_half_each(tmp_path):
     broken = sorted((root / "test").rglob("*.png"))[0]
     broken.write_bytes(b"no image")
     arguments = (
-        "-m",
-        "jaxnlt.main",
+        *jobs.MAIN,
         "--config=erm:images,epochs=1",
         f"--config.data.path={root}",
         "--config.data.image_size=16",
@@ -153,12 +136,8 @@ def test_two_processes_read_a_half_each(tmp_path):
     found = []
     for count in (1, 2):
         workdir = tmp_path / str(count)
-        running = jobs.Job(
-            *arguments,
-            f"--workdir={workdir}",
-            **{"count": count, "environments": {0: X64, 1: X64}},
-        )
-        ended = running.finish()
+        words = (*arguments, f"--workdir={workdir}")
+        ended = jobs.Job(*words, count=count, more=X64).finish()
         assert [status for status, *_ in ended] == [0] * count, ended
         (record,) = runs.records(workdir)
         assert record["bad_images"] == 1
@@ -166,10 +145,7 @@ def test_two_processes_read_a_half_each(tmp_path):
         # Another image replaces it where it fills the last batch up, too.
         assert 1 <= said.count(f"{broken}: ") <= count
         found.append(jax.tree.leaves(checkpoint.load(workdir).states))
-    worst = max(
-        np.abs(a - b).max(initial=0) for a, b in zip(*found, strict=True)
-    )
-    assert worst < 1e-10
+    assert plan.largest(*found) < 1e-10
 
 
 # Images divided over the devices ----------------------------------------------
@@ -201,7 +177,7 @@ print(held.sharding == rows)
 
 
 def test_divided_images_are_looked_up_where_they_lie():
-    running = jobs.Job("-c", DIVIDED, devices=4, environments={0: X64})
+    running = jobs.Job("-c", DIVIDED, devices=4, more=X64)
     ((status, stdout, stderr),) = running.finish()
     assert status == 0, stderr
     # No device ever holds all of them.

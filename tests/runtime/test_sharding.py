@@ -1,14 +1,12 @@
 """Which devices a mesh takes, and what comes back from them."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
 
 from jaxnlt.runtime import sharding
-
-
-class Device:
-    pass
 
 
 @pytest.mark.parametrize(
@@ -17,18 +15,12 @@ class Device:
 def test_mesh_takes_the_most_devices_that_divide(
     sizes, used, monkeypatch, caplog
 ):
-    devices = [Device() for _ in range(8)]
-    taken = {}
-    monkeypatch.setattr(jax, "devices", lambda: devices)
-    monkeypatch.setattr(
-        jax,
-        "make_mesh",
-        lambda shape, names, axis_types, devices: taken.update(
-            shape=shape, devices=devices
-        ),
-    )
+    monkeypatch.setattr(jax, "devices", lambda: [object()] * 8)
+    make_mesh = mock.Mock()
+    monkeypatch.setattr(jax, "make_mesh", make_mesh)
     sharding.make_mesh(sizes)
-    assert taken["shape"] == (used,) and len(taken["devices"]) == used
+    assert make_mesh.call_args.args[0] == (used,)
+    assert len(make_mesh.call_args.kwargs["devices"]) == used
     assert ("devices used" in caplog.text) == (used < 8)
 
 

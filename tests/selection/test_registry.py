@@ -22,15 +22,9 @@ PAIRS = [
 
 
 def parse(method, selector, *overrides, benchmark="npz,smoke"):
-    config, _ = command_line.parse(
-        [
-            "main",
-            f"--config=configs/{method}.py:{benchmark}",
-            f"--config.selector={selector}",
-            *overrides,
-        ]
-    )
-    return config
+    config = f"--config=configs/{method}.py:{benchmark}"
+    words = ["main", config, f"--config.selector={selector}", *overrides]
+    return command_line.parse(words)[0]
 
 
 def test_pairs_take_every_selector_once():
@@ -48,15 +42,12 @@ def test_trains_on_what_another_method_selects(method, selector, tmp_path):
 
 
 def test_takes_the_values_of_the_selectors_own_config():
-    config = parse("dasc", "sfa", benchmark="digits,as_released")
+    given = ("dasc", "sfa", "--config.sfa.beta=0.5")
+    config = parse(*given, benchmark="digits,as_released")
+    assert config.sfa.beta == 0.5
     assert config.sfa.sampled_classes == "over_300"
     assert config.sfa.persist_moments is False
     assert config.dasc.midl_label == "arange"
-
-
-def test_its_fields_can_be_set():
-    config = parse("dasc", "sfa", "--config.sfa.beta=0.5")
-    assert config.sfa.beta == 0.5
 
 
 def test_an_own_selector_reads_the_methods_fields():
@@ -72,18 +63,17 @@ def test_keys_of_one_method_alone_do_not_reach_the_selectors_config():
 
 
 @pytest.mark.parametrize(
-    ("method", "selector", "line"),
+    ("method", "why"),
     [
-        ("dividemix", "sfa", "config.selector: sfa reads balanced"),
-        ("erm", "sfa", "config.selector: erm takes no other selector"),
-        ("rolt", "sfa", "config.selector: rolt takes no other selector"),
+        ("dividemix", "sfa reads balanced"),
+        ("erm", "erm takes no other"),
+        ("rolt", "rolt takes no other"),
     ],
 )
-def test_refuses_what_the_networks_lack(method, selector, line):
-    config = parse(method, selector)
+def test_refuses_a_selector_that_does_not_fit(method, why):
     info = base.DataInfo(np.zeros(4, int), 2)
-    with pytest.raises(UserError, match=line):
-        base.create(config, info)
+    with pytest.raises(UserError, match=f"^config.selector: {why}"):
+        base.create(parse(method, "sfa"), info)
 
 
 def test_refuses_an_unknown_selector():
@@ -92,11 +82,8 @@ def test_refuses_an_unknown_selector():
 
 
 def test_dacc_without_its_heads_asks_the_conventional_one_and_the_features():
-    config = parse("dividemix", "dacc")
-    where = "config.dacc"
-    selector = selectors.create("dacc", config.dacc, where, ("logits",))
-    assert selector.outputs == ("logits", "features")
-    own = selectors.create(
-        "dacc", config.dacc, where, ("logits", "balanced", "projection")
-    )
-    assert own.outputs == ("logits", "balanced", "projection")
+    options = parse("dividemix", "dacc").dacc
+    own = ("logits", "balanced", "projection")
+    for heads, outputs in ((own, own), (("logits",), ("logits", "features"))):
+        selector = selectors.create("dacc", options, "config.dacc", heads)
+        assert selector.outputs == outputs

@@ -13,9 +13,11 @@ FOLDER = "cifar-10-batches-py"
 
 
 def archive(root: pathlib.Path) -> pathlib.Path:
+    """Moves the folder into its archive."""
     file = root / "cifar-10-python.tar.gz"
     with tarfile.open(file, "w:gz") as tar:
         tar.add(root / FOLDER, FOLDER)
+    shutil.rmtree(root / FOLDER)
     return file
 
 
@@ -39,16 +41,15 @@ def test_cifar100_reads_fine_labels(tmp_path):
 
 
 def test_archive_equals_folder_and_comes_second(tmp_path):
-    fakes.cifar10(tmp_path / FOLDER)
+    images, labels = fakes.cifar10(tmp_path / FOLDER)
     file = archive(tmp_path)
-    folder = fakes.read("cifar10", tmp_path)
-    assert folder.path.endswith(FOLDER)
-    shutil.rmtree(tmp_path / FOLDER)
     for path in (tmp_path, file):
         source = fakes.read("cifar10", path)
         assert source.path == str(file)
-        assert (source.train.images == folder.train.images).all()
-        assert (source.train.labels == folder.train.labels).all()
+        assert (source.train.images == images[:100]).all()
+        assert (source.train.labels == labels[:100]).all()
+    fakes.cifar10(tmp_path / FOLDER)
+    assert fakes.read("cifar10", tmp_path).path.endswith(FOLDER)
 
 
 def test_usual_places(tmp_path, monkeypatch):
@@ -67,10 +68,11 @@ def test_usual_places(tmp_path, monkeypatch):
 def test_not_found_says_where_it_looked(tmp_path):
     with pytest.raises(UserError, match=f"^config.data.path: {tmp_path}/x: "):
         fakes.read("cifar10", tmp_path / "x")
-    for name, words in (("cifar10n", f"{FOLDER}.*tar.gz"), ("cifar100", "")):
-        command = f"download --dataset={name.removesuffix('n')} .*toronto"
-        match = f"^config.data.path: .*{words}.* in {tmp_path};.*{command}"
-        with pytest.raises(UserError, match=match):
+    for name, words in (
+        ("cifar10n", f"{FOLDER}.*tar.gz.* in {tmp_path};.*--dataset=cifar10 "),
+        ("cifar100", f" in {tmp_path};.*download --dataset=cifar100 .*toronto"),
+    ):
+        with pytest.raises(UserError, match=f"^config.data.path: .*{words}"):
             fakes.read(name, tmp_path)
 
 
@@ -85,11 +87,9 @@ def flipped(data):
 def test_damaged_archive(tmp_path, damage):
     fakes.cifar10(tmp_path / FOLDER)
     file = archive(tmp_path)
-    shutil.rmtree(tmp_path / FOLDER)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match=f"^{file}: .*archive") as e:
+    with pytest.raises(UserError, match=rf"^{file}: .*archive.*\Z"):
         fakes.read("cifar10", tmp_path)
-    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
@@ -99,7 +99,6 @@ def test_incomplete_folder(tmp_path, name):
     with pytest.raises(UserError, match=f"^{tmp_path}/.*{name}: "):
         fakes.read("cifar10", tmp_path)
     archive(tmp_path)
-    shutil.rmtree(tmp_path / FOLDER)
     with pytest.raises(UserError, match=f"^{tmp_path}/.*holds no {name}"):
         fakes.read("cifar10", tmp_path)
 
@@ -111,16 +110,14 @@ def test_incomplete_folder(tmp_path, name):
         ({b"labels": [10] * 20}, "labels must be in"),
         ({b"data": np.zeros((20, 5), np.uint8)}, "data must be uint8 rows"),
         ({b"data": np.zeros((20, 3072))}, "data must be uint8 rows"),
-        (None, "holds no labels"),
+        ({b"labels": None}, "holds no labels"),
     ],
 )
 def test_wrong_content(tmp_path, change, word):
     fakes.cifar10(tmp_path / FOLDER)
     file = tmp_path / FOLDER / "data_batch_2"
-    batch = pickle.loads(file.read_bytes(), encoding="bytes")
-    if change is None:
-        del batch[b"labels"]
-    file.write_bytes(pickle.dumps(batch | (change or {}), protocol=2))
+    batch = pickle.loads(file.read_bytes(), encoding="bytes") | change
+    fakes.dump(file, {k: v for k, v in batch.items() if v is not None})
     with pytest.raises(UserError, match=f"^{file}: .*{word}"):
         fakes.read("cifar10", tmp_path)
     file.write_bytes(file.read_bytes()[:-9])

@@ -23,9 +23,8 @@ def root(tmp_path):
 
 
 def refused(root, words, **fields):
-    with pytest.raises(UserError, match=f"^{root}/{words}") as error:
+    with pytest.raises(UserError, match=rf"^{root}/{words}.*\Z"):
         fakes.read("folder", root, **fields)
-    assert "\n" not in str(error.value)
 
 
 def test_training_images(root, caplog):
@@ -59,15 +58,6 @@ def test_class_numbers_sort_as_numbers(tmp_path):
     assert source.class_names == tuple(str(k) for k in range(11))
 
 
-def test_grey_and_transparent_images_become_rgb(root):
-    Image.new("L", (5, 4), 99).save(root / "train" / "cat" / "0.png")
-    transparent = Image.new("RGBA", (5, 4), (1, 2, 3, 0))
-    transparent.save(root / "train" / "cat" / "1.png")
-    images = fakes.read("folder", root).train.images
-    assert images[0, 0, 0].tolist() == [99] * 3
-    assert images[1, 0, 0].tolist() == [1, 2, 3]
-
-
 def test_other_size_is_named_or_resized(root):
     picture(root / "train" / "dog" / "1.png", size=(9, 8))
     refused(root, "train/dog/1.png: is 9x8 .* 5x4.*image_size")
@@ -76,13 +66,9 @@ def test_other_size_is_named_or_resized(root):
     assert images.shape == (6, 3, 3, 3) and (images[0] == 77).all()
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_bad_image_is_named(root, content):
-    file = root / "train" / "dog" / "1.png"
-    whole = file.read_bytes()
-    # None: a cut one.
-    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    refused(root, "train/dog/1.png: (empty|unreadable)")
+def test_bad_image_is_named(root):
+    (root / "train" / "dog" / "1.png").write_bytes(b"no image")
+    refused(root, "train/dog/1.png: unreadable")
 
 
 def test_empty_class_and_missing_folders(root):
@@ -167,10 +153,8 @@ def test_listed_images_are_the_decoded_ones(made, tmp_path, labels):
     source = fakes.read("images", root, labels_file=file)
     check(source, [3 if labels else 8, 4])
     decoded = fakes.read("folder", root, labels_file=file, image_size=16)
-    for one, other in (
-        (source.train, decoded.train),
-        (source.test, decoded.test),
-    ):
+    for part in ("train", "test"):
+        one, other = getattr(source, part), getattr(decoded, part)
         assert one.ids.tolist() == other.ids.tolist()
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.true_labels, other.true_labels)

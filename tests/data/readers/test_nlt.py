@@ -10,7 +10,7 @@ from tests.data.readers.checks import check, refused
 
 def test_manifest(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    fake_web.nlt(raw, out)
+    fake_web.nlt("imagenet_nlt", raw, out)
     file = out / "manifest.csv"
     source = fakes.read("imagenet_nlt", raw, labels_file=file)
     with open(file, newline="") as stream:

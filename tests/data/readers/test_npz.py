@@ -27,14 +27,9 @@ def test_without_test_set(tmp_path):
 
 def test_with_everything(tmp_path, caplog):
     true = np.roll(LABELS, 1)
-    path = write(
-        tmp_path,
-        train_true_labels=true,
-        test_images=IMAGES[:3],
-        test_labels=LABELS[:3],
-        class_names=np.array(["a", "b", "c"]),
-        train_true_label=true,
-    )
+    changes = {"train_true_labels": true, "train_true_label": true}
+    changes |= {"test_images": IMAGES[:3], "test_labels": LABELS[:3]}
+    path = write(tmp_path, **changes, class_names=np.array(["a", "b", "c"]))
     with caplog.at_level(logging.WARNING, "jaxnlt"):
         source = fakes.read("npz", path)
     assert "not used: train_true_label" in caplog.text
@@ -61,10 +56,7 @@ def test_with_everything(tmp_path, caplog):
         ({"train_images": IMAGES[..., :2]}, "train_images must hold"),
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "train_im"),
         ({"test_images": IMAGES[:, 1:], "test_labels": LABELS}, "test_images"),
-        (
-            {"test_images": IMAGES[:2], "test_labels": LABELS[:2]},
-            "test_labels: class 2 ",
-        ),
+        ({"test_images": IMAGES[:2], "test_labels": [0, 1]}, "test_labels: cl"),
         ({"class_names": np.array(["a", "b"])}, "train_labels: must be in"),
         ({"class_names": np.array(list("abcd"))}, "train_labels: class d "),
     ],
@@ -84,11 +76,8 @@ def test_missing_or_damaged(tmp_path):
     data = path.read_bytes()
     for size in (0, 10, 200, len(data) - 30):
         path.write_bytes(data[:size])
-        with pytest.raises(
-            UserError, match=f"^{path}: truncated, damaged"
-        ) as e:
+        with pytest.raises(UserError, match=rf"^{path}: truncated, dam.*\Z"):
             fakes.read("npz", path)
-        assert "\n" not in str(e.value)
     np.save(tmp_path / "a.npy", LABELS)
     with pytest.raises(UserError, match=f"^{tmp_path}/a.npy: "):
         fakes.read("npz", tmp_path / "a.npy")

@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 import shutil
 
 import numpy as np
@@ -21,11 +22,9 @@ def test_clean_and_web_images(made, layout):
     check(source, [20, 4])
     assert source.class_names == fake_nlt.NAMES
     np.testing.assert_array_equal(source.train.labels, source.train.true_labels)
-    order = np.argsort(source.train.labels, kind="stable")
-    names = [path.rpartition("/")[2] for path in source.train.ids[order]]
-    assert names == [
-        f"{synset}{i:08d}.jpg" for synset in fake_nlt.SYNSETS for i in range(5)
-    ]
+    paths = map(pathlib.Path, source.train.ids)
+    for path, label in zip(paths, source.train.labels, strict=True):
+        assert path.name.startswith(fake_nlt.SYNSETS[label])
     assert len(source.web) == 12 and (source.web.true_labels == WRONG).all()
     np.testing.assert_array_equal(np.bincount(source.web.labels), [3] * 4)
     for row in range(12):
@@ -34,11 +33,9 @@ def test_clean_and_web_images(made, layout):
 
 
 def noisy(source, train, rate, seed=4):
-    rng = np.random.RandomState(seed)
-    request = ReadRequest(registry.get(NAME))
-    return red_mini_imagenet.add_web(
-        NoiseRequest(request, source, train, rate, rng)
-    )
+    rng, request = np.random.RandomState(seed), ReadRequest(registry.get(NAME))
+    noise = NoiseRequest(request, source, train, rate, rng)
+    return red_mini_imagenet.add_web(noise)
 
 
 def test_noise_adds_web_images(made):
@@ -93,11 +90,7 @@ def test_missing_images(copy):
     [
         ("red_noise_nl_0.8", "0abc.jpg 4", "label 4 has no line in"),
         ("blue_noise_nl_0.0", "n99999999.jpg 0", "class triceratops must have"),
-        (
-            "red_noise_nl_0.4",
-            "n9999999900000001.jpg 0",
-            "n9999999900000001.jpg",
-        ),
+        ("red_noise_nl_0.4", "n9999999900000001.jpg 0", "n9999999900000001.jp"),
     ],
 )
 def test_wrong_label(copy, split, line, words):

@@ -9,7 +9,6 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxnlt import command_line
 from jaxnlt.data import decode, load
 from jaxnlt.data.readers import tfds_copy
 from jaxnlt.runtime.errors import UserError
@@ -50,28 +49,25 @@ def key_of(pixels, keys, **options):
 
 def test_images_labels_and_names(plain):
     source = fakes.read("tfds", plain, name="fake")
+    train, test = source.train, source.test
     assert source.class_names == NAMES
     assert source.path == str(plain / "fake" / "1.2.0")
-    assert source.train.images.shape == (12, 8, 8, 3)
-    assert source.train.images.dtype == np.uint8
-    assert source.train.true_labels is None
-    assert source.train.ids.tolist() == list(range(12))
+    assert train.images.shape == (12, 8, 8, 3)
+    assert train.images.dtype == np.uint8 and train.true_labels is None
+    assert train.ids.tolist() == list(range(12))
     # JPEGs as Pillow decodes them.
     keys = {picture(k).tobytes(): k for k in range(9)}
     for k in range(9, 12):
-        with Image.open(io.BytesIO(encoded(picture(k), "JPEG"))) as image:
-            keys[np.asarray(image).tobytes()] = k
-    found = [keys[image.tobytes()] for image in source.train.images]
+        image = Image.open(io.BytesIO(encoded(picture(k), "JPEG")))
+        keys[image.tobytes()] = k
+    found = [keys[image.tobytes()] for image in train.images]
     assert sorted(found) == list(range(12)) != found
-    assert source.train.labels.tolist() == [k % 3 for k in found]
+    assert train.labels.tolist() == [k % 3 for k in found]
     # Places are those of the library's own reading.
     own = tfds.builder_from_directory(source.path).as_data_source("train")
-    assert [r["label"] for r in own] == source.train.labels.tolist()
-    for image, label in zip(
-        source.test.images, source.test.labels, strict=True
-    ):
-        assert key_of(image, range(50, 56)) % 3 == label
-    assert (source.test.true_labels == source.test.labels).all()
+    assert [r["label"] for r in own] == train.labels.tolist()
+    found = [key_of(image, range(50, 56)) % 3 for image in test.images]
+    assert found == test.labels.tolist() == test.true_labels.tolist()
 
 
 def test_sizes_are_refused_or_resized_as_folders_are(odd, tmp_path):
@@ -85,15 +81,14 @@ def test_sizes_are_refused_or_resized_as_folders_are(odd, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded(picture(k, 6 + k % 3, 9)))
     folder = fakes.read("folder", tmp_path, image_size=7).train
-    for name, image, label in zip(
-        source.train.ids, source.train.images, source.train.labels, strict=True
-    ):
-        letter, number = name.split("/")
-        assert label == "abc".index(letter)
-        (row,) = np.flatnonzero(
-            folder.ids == f"train/{NAMES[label]}/{number}.png"
-        )
-        np.testing.assert_array_equal(image, folder.images[row])
+    paths = {path: row for row, path in enumerate(folder.ids)}
+    train = source.train
+    labels = ["abc".index(name[0]) for name in train.ids]
+    assert train.labels.tolist() == labels
+    # Of "b/7" that is "train/dog/7.png".
+    files = zip(np.array(NAMES)[labels], train.ids, strict=True)
+    rows = [paths[f"train/{kind}/{name[2:]}.png"] for kind, name in files]
+    np.testing.assert_array_equal(train.images, folder.images[rows])
 
 
 def test_grey_images_and_plain_numbers_without_a_test_set(tmp_path):
@@ -115,12 +110,10 @@ def test_grey_images_and_plain_numbers_without_a_test_set(tmp_path):
     assert loaded.class_names == ("0", "1")
     assert loaded.test_kind == "held_out"
     train = loaded.train
-    assert train.images.shape[1:] == (8, 8, 1) and train.true_labels is not None
-    for image, name, label in zip(
-        train.images, train.ids, train.true_labels, strict=True
-    ):
-        key = key_of(image, range(10), channels=1)
-        assert name == str(100 + key) and label == key % 2
+    assert train.images.shape[1:] == (8, 8, 1)
+    keys = [key_of(image, range(10), channels=1) for image in train.images]
+    assert train.ids.tolist() == [str(100 + key) for key in keys]
+    assert train.true_labels.tolist() == [key % 2 for key in keys]
     changed = int((train.true_labels != train.labels).sum())
     assert changed == int(0.25 * len(train)) > 0
 
@@ -128,30 +121,22 @@ def test_grey_images_and_plain_numbers_without_a_test_set(tmp_path):
 def test_test_set_without_labels_is_passed_over(tmp_path):
     """Of grey files, which stay grey."""
     hidden = [r | {"label": -1} for r in rows(3, 50, channels=1)]
-    splits = {
-        "train": rows(6, channels=1),
-        "test": hidden,
-        "validation": rows(3, 60, channels=1),
-    }
+    splits = {"train": rows(6, channels=1), "test": hidden}
+    splits["validation"] = rows(3, 60, channels=1)
     write(tmp_path, splits, image=tfds.features.Image(shape=(8, 8, 1)))
     source = fakes.read("tfds", tmp_path, name="fake")
     assert source.train.images.shape == (6, 8, 8, 1)
     for split, keys in ((source.train, range(6)), (source.test, range(60, 63))):
-        for image, label in zip(split.images, split.labels, strict=True):
-            assert key_of(image, keys, channels=1) % 3 == label
+        found = [key_of(image, keys, channels=1) % 3 for image in split.images]
+        assert found == split.labels.tolist()
 
 
 @pytest.fixture(scope="module")
 def several(plain, tmp_path_factory):
     """Versions and configs, as tensorflow-datasets nests them."""
     root, made = tmp_path_factory.mktemp("several"), plain / "fake" / "1.2.0"
-    for place in (
-        "two/1.2.0",
-        "two/1.10.0",
-        "one/red/1.2.0",
-        "many/red/1.2.0",
-        "many/blue_40/1.2.0",
-    ):
+    places = ["two/1.2.0", "two/1.10.0", "one/red/1.2.0"]
+    for place in (*places, "many/red/1.2.0", "many/blue_40/1.2.0"):
         shutil.copytree(made, root / place)
     return root
 
@@ -173,10 +158,12 @@ def test_versions_and_configs(several, monkeypatch, name, place):
     assert fakes.read("tfds", name=name).path == str(several / place)
 
 
+BAD = {"image": b"no image", "label": 0}
+
+
 def refused(path, words, name="fake"):
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(UserError, match=rf"{words}.*\Z"):
         fakes.read("tfds", path, name=name)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +183,14 @@ def test_not_found(several, name, words):
     refused(several, words, name)
 
 
-def test_other_formats(plain, tmp_path):
+@pytest.fixture
+def version(plain, tmp_path):
+    """Folder of a copy that a test may damage."""
     shutil.copytree(plain / "fake", tmp_path / "fake")
-    version = tmp_path / "fake" / "1.2.0"
+    return tmp_path / "fake" / "1.2.0"
+
+
+def test_other_formats(version, tmp_path):
     info = version / "dataset_info.json"
     content = json.loads(info.read_text()) | {"fileFormat": "tfrecord"}
     info.write_text(json.dumps(content))
@@ -211,11 +203,10 @@ def test_other_formats(plain, tmp_path):
     refused(tmp_path, f"^{info}: ")
 
 
-def test_damaged_copy(plain, tmp_path):
-    shutil.copytree(plain / "fake", tmp_path / "fake")
-    file = next(tmp_path.glob("fake/*/*train*"))
+def test_damaged_copy(version, tmp_path):
+    file = next(version.glob("*train*"))
     file.write_bytes(file.read_bytes()[:1000])
-    refused(tmp_path, f"^{file.parent}: damaged")
+    refused(tmp_path, f"^{version}: damaged")
 
 
 def test_features_are_listed(tmp_path):
@@ -231,10 +222,7 @@ def test_features_are_listed(tmp_path):
         ({"test": rows(3)}, "no split train, only test"),
         ({"train": rows(2)}, "split train: class owl"),
         ({"train": rows(3), "test": rows(2)}, "test set: class owl"),
-        (
-            {"train": [*rows(3), {"image": b"no image", "label": 0}]},
-            r"split train: record \d: unreadable image",
-        ),
+        ({"train": [*rows(3), BAD]}, r"split train: record \d: unreadable"),
     ],
 )
 def test_wrong_content(tmp_path, splits, words):
@@ -252,18 +240,3 @@ def test_repeated_id(tmp_path):
     train = [row | {"id": "same"} for row in rows(3)]
     write(tmp_path, {"train": train}, id=tfds.features.Text())
     refused(tmp_path, "split train: the feature id")
-
-
-def test_command_line_reaches_the_data(plain):
-    config, _ = command_line.parse(
-        [
-            "main",
-            "--config=configs/dasc.py:tfds,imb=0.5,seed=3",
-            "--config.data.name=fake:1.2.0",
-            f"--config.data.path={plain}",
-        ]
-    )
-    loaded = load.dataset(config)
-    assert loaded.given_counts.tolist() == [4, 2, 2]
-    assert loaded.description.source == str(plain / "fake" / "1.2.0")
-    assert len(loaded.test) == 6

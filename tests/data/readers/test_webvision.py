@@ -11,10 +11,8 @@ TRAIN = "info/train_filelist_google.txt"
 def test_classes_and_test_sets(made):
     source = fakes.read("webvision", made("webvision", imagenet="synset"))
     check(source, [100, 50, 50])
-    assert source.train.ids[:2].tolist() == [
-        "google/q0000/img 0_0.jpg",
-        "google/q0000/img 1_0.jpg",
-    ]
+    names = [f"google/q0000/img {i}_0.jpg" for i in range(2)]
+    assert source.train.ids[:2].tolist() == names
     np.testing.assert_array_equal(source.train.labels, np.arange(100) // 2)
     assert source.train.true_labels is None
     # The validation images are numbered from the last class on.
@@ -25,10 +23,8 @@ def test_classes_and_test_sets(made):
     name = f"{fake_web.SYNSETS[1]}/ILSVRC2012_val_00000001.JPEG"
     assert imagenet.ids[1] == name
     # Two classes have the same first word.
-    assert source.class_names[:2] == (
-        "thing 0 (n01440000)",
-        "thing 0 (n01440007)",
-    )
+    same = "thing 0 (n01440000)", "thing 0 (n01440007)"
+    assert source.class_names[:2] == same
     assert len(set(source.class_names)) == 50
 
 
