@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxnlt.data import noise
-from jaxnlt.data.records import Split
+from jaxnlt.data.records import Source, Split
 from jaxnlt.runtime.errors import UserError
 
 LABELS = np.random.RandomState(5).randint(0, 10, 4000)
@@ -134,15 +134,22 @@ def test_sym_and_joint_continue_the_subsets_generator():
     assert a.tolist() != noise.draw("sym", LABELS, 10, 0.4, 1).tolist()
 
 
+def read(file, ids, classes, all_ids):
+    """Labels of the images ``ids`` in a set of ``all_ids``."""
+    whole = Split(None, np.zeros(len(all_ids), np.int32), None, all_ids)
+    names = tuple(map(str, range(classes)))
+    kept = Split(None, np.zeros(len(ids), np.int32), None, ids)
+    return noise.read_noise(file, kept, Source(whole, None, names, "there"))
+
+
 @pytest.mark.parametrize("ids", [[3, 8, 11], ["a/1.png", "b/2.png", "b/3"]])
 def test_saved_noise_is_read_back_by_id(tmp_path, ids):
     file, ids = tmp_path / "n.json", np.array(ids)
-    labels = np.array([2, 0, 1], np.int32)
-    images = np.zeros((3, 1, 1, 1), np.uint8)
-    noise.save_noise(file, Split(images, labels, None, ids))
-    assert noise.read_noise(file, ids[::-1], 3, ids).tolist() == [1, 0, 2]
+    content = {"ids": ids.tolist(), "labels": [2, 0, 1]}
+    file.write_text(json.dumps(content))
+    assert read(file, ids[::-1], 3, ids).tolist() == [1, 0, 2]
     with pytest.raises(UserError, match=f"^{file}: no label for 1 of the 2"):
-        noise.read_noise(file, np.array([ids[0], ids[0] + ids[0]]), 3, ids)
+        read(file, np.array([ids[0], ids[0] + ids[0]]), 3, ids)
 
 
 def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
@@ -150,9 +157,9 @@ def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
     all_ids = np.array([10, 11, 12, 13])
     ids = np.array([11, 13])
     file.write_text(json.dumps([5, 6, 7, 8]))
-    assert noise.read_noise(file, ids, 10, all_ids).tolist() == [6, 8]
+    assert read(file, ids, 10, all_ids).tolist() == [6, 8]
     file.write_text(json.dumps([5, 6]))
-    assert noise.read_noise(file, ids, 10, all_ids).tolist() == [5, 6]
+    assert read(file, ids, 10, all_ids).tolist() == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_dividemix_list_for_all_images_or_for_those_kept(tmp_path):
 def test_bad_noise_files(tmp_path, content, word):
     file = tmp_path / "n.json"
     with pytest.raises(UserError, match="^config.data.noise_file: "):
-        noise.read_noise(file, np.array([0, 2]), 10, np.arange(4))
+        read(file, np.array([0, 2]), 10, np.arange(4))
     file.write_text(content)
     with pytest.raises(UserError, match=f"^{file}: .*{word}"):
-        noise.read_noise(file, np.array([0, 2]), 10, np.arange(4))
+        read(file, np.array([0, 2]), 10, np.arange(4))
