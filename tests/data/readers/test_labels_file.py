@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxnlt.data import load
 from jaxnlt.data.records import UNKNOWN, WRONG, Split
+from jaxnlt.methods import h2e
 from jaxnlt.results import labels
 from jaxnlt.runtime.errors import UserError
 from tests.data import fakes
@@ -149,6 +150,8 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert lines[0].endswith(",true_label,split")
     assert lines[1:3] == ["0,a,0,a,a,a,train", "2,a,0,a,a,a,held_out"]
+    scores = h2e.read_scores(str(tmp_path / "labels.csv"), train.ids)
+    assert scores.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
