@@ -12,7 +12,8 @@ import jax
 import ml_collections
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.data import load
+from jaxnlt.data import fingerprint, load
+from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
@@ -72,6 +73,9 @@ def _run(
     config_lib.check(config)
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
+    dataset = load.dataset(config)
+    data = fingerprint.of_dataset(dataset)
+    _check_data(directory, data)
     finished = processes.decided(
         lambda: result_files.read_json(directory / "summary.json")
     )
@@ -79,9 +83,8 @@ def _run(
         _print(f"{directory}: already complete")
         return finished
     sharding.enable_compilation_cache()
-    dataset = load.dataset(config)
     trainer = Trainer(config, dataset)
-    states, memory, start = _initial(config, trainer)
+    states, memory, start = _initial(config, trainer, data)
 
     _make_workdir(directory)
     # From here on warnings may be printed: nothing is refused any more.
@@ -97,7 +100,7 @@ def _run(
     writer = journal.Silent()
     if processes.is_lead():
         writer = journal.Journal(
-            config, dataset, directory, resolved, start, began
+            config, dataset, data, directory, resolved, start, began
         )
 
     def on_step(network: int, step: int, steps: int, images: int) -> None:
@@ -107,7 +110,7 @@ def _run(
     method = trainer.method
     states = trainer.put(states)
     pooled: FetchedPools = []
-    train_outputs: list[Any] = []
+    audited: dict[str, Any] = {}
     host_states: list[TrainState] = []
     for epoch in range(start, config.epochs):
         phase, following = method.phase(epoch), method.phase(epoch + 1)
@@ -135,10 +138,10 @@ def _run(
                 pooled=[]
                 if last
                 else trainer.infer_pools(epoch + 1, following, states),
-                train=trainer.infer_train(states) if last else [],
+                audited=trainer.infer_audited(states) if last else {},
             )
         )
-        pooled, train_outputs = fetched.pooled, fetched.train
+        pooled, audited = fetched.pooled, fetched.audited
         host_states = fetched.states
         seconds = time.time() - epoch_began
         record = {
@@ -158,18 +161,31 @@ def _run(
                 epoch,
                 fetched.states,
                 memory,
-                {"epoch": epoch, "phase": phase.name, "config": resolved},
+                {
+                    "epoch": epoch,
+                    "phase": phase.name,
+                    "config": resolved,
+                    "data": data.sha256,
+                    "train": data.train_sha256,
+                },
                 accuracy=record.get(f"{dataset.choosing}_accuracy"),
                 last_of_phase=phase
                 not in map(method.phase, range(epoch + 1, config.epochs)),
             )
     if not host_states:  # the run had trained but not yet reported
-        host_states, train_outputs = sharding.fetch(
-            (states, trainer.infer_train(states))
+        host_states, audited = sharding.fetch(
+            (states, trainer.infer_audited(states))
         )
     checkpoints.close()
-    votes = vote(method, train_outputs, len(dataset.train), memory)
     heads = method.num_nets * len(method.vote)
+    votes = {
+        name: vote(method, audited[name], len(split), memory)
+        for name, split in dataset.audited.items()
+    }
+    means = {
+        name: found._replace(scores=found.scores / heads)
+        for name, found in votes.items()
+    }
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
         weights_sha256=checkpoint.weights_sha256(host_states),
@@ -179,8 +195,7 @@ def _run(
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
-    mean = votes._replace(scores=votes.scores / heads)
-    return writer.finish(memory.history, mean, about_run)
+    return writer.finish(memory.history, means, about_run)
 
 
 class _Fetched(NamedTuple):
@@ -190,7 +205,7 @@ class _Fetched(NamedTuple):
     states: list[TrainState]
     tests: dict[str, Any]
     pooled: Any
-    train: list[Any]
+    audited: dict[str, Any]
 
 
 def _print(text: str) -> None:
@@ -210,6 +225,26 @@ def _check_workdir(directory: pathlib.Path, resolved: dict[str, Any]) -> None:
     if stored != resolved:
         change = config_lib.difference(stored, resolved)
         raise UserError(f"{directory}: holds a run of another config: {change}")
+
+
+def _check_data(directory: pathlib.Path, data: Fingerprint) -> None:
+    """Refuses data other than those of the run that a workdir holds."""
+    shas = processes.gathered(data.sha256)
+    problem = ""
+    if data.sha256 != shas[0]:
+        problem = (
+            f"config.data: {processes.host_name()} reads other data than the "
+            "first process"
+        )
+    elif processes.is_lead():
+        change = journal.data_changed(directory, data)
+        if change:
+            problem = (
+                f"{directory}: holds a run on other data: {change}; train on "
+                "these in another --workdir, there from the old networks "
+                f"with --config.init_from={directory}"
+            )
+    processes.agree(problem)
 
 
 def _make_workdir(directory: pathlib.Path) -> None:
@@ -234,7 +269,7 @@ def _make_workdir(directory: pathlib.Path) -> None:
 
 
 def _initial(
-    config: ml_collections.ConfigDict, trainer: Trainer
+    config: ml_collections.ConfigDict, trainer: Trainer, data: Fingerprint
 ) -> tuple[list[TrainState], Memory, int]:
     """States, memory and first epoch of a run that resumes nothing."""
     states = trainer.init_states()
@@ -259,12 +294,11 @@ def _initial(
             f"config.start_phase: {config.start_phase!r} is not one of {known}"
         )
     source = checkpoint.load(folder, epoch, states, memory)
-    size = len(trainer.info.labels)
-    found = source.memory.history.shape[1]
-    if found != size:
+    if source.meta["train"] != data.train_sha256:
         raise UserError(
-            f"config.init_from: {folder} was trained on {found} images, not on "
-            f"{size}"
+            f"config.start_phase: {folder} was trained on other images or "
+            "labels, which its memory is of; without start_phase its networks "
+            "alone are taken"
         )
     return source.states, source.memory, phases.index(config.start_phase)
 

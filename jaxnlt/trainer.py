@@ -12,7 +12,7 @@ from jaxnlt import method as method_lib
 from jaxnlt import models, step
 from jaxnlt.augment import table
 from jaxnlt.data import decode, streaming
-from jaxnlt.data.records import Dataset
+from jaxnlt.data.records import HELD_OUT, Dataset
 from jaxnlt.infer import Batches, Inference, collect
 from jaxnlt.method import (
     DataInfo,
@@ -151,6 +151,15 @@ class Trainer:
         rows = np.arange(len(self.dataset.train))
         networks = [state.variables for state in states]
         return self.infer.all(networks, self.images, rows)
+
+    def infer_audited(
+        self, states: Sequence[TrainState]
+    ) -> dict[str, list[Batches]]:
+        """Device outputs of every network on each of ``dataset.audited``."""
+        outputs = {"train": self.infer_train(states)}
+        if HELD_OUT in self.dataset.audited:
+            outputs[HELD_OUT] = self.infer_test(states)
+        return outputs
 
     # Selecting ---------------------------------------------------------------
 

@@ -243,7 +243,11 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
       nothing to divide by.  Labels of which nothing is known are left out.
     """
     with (workdir / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if row.get("split") != "held_out"
+        ]
     if "true_label" not in rows[0]:
         return {}
     given = collections.Counter(row["given_label"] for row in rows)

@@ -18,9 +18,10 @@ ROWS, CLASSES = 3, 10
 
 
 def read_labels(workdir: pathlib.Path) -> list[dict[str, str]]:
-    """The rows of labels.csv, the least trusted label first."""
+    """The training rows of labels.csv, the least trusted label first."""
     with (workdir / "labels.csv").open() as file:
-        return list(csv.DictReader(file))
+        rows = csv.DictReader(file)
+        return [row for row in rows if row.get("split") != "held_out"]
 
 
 def draw_histogram(ax: Any, labels: list[dict[str, str]]) -> None:

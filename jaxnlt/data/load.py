@@ -6,8 +6,16 @@ import math
 import ml_collections
 import numpy as np
 
-from jaxnlt.data import decode, files, imbalance, noise, registry
+from jaxnlt.data import (
+    decode,
+    files,
+    fingerprint,
+    imbalance,
+    noise,
+    registry,
+)
 from jaxnlt.data.records import (
+    HELD_OUT,
     Benchmark,
     Dataset,
     Description,
@@ -21,8 +29,12 @@ from jaxnlt.data.records import (
 )
 from jaxnlt.runtime.errors import UserError, logger, one_of
 
-# Without a test set about a tenth of the training set is held out.
-_HELD_OUT = 0.1
+# Without a test set about a tenth of the training set is held out: never less
+# than a twentieth, and of a class of 30 images 10, so that it can tell.
+_HELD_OUT, _LEAST_SHARE = 0.1, 0.05
+_LEAST, _LARGE = 10, 30
+# How many names a message lists.
+_NAMED = 10
 # Fields of config.data that not every benchmark uses, and their defaults.
 _OPTIONAL = {
     "path": "",
@@ -122,7 +134,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     pool, test, test_kind = source.train, source.test, "test"
     if test is None:
         pool, test = _hold_out(source, np.random.RandomState(seed))
-        test_kind = "held_out"
+        test_kind = HELD_OUT
     # The long tail is one of true classes where they are known.
     true = pool.true_labels
     if true is None or not classes_known(true):
@@ -153,6 +165,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         description=_describe(config, source, train, test, test_kind),
         more_tests={n: _cut(s, config) for n, s in source.more_tests.items()},
         top5=bench.top5,
+        source_sha256=fingerprint.of_source(source),
     )
 
 
@@ -211,41 +224,84 @@ def _dev_rows(
 def _hold_out(
     source: Source, rng: np.random.RandomState
 ) -> tuple[Split, Split]:
-    """Takes a class-balanced part of the training set as test set."""
+    """Takes a part of the training set as test set, with its given labels.
+
+    The part that the files mark, else one that is as balanced over the classes
+    as its size allows.
+    """
     labels, names = source.train.labels, source.class_names
-    counts = np.bincount(labels, minlength=len(names))
-    single = np.flatnonzero(counts == 1)
-    if len(single):
-        logger.warning(
-            "class %s has a single image, which stays in training: the "
-            "held-out test set lacks %d of %d classes",
-            names[single[0]],
-            len(single),
-            len(names),
-        )
-    several = counts[counts > 1]
-    if not len(several):
-        raise UserError(
-            f"{source.path}: no test set, and one image a class leaves none "
-            "to hold out"
-        )
-    # A balanced test set is as large as the smallest class lets it be.
-    size = math.ceil(_HELD_OUT * len(labels) / len(names))
-    size = max(1, min(size, int(several.min()) // 2))
-    out = np.zeros(len(labels), bool)
-    for k in np.flatnonzero(counts > 1):
-        members = np.flatnonzero(labels == k)
-        rng.shuffle(members)
-        out[members[:size]] = True
+    out, origin = source.held_out, "as the file of labels marks them"
+    if out is None:
+        counts = np.bincount(labels, minlength=len(names))
+        sizes = held_out_sizes(counts)
+        if not sizes.any():
+            raise UserError(
+                f"{source.path}: no test set, and one image a class leaves "
+                "none to hold out"
+            )
+        out = np.zeros(len(labels), bool)
+        for k in np.flatnonzero(sizes):
+            members = np.flatnonzero(labels == k)
+            rng.shuffle(members)
+            out[members[: sizes[k]]] = True
+        _warn_whole(names, counts, sizes)
+        few, many = sizes[sizes > 0].min(), sizes.max()
+        origin = f"{few} a class" if few == many else f"{few}-{many} a class"
     logger.info(
-        "%s: no test set; %d training images, %d a class, are held out and "
-        "replace it with their given labels",
+        "%s: no test set; %d training images, %s, are held out and replace it "
+        "with their given labels",
         source.path,
         out.sum(),
-        size,
+        origin,
     )
     rows = np.arange(len(labels))
     return source.train.take(rows[~out]), source.train.take(rows[out])
+
+
+def held_out_sizes(counts: np.ndarray) -> np.ndarray:
+    """How many images of each class are held out.
+
+    Of every class the same number, about a tenth of the mean class, but of
+    none more than a third; at least 10 of a class with 30 images.  Smaller
+    classes stay whole, and all give the same, as long as a twentieth of the
+    set is reached.
+
+    Args:
+      counts: int [C] images of each class.
+
+    Returns:
+      int [C]; 0 for a class that stays whole.
+    """
+    total, sizes = counts.sum(), np.zeros_like(counts)
+    for smallest in (_LARGE, 2):
+        room = np.where(counts >= smallest, np.maximum(counts // 3, 1), 0)
+        if room.sum() >= _LEAST_SHARE * total:
+            break
+    if not room.any():
+        return sizes
+    size = math.ceil(_HELD_OUT * total / len(counts))
+    size = min(size, int(room[room > 0].min()))
+    least = np.where(counts >= _LARGE, _LEAST, 0)
+    while True:
+        sizes = np.minimum(np.maximum(size, least), room)
+        if sizes.sum() >= _LEAST_SHARE * total or size >= room.max():
+            return sizes
+        size += 1
+
+
+def _warn_whole(
+    names: tuple[str, ...], counts: np.ndarray, sizes: np.ndarray
+) -> None:
+    """One warning for the classes of which nothing is held out."""
+    whole = np.flatnonzero((sizes == 0) & (counts > 0))
+    if len(whole):
+        listed = [f"{names[k]} ({counts[k]})" for k in whole[:_NAMED]]
+        logger.warning(
+            "%d classes are too small for a part to be held out and stay whole "
+            "in training: %s",
+            len(whole),
+            ", ".join(listed + ["..."] * (len(whole) > _NAMED)),
+        )
 
 
 def _add_noise(
@@ -259,9 +315,7 @@ def _add_noise(
     names = given.source.class_names
     own = given.request.benchmark.own_noise(data.noise)
     if data.noise_file:
-        labels = noise.read_noise(
-            data.noise_file, train.ids, len(names), given.source.train.ids
-        )
+        labels = noise.read_noise(data.noise_file, train, given.source)
         noisy = dataclasses.replace(train, labels=labels)
     elif own is not None:
         noisy = own.apply(given)

@@ -6,12 +6,14 @@ so equal seeds give equal labels; nothing is seeded globally.
 
 import json
 import os
+import pathlib
 import random
 from typing import Any
 
 import numpy as np
 
-from jaxnlt.data.records import Split, labels_array
+from jaxnlt.data import fingerprint
+from jaxnlt.data.records import Dataset, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError
 
 SYNTHETIC = (
@@ -258,61 +260,61 @@ def asym_map(num_classes: int) -> np.ndarray:
     return target
 
 
-def save_noise(path: str | os.PathLike, train: Split) -> None:
-    """Writes the given labels as JSON, to be read by ``read_noise``.
+def as_json(dataset: Dataset) -> dict[str, Any]:
+    """The given labels as a JSON object, to be read by ``read_noise``.
 
     Args:
-      path: the file to write.
-      train: the training set as loaded.
+      dataset: as loaded.
+
+    Returns:
+      ``class_names``, ``source_sha256`` of the set that the images are of,
+      ``ids`` and ``labels``.
     """
-    content = {"ids": train.ids.tolist(), "labels": train.labels.tolist()}
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
+    return {
+        "class_names": list(dataset.class_names),
+        "source_sha256": dataset.source_sha256,
+        "ids": dataset.train.ids.tolist(),
+        "labels": dataset.train.labels.tolist(),
+    }
 
 
 def read_noise(
-    path: str | os.PathLike,
-    ids: np.ndarray,
-    num_classes: int,
-    all_ids: np.ndarray,
+    path: str | os.PathLike, train: Split, source: Source
 ) -> np.ndarray:
     """Reads given labels for the images of a training set.
 
     Args:
-      path: either our own JSON object with ``ids`` and ``labels``, or
-        DivideMix's flat JSON list: one label for every image of the full
-        official training set, or one for every kept image in ascending order.
-      ids: int [N], of the kept images.
-      num_classes: C.
-      all_ids: ids of the full training set, in official order.
+      path: either our own JSON object, see ``as_json``, of which ``ids`` and
+        ``labels`` suffice, or DivideMix's flat JSON list: one label for every
+        image of the full official training set, or one for every kept image in
+        ascending order.
+      train: the N kept images.
+      source: the full set, in official order.
 
     Returns:
-      int32 [N] in the order of ``ids``.
+      int32 [N] in the order of ``train``.
 
     Raises:
       UserError: unreadable, of the wrong length, not integers, out of range,
-        or without a label for one of ``ids``.
+        without a label for an image, made for another set or other classes, or
+        in another order, see ``check_order``.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(
-            f"config.data.noise_file: {path}: {error.strerror}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    content = _read_json(path)
+    classes, ids = len(source.class_names), train.ids.tolist()
     if isinstance(content, list):
-        labels = _checked(path, content, num_classes)
+        labels = _checked(path, content, classes)
+        all_ids = source.train.ids.tolist()
         if len(labels) == len(all_ids):
-            rows = {key: row for row, key in enumerate(all_ids.tolist())}
-            return labels[[rows[key] for key in ids.tolist()]]
-        if len(labels) == len(ids):
-            return labels
-        raise UserError(
-            f"{path}: holds {len(labels)} labels; needed are {len(all_ids)} "
-            f"(all training images) or {len(ids)} (those kept)"
-        )
+            rows = {key: row for row, key in enumerate(all_ids)}
+            labels = labels[[rows[key] for key in ids]]
+        elif len(labels) != len(ids):
+            raise UserError(
+                f"{path}: holds {len(labels)} labels; needed are "
+                f"{len(all_ids)} (all training images) or {len(ids)} (those "
+                "kept)"
+            )
+        check_order(path, labels, train.true_labels, classes)
+        return labels
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("ids", "labels")
     ):
@@ -320,7 +322,9 @@ def read_noise(
             f"{path}: neither a list of labels nor an object with the lists "
             "ids and labels"
         )
-    labels = _checked(path, content["labels"], num_classes)
+    names = content.get("class_names", list(source.class_names))
+    _check_names(path, names, source.class_names)
+    labels = _checked(path, content["labels"], classes)
     if len(content["ids"]) != len(labels):
         raise UserError(
             f"{path}: {len(content['ids'])} ids but {len(labels)} labels"
@@ -329,14 +333,130 @@ def read_noise(
         where = {key: row for row, key in enumerate(content["ids"])}
     except TypeError:
         raise UserError(f"{path}: ids must be numbers or paths") from None
-    missing = [key for key in ids.tolist() if key not in where]
+    if len(where) < len(labels):
+        raise UserError(f"{path}: ids must differ, {len(where)} of them do")
+    missing = [key for key in ids if key not in where]
     if missing:
         raise UserError(
             f"{path}: no label for {len(missing)} of the {len(ids)} training "
             f"images, the first is {missing[0]}; drawn with another seed, imb "
             "or data set?"
         )
-    return labels[[where[key] for key in ids.tolist()]]
+    labels = labels[[where[key] for key in ids]]
+    sha256 = content.get("source_sha256")
+    if sha256 is None:
+        check_order(path, labels, train.true_labels, classes)
+    elif sha256 != fingerprint.of_source(source):
+        raise UserError(
+            f"{path}: made for another set of images than {source.path}, or "
+            "for another order of it; a list for these holds ids and labels "
+            "alone"
+        )
+    return labels
+
+
+def _read_json(path: str | os.PathLike) -> Any:
+    place = pathlib.Path(path)
+    try:
+        # Opening a pipe would wait for its writer.
+        if place.exists() and not place.is_file():
+            raise UserError(f"config.data.noise_file: {path}: is not a file")
+        return json.loads(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"config.data.noise_file: {path}: {error.strerror}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def _check_names(
+    path: str | os.PathLike, names: Any, wanted: tuple[str, ...]
+) -> None:
+    """Refuses a list whose label codes stand for other classes."""
+    if not isinstance(names, list) or len(names) != len(wanted):
+        count = len(names) if isinstance(names, list) else "no list of"
+        raise UserError(
+            f"{path}: class_names: holds {count} names, the data have "
+            f"{len(wanted)} classes"
+        )
+    for code, (name, other) in enumerate(zip(names, wanted, strict=True)):
+        if name != other:
+            raise UserError(
+                f"{path}: class_names: label {code} is {name!r} there and "
+                f"{other!r} in the data; a list of other classes, or in "
+                "another order of them"
+            )
+
+
+def check_order(
+    where: str | os.PathLike,
+    labels: np.ndarray,
+    true_labels: np.ndarray | None,
+    num_classes: int,
+) -> None:
+    """Refuses labels that seem to belong to the images in another order.
+
+    They agree with the true labels as often as a shuffled list would, ``z`` < 3
+    standard deviations more than expected of the two class counts; and either
+    they agree in the order class by class, as SFA stores its lists, or there
+    are so many of them that a list with a tenth of the possible agreement (90 %
+    symmetric noise) would lie 8 deviations higher.
+
+    Args:
+      where: what holds the labels, for the message.
+      labels: int [N] given labels.
+      true_labels: int [N]; None, ``WRONG`` and ``UNKNOWN`` tell nothing.
+      num_classes: C.
+
+    Raises:
+      UserError: naming both shares of agreement.
+    """
+    if true_labels is None:
+        return
+    known = true_labels >= 0
+    labels, true = labels[known], true_labels[known]
+    given = np.bincount(labels, minlength=num_classes)
+    counts = np.bincount(true, minlength=num_classes)
+    n = len(true)
+    expected = float(given @ counts) / max(n, 1)
+    deviation = _deviation(given, counts)
+    if not deviation:  # one class, or nothing known
+        return
+
+    def z(agreement: np.ndarray) -> float:
+        return float(agreement.sum() - expected) / deviation
+
+    tenth = 0.1 * (np.minimum(given, counts).sum() - expected)
+    by_class = z(labels == np.sort(true)) >= 6
+    if z(labels == true) >= 3 or not (by_class or tenth >= 8 * deviation):
+        return
+    hint = "they agree class by class" if by_class else "another order?"
+    raise UserError(
+        f"{where}: labels in the wrong order, or of other classes: "
+        f"{100 * (labels == true).mean():.1f} % agree with the true labels, "
+        f"by chance {100 * expected / n:.1f} % would ({hint}); bring them into "
+        "the order of the images"
+    )
+
+
+def _deviation(given: np.ndarray, true: np.ndarray) -> float:
+    """Standard deviation of how many labels agree after a shuffle.
+
+    ``Var = sum_ij d_ij^2 / (N - 1)`` with the matches of every label with every
+    image, centred by rows and columns (Hoeffding's combinatorial theorem); all
+    labels of a class share their entries.
+
+    Args:
+      given: int [C] sizes of the given classes.
+      true: int [C] sizes of the true ones.
+    """
+    n = int(true.sum())
+    if n < 2:
+        return 0.0
+    a, b = given / n, true / n
+    centred = np.eye(len(a)) - b[:, None] - a[None, :] + a @ b
+    return float(np.sqrt(n * n / (n - 1) * (a @ centred**2 @ b)))
 
 
 def _checked(

@@ -11,10 +11,14 @@ from jaxnlt.data import imbalance
 #: A true label: the given label is known to be wrong, the true class is none
 #: of the data set's or not known.
 WRONG = -1
+#: How a CSV of labels says so.
+WRONG_WORD = "wrong"
 #: A true label: nothing is known.
 UNKNOWN = -2
 #: Name of an additional test set that decides which checkpoint is the best.
 VALIDATION = "val"
+#: Kind of a test set that is a part of the training set, with given labels.
+HELD_OUT = "held_out"
 
 
 class ListedImage(NamedTuple):
@@ -120,6 +124,8 @@ class Source:
       more_tests: additional test sets by name, over the same classes.
       web: images of the web from which noise is drawn, under their given
         labels, their true labels all ``WRONG``; None where there are none.
+      held_out: bool [N], training images that the files mark as held out, for
+        want of a test set; None where they mark none.
     """
 
     train: Split
@@ -128,6 +134,7 @@ class Source:
     path: str
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     web: Split | None = None
+    held_out: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,6 +349,8 @@ class Dataset:
       description: counts, realised noise and origin.
       more_tests: additional test sets by name, over the same classes.
       top5: whether top-5 accuracies are reported, as in the data set's papers.
+      source_sha256: of the whole set as it is stored, see
+        ``fingerprint.of_source``.
     """
 
     train: Split
@@ -353,6 +362,7 @@ class Dataset:
     description: Description = dataclasses.field(default_factory=Description)
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     top5: bool = False
+    source_sha256: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -363,6 +373,12 @@ class Dataset:
     def tests(self) -> dict[str, Split]:
         """Every test set by name, ``test`` the first."""
         return {"test": self.test, **self.more_tests}
+
+    @property
+    def audited(self) -> dict[str, Split]:
+        """The sets in labels.csv: ``train`` and, if any, ``held_out``."""
+        held_out = {HELD_OUT: self.test} if self.test_kind == HELD_OUT else {}
+        return {"train": self.train, **held_out}
 
     @property
     def choosing(self) -> str:

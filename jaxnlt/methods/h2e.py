@@ -29,6 +29,7 @@ from jaxnlt import losses, models
 from jaxnlt import method as base
 from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
 from jaxnlt.data import sampling
+from jaxnlt.data.records import HELD_OUT
 from jaxnlt.losses import mixmatch
 from jaxnlt.method import (
     Batch,
@@ -519,7 +520,11 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [
+                row
+                for row in csv.DictReader(file)
+                if row.get("split") != HELD_OUT
+            ]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     key = "index" if np.asarray(ids).dtype.kind in "iu" else "path"

@@ -57,17 +57,20 @@ def atomic(path: pathlib.Path, binary: bool = False) -> Iterator[IO[Any]]:
         raise
 
 
-def write_json(path: str | pathlib.Path, obj: Any) -> None:
-    """Writes indented JSON; the file is replaced at once or not at all.
+def write_json(
+    path: str | pathlib.Path, obj: Any, indent: int | None = 2
+) -> None:
+    """Writes JSON; the file is replaced at once or not at all.
 
     Args:
       path: the file.
       obj: dicts, lists, numbers, numpy arrays and scalars, strings, None;
         non-finite numbers become null.
+      indent: of nested values; None writes one line.
     """
+    text = json.dumps(plain(obj), indent=indent, allow_nan=False)
     with atomic(pathlib.Path(path)) as file:
-        json.dump(plain(obj), file, indent=2, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
 
 
 def read_json(path: str | pathlib.Path) -> Any:

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -13,8 +13,9 @@ import numpy as np
 import tqdm
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.data import noise
-from jaxnlt.data.records import Dataset
+from jaxnlt.data import fingerprint, noise
+from jaxnlt.data.fingerprint import Fingerprint
+from jaxnlt.data.records import HELD_OUT, Dataset
 from jaxnlt.infer import Votes
 from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
@@ -29,6 +30,8 @@ from jaxnlt.trainer import FetchedPools
 #: Files that a run writes at its start; no run is resumed without them.
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
+FINGERPRINT_FILE = "fingerprint.json"
+NOISE_FILE = "noise.json"
 
 
 class Silent:
@@ -44,7 +47,10 @@ class Silent:
         """See ``Journal.epoch``."""
 
     def finish(
-        self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
+        self,
+        history: np.ndarray,
+        votes: Mapping[str, Votes],
+        run: summary_lib.RunInfo,
     ) -> Record:
         """See ``Journal.finish``; returns nothing."""
         del history, votes, run
@@ -57,6 +63,7 @@ class Journal(Silent):
     Args:
       config: the whole configuration.
       dataset: the data of the run.
+      data: their fingerprint.
       directory: the workdir.
       resolved: the configuration as config.json holds it.
       start: the first epoch that will be trained.
@@ -67,6 +74,7 @@ class Journal(Silent):
         self,
         config: ml_collections.ConfigDict,
         dataset: Dataset,
+        data: Fingerprint,
         directory: pathlib.Path,
         resolved: dict[str, Any],
         start: int,
@@ -75,9 +83,16 @@ class Journal(Silent):
         self._began = began
         self._config, self._dataset = config, dataset
         self._directory = directory
+        # Their rows may be millions: in one line each, by the fast encoder.
+        for name, content in (
+            (FINGERPRINT_FILE, data.as_json()),
+            (NOISE_FILE, noise.as_json(dataset)),
+        ):
+            result_files.write_json(directory / name, content, indent=None)
+        facts = _describe(dataset) | {"fingerprint": data.sha256}
+        result_files.write_json(directory / DATASET_FILE, facts)
+        # The last: with it, a folder holds a run.
         result_files.write_json(directory / CONFIG_FILE, resolved)
-        result_files.write_json(directory / DATASET_FILE, _describe(dataset))
-        noise.save_noise(directory / "noise.json", dataset.train)
         self._log = MetricsLog(directory)
         self._records = self._log.truncate(start - 1)
         self._seconds_before = sum(r["seconds"] for r in self._records)
@@ -98,14 +113,17 @@ class Journal(Silent):
         self._progress.epoch(record)
 
     def finish(
-        self, history: np.ndarray, votes: Votes, run: summary_lib.RunInfo
+        self,
+        history: np.ndarray,
+        votes: Mapping[str, Votes],
+        run: summary_lib.RunInfo,
     ) -> Record:
         """Writes the files of a finished run; see ``write_results``.
 
         Args:
           history: float [h, N] clean probabilities of the last selections.
-          votes: mean logits of the vote on the training images, and scores
-            behind suggested labels.
+          votes: mean logits of the vote on the images of each audited set,
+            and scores behind suggested labels.
           run: about the run.
 
         Returns:
@@ -128,6 +146,30 @@ class Journal(Silent):
         return summary
 
 
+def data_changed(directory: pathlib.Path, data: Fingerprint) -> str:
+    """What has changed of the data since a run began.
+
+    Args:
+      directory: the workdir.
+      data: fingerprint of the data as they are now.
+
+    Returns:
+      In words; '' where nothing has, or where the folder holds no run.
+    """
+    facts = result_files.read_json(directory / DATASET_FILE)
+    config = result_files.read_json(directory / CONFIG_FILE)
+    if config is None or facts is None:
+        return ""
+    known = facts.get("fingerprint")
+    if known == data.sha256:
+        return ""
+    rows = result_files.read_json(directory / FINGERPRINT_FILE)
+    old = fingerprint.from_json(rows)
+    if old is None or old.sha256 != known:
+        return f"{FINGERPRINT_FILE} is damaged and cannot tell what changed"
+    return fingerprint.difference(old, data)
+
+
 def write_results(
     directory: pathlib.Path,
     config: ml_collections.ConfigDict,
@@ -135,7 +177,7 @@ def write_results(
     records: Sequence[Record],
     summary: Record,
     history: np.ndarray,
-    votes: Votes,
+    votes: Mapping[str, Votes],
 ) -> None:
     """Writes labels.csv, report.html and, last of all, summary.json.
 
@@ -147,12 +189,23 @@ def write_results(
       summary: the content of summary.json.
       history: float [h, N] clean probabilities of the last selections; h = 0
         for a method without a selector.
-      votes: mean logits of the vote on the training images, and scores behind
-        suggested labels.
+      votes: mean logits of the vote on the images of each set in
+        ``dataset.audited``, and scores behind suggested labels.
     """
-    audit = labels_csv.audit(history, votes, dataset.train.labels)
+    audit = labels_csv.audit(history, votes["train"], dataset.train.labels)
+    held_out = None
+    if HELD_OUT in votes:
+        # Nothing selects among images that are held out.
+        held_out = (
+            dataset.test,
+            labels_csv.audit(history[:0], votes[HELD_OUT], dataset.test.labels),
+        )
     labels_csv.write(
-        directory / "labels.csv", dataset.train, dataset.class_names, audit
+        directory / "labels.csv",
+        dataset.train,
+        dataset.class_names,
+        audit,
+        held_out,
     )
     report.write_report(
         directory / "report.html",
@@ -363,11 +416,13 @@ def _header(
         "given labels a class: "
         f"{counts.tolist() if len(counts) <= 20 else largest_to_smallest}",
     ]
-    rate = dataset.description.noise_rate_realised
-    if rate is not None:
+    about = dataset.description
+    if about.noise_rate_realised is not None:
+        asked = about.noise_rate_asked
+        rate = "" if asked is None else f" {asked:g}"
         lines.append(
-            f"labels really wrong: {100 * rate:.1f} % "
-            f"(noise {config.data.noise} {config.data.rate:g})"
+            f"labels really wrong: {100 * about.noise_rate_realised:.1f} % "
+            f"(noise {about.noise}{rate})"
         )
     options = config[config.method].to_dict()
     if options:

@@ -14,10 +14,6 @@ from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.results.files import atomic
 
-#: The true label in labels.csv of an image whose given label is wrong and
-#: whose class is not known.
-WRONG = "wrong"
-
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
@@ -33,6 +29,14 @@ class Audit:
     clean_probability: np.ndarray
     predicted: np.ndarray
     suggested: np.ndarray
+
+    def joined(self, other: "Audit") -> "Audit":
+        """This audit and that of further labels."""
+        return Audit(
+            np.append(self.clean_probability, other.clean_probability),
+            np.append(self.predicted, other.predicted),
+            np.append(self.suggested, other.suggested),
+        )
 
 
 def audit(history: np.ndarray, votes: Votes, given: np.ndarray) -> Audit:
@@ -82,20 +86,28 @@ def write(
     train: Split,
     class_names: Sequence[str],
     audit: Audit,
+    held_out: tuple[Split, Audit] | None = None,
 ) -> None:
     """Writes labels.csv, the least trusted label first.
 
     Probabilities have 6 digits; equal ones keep their order.  A column of true
     labels is there where any is known: ``wrong`` stands for a label that is
     known to be wrong while the true class is not known, and nothing for an
-    image that has not been verified.
+    image that has not been verified.  A column ``split`` tells images that are
+    held out from the others.
 
     Args:
       path: the file, replaced at once or not at all.
       train: N training images.
       class_names: C names, written instead of ids.
       audit: of the training labels.
+      held_out: images of the training set that no network was trained on, and
+        the audit of their labels; None where there are none.
     """
+    parts = np.array(["train"] * len(train), dtype=object)
+    if held_out is not None:
+        parts = np.append(parts, [records.HELD_OUT] * len(held_out[0]))
+        train, audit = _joined(train, held_out[0]), audit.joined(held_out[1])
     order = np.argsort(audit.clean_probability, kind="stable")
     names = np.asarray(class_names, dtype=object)
     ids = np.asarray(train.ids)
@@ -111,10 +123,25 @@ def write(
     if (true := known_truth(train)) is not None:
         # Negative ones name the last class until they are replaced.
         words = names[np.maximum(true[order], -1)]
-        words[true[order] == records.WRONG] = WRONG
+        words[true[order] == records.WRONG] = records.WRONG_WORD
         words[true[order] == records.UNKNOWN] = ""
         columns["true_label"] = words.tolist()
+    if held_out is not None:
+        columns["split"] = parts[order].tolist()
     with atomic(pathlib.Path(path)) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _joined(one: Split, other: Split) -> Split:
+    """Two parts of one training set, without their images."""
+    true = None
+    if one.true_labels is not None and other.true_labels is not None:
+        true = np.append(one.true_labels, other.true_labels)
+    return Split(
+        None,
+        np.append(one.labels, other.labels),
+        true,
+        np.append(one.ids, other.ids),
+    )

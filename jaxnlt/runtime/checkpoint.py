@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 #: Number of the layout in which checkpoints and workdirs are written.
-LAYOUT = 2
+LAYOUT = 3
 
 PyTree = Any
 #: The leaves of a pytree by path.

@@ -188,7 +188,7 @@ def finish(config, tmp_path):
         [record],
         summary_lib.summarise(config, dataset, [record], run, 1.0),
         rng.random((1, n)),
-        Votes(scores, scores),
+        {"train": Votes(scores, scores)},
     )
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}

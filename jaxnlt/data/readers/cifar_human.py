@@ -12,6 +12,7 @@ import pathlib
 
 import numpy as np
 
+from jaxnlt.data import noise
 from jaxnlt.data.readers import lists, npz, pickles
 from jaxnlt.data.records import (
     Benchmark,
@@ -44,8 +45,8 @@ def noises(*kinds: str) -> dict[str, OwnNoise]:
     Returns:
       A noise for each.
     """
-    noise = OwnNoise(apply, fields=frozenset({"labels_file"}))
-    return dict.fromkeys(kinds, noise)
+    own = OwnNoise(apply, fields=frozenset({"labels_file"}))
+    return dict.fromkeys(kinds, own)
 
 
 def apply(request: NoiseRequest) -> Split:
@@ -127,7 +128,7 @@ def read(
 
     Raises:
       UserError: unreadable or damaged, a kind is missing, wrong length, not
-        integers, out of range, or made for another data set.
+        integers, out of range, made for another data set or in another order.
     """
     arrays = _arrays(path)
     clean = _labels(path, arrays, CLEAN)
@@ -153,6 +154,7 @@ def read(
             f"{path}: {kind} must be in 0..{num_classes - 1}, reaches from "
             f"{labels.min()} to {labels.max()}"
         )
+    noise.check_order(f"{path}: {kind}", labels, official, num_classes)
     return labels_array(labels)
 
 

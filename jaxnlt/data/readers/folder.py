@@ -2,8 +2,8 @@
 
 ``train/CLASS/*.jpg`` and optionally ``test/CLASS/*.jpg``.  A CSV with the
 columns ``path`` (relative to the folder), ``label`` and optionally
-``true_label`` may list the training images instead; ``train/`` is then not
-scanned.
+``true_label`` and ``split`` may list the training images instead, the
+labels.csv of a run too; ``train/`` is then not scanned.
 """
 
 import concurrent.futures
@@ -11,17 +11,41 @@ import csv
 import dataclasses
 import os
 import pathlib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import decode
+from jaxnlt.data import decode, noise
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
-from jaxnlt.data.records import ReadRequest, Source
+from jaxnlt.data.records import (
+    HELD_OUT,
+    UNKNOWN,
+    WRONG,
+    WRONG_WORD,
+    ReadRequest,
+    Source,
+    Split,
+)
 from jaxnlt.runtime.errors import UserError, logger
 
 # Decoding releases Python's lock, so threads help.
 _THREADS = 8
+# Names of a column, the first that is there counts: those of a run's labels.csv
+# come after those that a person adds to it.
+_PATH = ("path", "filename", "image")
+_LABEL = ("label", "given_label", "suggested_label")
+
+
+class _Listed(NamedTuple):
+    """The listed images: paths, given and true labels, who is held out."""
+
+    paths: list[str]
+    given: list[str]
+    true: list[str] | None = None
+    held_out: np.ndarray | None = None
 
 
 def read_decoded(request: ReadRequest) -> Source:
@@ -60,37 +84,119 @@ def read_listed(request: ReadRequest) -> Source:
       ``path``, ``test`` is None where there is no test folder.
 
     Raises:
-      UserError: nothing found, a class without images, a CSV that lacks a
-        column or names a missing file.
+      UserError: nothing found, a class without images, classes whose names
+        look alike, a CSV that lacks a column, names a missing file, a test
+        image or one image twice, or whose labels are in another order.
     """
     root = lists.folder(request.path)
-    true: list[str] | None = None
+    row = ""
     if request.labels_file:
         file = pathlib.Path(request.labels_file).expanduser()
-        paths, given, true = _read_csv(file, root)
-        names = _ordered(given + (true or []))
-        origin = str(file)
+        listed, origin, row = _read_csv(file, root), str(file), "row {}: "
+        names = _ordered(listed.given + _class_names(listed))
     else:
         paths, given, names = _scan(root, "train")
-        origin = str(root / "train")
+        listed, origin = _Listed(paths, given), str(root / "train")
+    _check_spaces(origin, names)
     codes = {name: k for k, name in enumerate(names)}
-    labels = [codes[name] for name in given]
-    known = None if true is None else [codes[name] for name in true]
-    train = file_split(root, paths, labels, known)
-    lists.check_classes(origin, train.labels, names)
-    test = None
-    if (root / "test").is_dir():
-        paths, given, found = _scan(root, "test")
-        strange = [name for name in found if name not in codes]
-        if strange:
+    known = None
+    if listed.true is not None:
+        truths = {"": UNKNOWN, WRONG_WORD: WRONG} | codes
+        known = [truths[name] for name in listed.true]
+    labels = [codes[name] for name in listed.given]
+    train = file_split(root, listed.paths, labels, known)
+    lists.check_classes(origin, train.labels, names, train.true_labels)
+    noise.check_order(origin, train.labels, train.true_labels, len(names))
+    test = _read_test(root, codes) if (root / "test").is_dir() else None
+    if test is not None:
+        for k, path in _leaks(root, listed.paths, test.ids.tolist()):
             raise UserError(
-                f"{root / 'test' / strange[0]}: no training image is of this "
-                "class"
+                f"{origin}: {row.format(k + 2)}{listed.paths[k]} is the test "
+                f"image {path}; remove it from the training images or from "
+                f"{root / 'test'}"
             )
-        labels = [codes[name] for name in given]
-        test = file_split(root, paths, labels, labels)
-        lists.check_classes(str(root / "test"), test.labels, names)
-    return Source(train, test, names, str(root))
+    elif listed.held_out is not None:
+        rest = train.take(np.flatnonzero(~listed.held_out))
+        where = f"{origin}: without the images that are {HELD_OUT}"
+        lists.check_classes(where, rest.labels, names, rest.true_labels)
+    return Source(train, test, names, str(root), held_out=listed.held_out)
+
+
+def _read_test(root: pathlib.Path, codes: Mapping[str, int]) -> Split:
+    """The images below ``test/``, which may lack a class."""
+    paths, given, found = _scan(root, "test")
+    strange = [name for name in found if name not in codes]
+    if strange:
+        raise UserError(
+            f"{root / 'test' / strange[0]}: no training image is of this class"
+        )
+    labels = [codes[name] for name in given]
+    return file_split(root, paths, labels, labels)
+
+
+def _class_names(listed: _Listed) -> list[str]:
+    """True labels that name a class."""
+    true = set(listed.true or []) - {""}
+    if WRONG_WORD not in listed.given:
+        true.discard(WRONG_WORD)
+    return sorted(true)
+
+
+def _check_spaces(origin: str, names: Sequence[str]) -> None:
+    """Refuses two classes whose names look alike."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = "".join(unicodedata.normalize("NFC", name).split())
+        if key in seen:
+            raise UserError(
+                f"{origin}: classes {seen[key]!r} and {name!r} differ only by "
+                "spaces or by how a letter is encoded; write one of them"
+            )
+        seen[key] = name
+
+
+def _leaks(
+    root: pathlib.Path, paths: Sequence[str], tests: Sequence[str]
+) -> Iterator[tuple[int, str]]:
+    """Number and test image of each training image that is a test image."""
+    files = _identities(root, [*tests, *paths])
+    held = dict(zip(files, tests, strict=False))
+    for k, file in enumerate(files[len(tests) :]):
+        if file in held:
+            yield k, held[file]
+
+
+def _identities(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
+    """For each path a text that all spellings of a file share, links too."""
+    seen: dict[str, list[str]] = {}
+    found = []
+    for real in _real_paths(root, paths):
+        # Some file systems take upper and lower case, or two encodings of a
+        # letter, for one.
+        alike = seen.setdefault(
+            unicodedata.normalize("NFC", real).casefold(), []
+        )
+        for other in alike:
+            if real == other or os.path.samefile(real, other):
+                real = other
+                break
+        else:
+            alike.append(real)
+        found.append(real)
+    return found
+
+
+def _real_paths(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
+    """Where each path leads once all links are followed."""
+    folders: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(os.path.join(root, path))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.join(folders[folder], name)
+        found.append(os.path.realpath(real) if os.path.islink(real) else real)
+    return found
 
 
 def _ordered(names: list[str]) -> tuple[str, ...]:
@@ -143,45 +249,106 @@ def _scan(
     return paths, given, names
 
 
-def _read_csv(
-    file: pathlib.Path, root: pathlib.Path
-) -> tuple[list[str], list[str], list[str] | None]:
-    """The columns path, label and true_label (None where there is none)."""
+def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
+    """The rows of a CSV, values without the spaces around them."""
+    columns, rows = _csv_rows(file)
+    place, label = _column(file, columns, _PATH), _column(file, columns, _LABEL)
+    if not rows:
+        raise UserError(f"{file}: lists no image")
+    if label != _LABEL[0]:
+        logger.info("%s: labels are those of the column %s", file, label)
+    known = [place, label] + ["true_label"] * ("true_label" in columns)
+    paths, held_out = [], []
+    for number, row in enumerate(rows, start=2):
+        if len(row) > len(columns) and any(row[len(columns) :]):
+            raise UserError(
+                f"{file}: row {number} has more values than columns"
+            )
+        found = dict(zip(columns, row, strict=False))
+        for column in known:
+            # That nothing is known of an image is an empty true label.
+            if column not in found or not (
+                found[column].strip() or column == "true_label"
+            ):
+                raise UserError(f"{file}: row {number} has no {column}")
+        split = found.get("split", "").strip() or "train"
+        if split not in ("train", HELD_OUT):
+            raise UserError(
+                f"{file}: row {number}: split is {split!r}, neither train nor "
+                f"{HELD_OUT}; leave out rows that are not for training"
+            )
+        held_out.append(split == HELD_OUT)
+        paths.append(_path(root, found[place]))
+        if not os.path.isfile(os.path.join(root, paths[-1])):
+            raise UserError(
+                f"{root / paths[-1]}: no such file, named in row {number} of "
+                f"{file}"
+            )
+    first: dict[str, str] = {}
+    identities = _identities(root, paths)
+    for number, (path, real) in enumerate(
+        zip(paths, identities, strict=True), start=2
+    ):
+        if real in first:
+            raise UserError(f"{file}: row {number} repeats {first[real]}")
+        first[real] = path
+
+    def values(column: str) -> list[str]:
+        number = columns.index(column)
+        return [row[number].strip() for row in rows]
+
+    return _Listed(
+        paths,
+        values(label),
+        values("true_label") if "true_label" in columns else None,
+        np.array(held_out) if any(held_out) else None,
+    )
+
+
+def _csv_rows(file: pathlib.Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and all rows that hold anything."""
     try:
+        # Opening a pipe would wait for its writer.
+        if file.exists() and not file.is_file():
+            raise UserError(f"config.data.labels_file: {file}: is not a file")
         with open(file, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            for column in ("path", "label"):
-                if column not in columns:
-                    raise UserError(
-                        f"{file}: no column {column}; the first line must "
-                        "name the columns path,label[,true_label]"
-                    )
-            rows = list(reader)
+            reader = csv.reader(stream)
+            columns = [name.strip() for name in next(reader, [])]
+            rows = [row for row in reader if row]
     except OSError as error:
         raise UserError(
             f"config.data.labels_file: {file}: {error.strerror}"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
-    if not rows:
-        raise UserError(f"{file}: lists no image")
-    known = ["path", "label"] + ["true_label"] * ("true_label" in columns)
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        for column in known:
-            if not row[column]:
-                raise UserError(f"{file}: row {number} has no {column}")
-        if row["path"] in seen:
-            raise UserError(f"{file}: row {number} repeats {row['path']}")
-        seen.add(row["path"])
-        if not (root / row["path"]).is_file():
-            raise UserError(
-                f"{root / row['path']}: no such file, named in row {number} "
-                f"of {file}"
-            )
-    true = [r["true_label"] for r in rows] if "true_label" in known else None
-    return [r["path"] for r in rows], [r["label"] for r in rows], true
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{file}: two columns are called {name}")
+    return columns, rows
+
+
+def _column(
+    file: pathlib.Path, columns: Sequence[str], names: Sequence[str]
+) -> str:
+    """The first of several names that a column has."""
+    for name in names:
+        if name in columns:
+            return name
+    raise UserError(
+        f"{file}: no column {names[0]} (nor {', '.join(names[1:])}); the first "
+        "line must name the columns path,label[,true_label][,split]"
+    )
+
+
+def _path(root: pathlib.Path, text: str) -> str:
+    """A listed path relative to the root, in the spelling of ids."""
+    if not os.path.isfile(os.path.join(root, text)):
+        text = text.strip()
+    if os.path.isabs(text):
+        for base in (os.path.abspath(root), os.path.realpath(root)):
+            if text.startswith(os.path.join(base, "")):
+                text = os.path.relpath(text, base)
+    return pathlib.PurePath(text).as_posix()
 
 
 def _decode(

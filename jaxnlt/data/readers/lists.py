@@ -315,13 +315,20 @@ def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def check_classes(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
+def check_classes(
+    where: str,
+    labels: np.ndarray,
+    names: Sequence[str],
+    true_labels: np.ndarray | None = None,
+) -> None:
     """Refuses labels that do not go with their classes.
 
     Args:
       where: what holds them, for the message.
       labels: int [N].
       names: C class names.
+      true_labels: int [N]; a class that only these name, as its given labels
+        are all wrong, is one of the data.
 
     Raises:
       UserError: a label is outside 0..C-1, a class has no image, or there are
@@ -329,6 +336,9 @@ def check_classes(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
     """
     check_range(where, labels, names)
     counts = np.bincount(labels, minlength=len(names))
+    if true_labels is not None:
+        known = true_labels[true_labels >= 0]
+        counts += np.bincount(known, minlength=len(names))
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         raise UserError(f"{where}: class {names[empty[0]]} has no image")

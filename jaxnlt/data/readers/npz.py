@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from jaxnlt.data import noise
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError, logger
@@ -68,7 +69,7 @@ def read(request: ReadRequest) -> Source:
 
     Raises:
       UserError: missing or damaged file, missing key, wrong type, shape or
-        range, a class without a training or test image.
+        range, a class without a training image, labels in another order.
     """
     if not request.path:
         raise UserError("config.data.path: the npz benchmark needs a file")
@@ -93,9 +94,10 @@ def read(request: ReadRequest) -> Source:
     else:
         top = max(int(x.max()) for x in (labels, true) if x is not None)
         names = tuple(str(k) for k in range(top + 1))
-    lists.check_classes(f"{file}: train_labels", labels, names)
     if true is not None:
         lists.check_range(f"{file}: train_true_labels", true, names)
+    lists.check_classes(f"{file}: train_labels", labels, names, true)
+    noise.check_order(f"{file}: train_labels", labels, true, len(names))
     test = None
     if "test_images" in arrays:
         test_images = _images(file, arrays, "test_images")
@@ -105,7 +107,7 @@ def read(request: ReadRequest) -> Source:
                 f"train_images {images.shape[1:]}"
             )
         given = _labels(file, arrays, "test_labels", len(test_images))
-        lists.check_classes(f"{file}: test_labels", given, names)
+        lists.check_range(f"{file}: test_labels", given, names)
         test = Split(test_images, given, given, np.arange(len(given)))
     train = Split(images, labels, true, np.arange(len(labels)))
     return Source(train, test, names, str(file))

@@ -107,7 +107,7 @@ def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
             elif split == "validation":
                 logger.info("%s: validation is the test set", version)
     if test is not None:
-        lists.check_classes(f"{version}: test set", test.labels, names)
+        lists.check_range(f"{version}: test set", test.labels, names)
         test = Split(test.images, test.labels, test.labels, test.ids)
     return Source(train, test, names, str(version))
 

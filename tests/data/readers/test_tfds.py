@@ -221,7 +221,6 @@ def test_features_are_listed(tmp_path):
     [
         ({"test": rows(3)}, "no split train, only test"),
         ({"train": rows(2)}, "split train: class owl"),
-        ({"train": rows(3), "test": rows(2)}, "test set: class owl"),
         ({"train": [*rows(3), BAD]}, r"split train: record \d: unreadable"),
     ],
 )
