@@ -6,6 +6,7 @@ so equal seeds give equal labels; nothing is seeded globally.
 
 import json
 import os
+import pathlib
 import random
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from jaxnlt.data.records import Split, labels_array
 from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.files import atomic
 
 SYNTHETIC = (
     "none",
@@ -253,7 +255,7 @@ def save_noise(path: str | os.PathLike, train: Split) -> None:
       train: the training set as loaded.
     """
     content = {"ids": train.ids.tolist(), "labels": train.labels.tolist()}
-    with open(path, "w", encoding="utf-8") as file:
+    with atomic(pathlib.Path(path)) as file:
         json.dump(content, file)
 
 
