@@ -110,7 +110,7 @@ def read_run(
     config, facts = (
         _read(directory / name) for name in ("config.json", "dataset.json")
     )
-    checkpoint.check_layout(facts, directory)
+    checkpoint.check_layout(facts, directory / "dataset.json")
     made = ml_collections.ConfigDict(config).lock()
     try:
         config_lib.check(made)

@@ -82,7 +82,10 @@ def refused(command: str, capsys) -> str:
         ("--config=dasc:digits,imb=0", "config.data.imb: must be in (0, 1]"),
         ("--config=dasc:digits,noise=x", "config.data.noise: "),
         ("--config=dasc:digits,split=x", "config.split: "),
-        ("--config=dasc:digits,seed=-1", "config.seed: must be at least 0"),
+        (
+            "--config=dasc:digits,seed=-1",
+            "config.seed: must be in [0, 4294967295], is -1",
+        ),
         ("--config=dasc --config.sed=1", "config.sed: no such field, did you"),
         (
             "--config=dasc --config.lambda_u=1",

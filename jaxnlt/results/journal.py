@@ -264,9 +264,9 @@ class MetricsLog:
             )
         if last > epoch:
             logger.info(
-                "%s: the epochs after %d were not saved and are trained again",
+                "%s: %d epochs whose checkpoints are missing are trained again",
                 self._path,
-                epoch + 1,
+                last - epoch,
             )
         with atomic(self._path) as file:
             file.writelines(self._line(record) for record in sealed)

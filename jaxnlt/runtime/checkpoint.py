@@ -264,6 +264,8 @@ class Checkpoints:
             yield
         except Exception as error:
             problem = file_problem(error, self._directory)
+            if not self._directory.is_dir():
+                problem = f"{self._directory}: was deleted during a save"
             if not problem:
                 raise
             raise UserError(problem) from error

@@ -90,7 +90,7 @@ def read_text(path: pathlib.Path) -> str | None:
     check_kind(path)
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

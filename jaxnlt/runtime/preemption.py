@@ -68,18 +68,21 @@ class Watch:
         """Finishes the save in progress before an error goes on."""
         try:
             yield
-        except BaseException:
-            self._finish_save(None if processes.alone() else _SAVE_TIMEOUT)
+        except BaseException as error:
+            timeout = None if processes.alone() else _SAVE_TIMEOUT
+            problem = self._finish_save(timeout)
+            if problem not in str(error):
+                _warn_of_save(problem)
             raise
 
-    def _finish_save(self, timeout: float | None) -> bool:
-        """Waits for the save in progress; says why it fails.
+    def _finish_save(self, timeout: float | None) -> str:
+        """Waits for the save in progress.
 
         Args:
           timeout: seconds; None waits for the end.
 
         Returns:
-          Whether everything that was saved is on disk.
+          Why it fails; '' where everything that was saved is on disk.
         """
         problems = ["it takes too long"]
 
@@ -88,16 +91,12 @@ class Watch:
                 self.finish_save()
                 problems.clear()
             except Exception as error:
-                problems[:] = [console.one_line(error)]
+                problems[:] = [f"{console.one_line(error):.200}"]
 
         save = threading.Thread(target=finish, daemon=True)
         save.start()
         save.join(timeout)
-        if problems and processes.is_lead():
-            _print_line(
-                f"warning: the last checkpoint is not complete: {problems[0]}"
-            )
-        return not problems
+        return problems[0] if problems else ""
 
     def saved(self, epoch: int) -> None:
         """Notes an epoch, 0-based, from which the run can go on."""
@@ -229,7 +228,10 @@ class Watch:
         self._saving.acquire(timeout=-1 if timeout is None else timeout)
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - began))
-        progress = self._progress if self._finish_save(timeout) else ""
+        problem = self._finish_save(timeout)
+        progress = "" if problem else self._progress
+        if problem:
+            _warn_of_save(problem)
         if processes.is_lead():
             line = " ".join(filter(None, ["stopped by", reason, progress]))
             _print_line(f"{line}; the same command goes on")
@@ -278,6 +280,11 @@ def _is_connection_error(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
         word in str(error) for word in words
     )
+
+
+def _warn_of_save(problem: str) -> None:
+    if processes.is_lead():
+        _print_line(f"warning: the last checkpoint is not whole: {problem}")
 
 
 def _print_line(text: str) -> None:
