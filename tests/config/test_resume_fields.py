@@ -22,7 +22,5 @@ def test_a_seed_is_what_numpy_takes(seed, good):
     if good:
         fields.check_value(fields.Seed, seed, "config.seed")
     else:
-        with pytest.raises(
-            UserError, match=r"config.seed: .*\[0, 4294967295\]"
-        ):
+        with pytest.raises(UserError, match=r"seed: .*\[0, 4294967295\]"):
             fields.check_value(fields.Seed, seed, "config.seed")
