@@ -21,6 +21,7 @@ from jaxnlt.method import (
     TrainState,
 )
 from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError
 
 #: Outputs of one network on consecutive batches, the last one padded.
 Batches = list[DeviceOutputs]
@@ -198,6 +199,31 @@ def collect(
         name: np.concatenate([batch[name] for batch in batches])[:size]
         for name in batches[0]
     }
+
+
+#: What helps where training made outputs infinite.
+SMALLER_STEPS = (
+    "training diverged, try a smaller config.optimizer.learning_rate"
+)
+
+
+def require_finite(outputs: PyTree, where: str, way_out: str) -> None:
+    """Refuses outputs that no selection or vote can read.
+
+    Args:
+      outputs: fetched outputs of ``Inference``, in any containers.
+      where: epoch or folder, for the message.
+      way_out: what the user can do, for the message.
+
+    Raises:
+      UserError: a value is infinite or not a number.
+    """
+    for path, values in jax.tree_util.tree_leaves_with_path(outputs):
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{where}: the networks' outputs are not finite "
+                f"({path[-1].key}); {way_out}"
+            )
 
 
 class Votes(NamedTuple):

@@ -6,6 +6,7 @@ python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz \
 
 import concurrent.futures
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -22,6 +23,9 @@ from PIL import Image
 from jaxnlt import infer as inference
 from jaxnlt import method as base
 from jaxnlt import models, selection
+from jaxnlt.config import base as config_lib
+from jaxnlt.config import fields
+from jaxnlt.config.fields import Count, Natural, Positive
 from jaxnlt.data import decode
 from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
@@ -43,6 +47,8 @@ usage: python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz
 """
 # Batches that are decoded and held at once.
 _BATCHES = 16
+# A larger training set is a damaged dataset.json.
+_MOST_IMAGES = 10**8
 
 
 class Images(NamedTuple):
@@ -75,6 +81,17 @@ class TrainingSet(NamedTuple):
     labels: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class _DatasetFile:
+    """What dataset.json says of a training set."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    image_shape: tuple[Count, ...]
+    given_counts: tuple[Natural, ...]
+
+
 def read_run(
     workdir: str | pathlib.Path,
 ) -> tuple[ml_collections.ConfigDict, TrainingSet]:
@@ -90,22 +107,47 @@ def read_run(
       UserError: there is no run.
     """
     directory = pathlib.Path(workdir)
-    config = result_files.read_json(directory / "config.json")
-    facts = result_files.read_json(directory / "dataset.json")
-    for name, content in (("config", config), ("dataset", facts)):
-        if content is None:
-            raise UserError(
-                f"{directory}: holds no run, {name}.json is missing"
-            )
-    checkpoint.check_layout(facts, directory)
-    counts = facts["given_counts"]
-    return ml_collections.ConfigDict(_with_tuples(config)).lock(), TrainingSet(
-        class_names=tuple(facts["class_names"]),
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-        image_shape=tuple(facts["image_shape"]),
-        labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+    config, facts = (
+        _read(directory / name) for name in ("config.json", "dataset.json")
     )
+    checkpoint.check_layout(facts, directory / "dataset.json")
+    made = ml_collections.ConfigDict(config).lock()
+    try:
+        config_lib.check(made)
+    except UserError as error:
+        raise UserError(f"{directory / 'config.json'}: {error}") from error
+    where = f"{directory / 'dataset.json'}"
+    read = fields.read(_DatasetFile, facts, where)
+    sizes = len(read.class_names), len(read.image_shape), len(read.mean)
+    if (
+        sizes != (len(read.given_counts), 3, len(read.std))
+        or read.image_shape[2] != len(read.mean)
+        or sum(read.given_counts) > _MOST_IMAGES
+    ):
+        raise UserError(
+            f"{where}: class_names and given_counts, or image_shape, mean and "
+            "std, do not fit each other"
+        )
+    classes = np.arange(len(read.given_counts), dtype=np.int32)
+    return made, TrainingSet(
+        class_names=read.class_names,
+        mean=read.mean,
+        std=read.std,
+        image_shape=(
+            read.image_shape[0],
+            read.image_shape[1],
+            read.image_shape[2],
+        ),
+        labels=np.repeat(classes, read.given_counts),
+    )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object of a run, lists as tuples."""
+    content = result_files.read_json(path)
+    if content is None:
+        raise UserError(f"{path.parent}: holds no run, {path.name} is missing")
+    return {name: _with_tuples(value) for name, value in content.items()}
 
 
 def _with_tuples(value: Any) -> Any:
@@ -256,6 +298,11 @@ def predict(
         held = jax.device_put(pixels, everywhere)
         rows = np.arange(len(pixels))
         outputs = sharding.fetch([infer(s, held, rows) for s in states])
+        inference.require_finite(
+            outputs,
+            f"{workdir}: epoch {kept.epoch}",
+            "its training diverged, choose another --epoch or run",
+        )
         scores.append(
             inference.vote(method, outputs, len(pixels), kept.memory).scores
         )

@@ -1,5 +1,6 @@
 """The loop: phase, select, train, evaluate, log, save.  It names no paper."""
 
+import contextlib
 import pathlib
 import platform
 import sys
@@ -14,13 +15,18 @@ import ml_collections
 from jaxnlt.config import base as config_lib
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
-from jaxnlt.infer import vote
+from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, summary
-from jaxnlt.runtime import checkpoint, preemption, processes, sharding
+from jaxnlt.runtime import checkpoint, lock, preemption, processes, sharding
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
+
+_BAD_START = (
+    "the weights that the run starts from are at fault, see config.init_from "
+    "and config.model.pretrained"
+)
 
 
 def default_workdir(config: ml_collections.ConfigDict) -> str:
@@ -48,17 +54,21 @@ def run(
       The summary, as in summary.json; {} on all processes but the first.
 
     Raises:
-      UserError: bad data, fields or workdir.
+      UserError: bad data, fields or workdir, or a disk that refuses a
+        checkpoint.
+      OSError: a file that cannot be read or written.
     """
     once = Once()
     logger.addFilter(once)
     try:
-        return _run(
-            config,
-            pathlib.Path(workdir or default_workdir(config)).absolute(),
-            command,
-            watch or preemption.Watch(),
-        )
+        with contextlib.ExitStack() as ends:
+            return _run(
+                config,
+                pathlib.Path(workdir or default_workdir(config)).absolute(),
+                command,
+                watch or preemption.Watch(),
+                ends,
+            )
     finally:
         logger.removeFilter(once)
 
@@ -68,29 +78,40 @@ def _run(
     directory: pathlib.Path,
     command: str,
     watch: preemption.Watch,
+    ends: contextlib.ExitStack,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
     resolved = config_lib.as_json(config)
-    _check_workdir(directory, resolved)
+    # What a checkpoint must agree with to belong to this run.
+    origin: dict[str, Any] = {"config": resolved}
+    _check_workdir(directory, origin)
     dataset = load.dataset(config)
     data = fingerprint.of_dataset(dataset)
     _check_data(directory, data)
-    finished = processes.decided(
-        lambda: result_files.read_json(directory / "summary.json")
-    )
+    origin |= {"data": data.sha256, "train": data.train_sha256}
+    _check_workdir(directory, origin)
+    finished = processes.decided(lambda: summary.finished(directory, resolved))
     if finished is not None:
         _print(f"{directory}: already complete")
         return finished
+    lock.check_free(directory)
     sharding.enable_compilation_cache()
     trainer = Trainer(config, dataset)
     states, memory, start = _initial(config, trainer, data)
+    if config.init_from or config.model.pretrained:
+        origin["weights"] = checkpoint.weights_sha256(states)
 
     _make_workdir(directory)
+    held = ends.enter_context(lock.Lock(directory))
+    watch.release = held.release
+    # Another run may have been there in the meantime.
+    _check_workdir(directory, origin)
     # From here on warnings may be printed: nothing is refused any more.
     logger.info("%s: the run starts", directory, extra={"started": True})
     checkpoints = checkpoint.Checkpoints(directory)
     watch.finish_save = checkpoints.wait
+    ends.enter_context(watch.finishing())
     restored = checkpoints.restore(states, memory)
     if restored is not None:
         states, memory = restored.states, restored.memory
@@ -99,8 +120,9 @@ def _run(
         _print(f"resumed after epoch {restored.epoch}")
     writer = journal.Silent()
     if processes.is_lead():
+        sealed = restored.meta.get("records") if restored else []
         writer = journal.Journal(
-            config, dataset, data, directory, resolved, start, began
+            config, dataset, data, directory, resolved, start, began, sealed
         )
 
     def on_step(network: int, step: int, steps: int, images: int) -> None:
@@ -118,6 +140,7 @@ def _run(
         if phase.selector and not pooled:
             # Only at the start of a run; later the epoch before infers them.
             pooled = sharding.fetch(trainer.infer_pools(epoch, phase, states))
+            require_finite(pooled, f"epoch {epoch}", _BAD_START)
         if epoch == 0 or method.phase(epoch - 1) is not phase:
             states, memory = trainer.enter(epoch, states, memory)
         writer.outputs(method, epoch, pooled)
@@ -144,17 +167,21 @@ def _run(
         pooled, audited = fetched.pooled, fetched.audited
         host_states = fetched.states
         seconds = time.time() - epoch_began
+        means = metrics.mean_terms(fetched.terms, result.steps, epoch)
+        outputs = (fetched.tests, pooled, audited)
+        require_finite(outputs, f"epoch {epoch}", SMALLER_STEPS)
         record = {
             "epoch": epoch,
             "phase": phase.name,
             "seconds": seconds,
             "images_per_second": result.images / seconds,
             "learning_rate": result.learning_rate,
-            **metrics.mean_terms(fetched.terms, result.steps, epoch),
+            **means,
             **metrics.test_record(trainer, fetched.tests, memory),
             **metrics.selection_record(trainer, phase, result.selections),
             **metrics.reading_record(trainer, result.bad_images),
         }
+        held.check()
         writer.epoch(record)
         with watch.saving(epoch):
             checkpoints.save(
@@ -162,11 +189,9 @@ def _run(
                 fetched.states,
                 memory,
                 {
-                    "epoch": epoch,
+                    **origin,
                     "phase": phase.name,
-                    "config": resolved,
-                    "data": data.sha256,
-                    "train": data.train_sha256,
+                    "records": result_files.plain(writer.records),
                 },
                 accuracy=record.get(f"{dataset.choosing}_accuracy"),
                 last_of_phase=phase
@@ -177,12 +202,13 @@ def _run(
             (states, trainer.infer_audited(states))
         )
     checkpoints.close()
+    held.check()
     heads = method.num_nets * len(method.vote)
     votes = {
         name: vote(method, audited[name], len(split), memory)
         for name, split in dataset.audited.items()
     }
-    means = {
+    mean_votes = {
         name: found._replace(scores=found.scores / heads)
         for name, found in votes.items()
     }
@@ -195,7 +221,7 @@ def _run(
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
-    return writer.finish(memory.history, means, about_run)
+    return writer.finish(memory.history, mean_votes, about_run)
 
 
 class _Fetched(NamedTuple):
@@ -213,18 +239,43 @@ def _print(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _check_workdir(directory: pathlib.Path, resolved: dict[str, Any]) -> None:
-    """Refuses a workdir that is no folder or that holds another run."""
+def _check_workdir(directory: pathlib.Path, origin: dict[str, Any]) -> None:
+    """Refuses a workdir that is no folder or that holds another run.
+
+    Args:
+      directory: the workdir.
+      origin: what is known so far of the origin of this run: ``config``, the
+        SHA-256 of the ``data`` and of the ``weights`` that it starts from.
+
+    Raises:
+      UserError: its config.json or a checkpoint is of another origin.
+    """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory}: is not a folder")
-    stored = result_files.read_json(directory / journal.CONFIG_FILE)
-    if stored is None:
-        return
+    journal.check_places(directory)
     dataset = result_files.read_json(directory / journal.DATASET_FILE)
-    checkpoint.check_layout(dataset or {}, directory)
-    if stored != resolved:
-        change = config_lib.difference(stored, resolved)
-        raise UserError(f"{directory}: holds a run of another config: {change}")
+    if dataset is not None:
+        checkpoint.check_layout(dataset, directory)
+    stored = result_files.read_json(directory / journal.CONFIG_FILE)
+    found = checkpoint.metas(directory)
+    if stored is not None:
+        found = {directory: {"config": stored}} | found
+    elif not found and (directory / summary.FILE).exists():
+        raise UserError(
+            f"{directory}: holds the summary of a run without its config.json; "
+            "choose another --workdir"
+        )
+    for where, meta in found.items():
+        change = config_lib.difference(meta["config"], origin["config"])
+        if change:
+            raise UserError(f"{where}: holds a run of another config: {change}")
+        for name in ("data", "weights"):
+            known = meta.get(name), origin.get(name)
+            if all(known) and known[0] != known[1]:
+                raise UserError(
+                    f"{where}: its run started from other {name}; choose "
+                    "another --workdir"
+                )
 
 
 def _check_data(directory: pathlib.Path, data: Fingerprint) -> None:
@@ -250,14 +301,18 @@ def _check_data(directory: pathlib.Path, data: Fingerprint) -> None:
 def _make_workdir(directory: pathlib.Path) -> None:
     """Makes a workdir that can be written and that every process sees."""
     probe = directory / f".writable-{processes.decided(uuid.uuid4)}"
-    problem = ""
-    if processes.is_lead():
+
+    def make() -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             probe.touch()
         except OSError as error:
-            problem = f"{directory}: cannot be written ({error.strerror})"
-    processes.agree(problem)
+            raise UserError(
+                f"{directory}: cannot be written ({error.strerror})"
+            ) from error
+
+    processes.led(make)
+    problem = ""
     if not probe.exists():
         problem = (
             f"{directory}: {processes.host_name()} does not see it; all "

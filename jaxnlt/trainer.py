@@ -13,7 +13,13 @@ from jaxnlt import models, step
 from jaxnlt.augment import table
 from jaxnlt.data import decode, streaming
 from jaxnlt.data.records import HELD_OUT, Dataset
-from jaxnlt.infer import Batches, Inference, collect
+from jaxnlt.infer import (
+    SMALLER_STEPS,
+    Batches,
+    Inference,
+    collect,
+    require_finite,
+)
 from jaxnlt.method import (
     DataInfo,
     Division,
@@ -390,10 +396,12 @@ class Trainer:
         for k in nets:
             if teachers[k] not in selections:
                 fresh, states = self.score_pools(epoch, phase, states, nets[:k])
+                fetched = sharding.fetch(fresh)
+                require_finite(fetched, f"epoch {epoch}", SMALLER_STEPS)
                 chosen, memory = self.select(
                     epoch,
                     phase,
-                    sharding.fetch(fresh),
+                    fetched,
                     memory,
                     [teachers[k]],
                 )

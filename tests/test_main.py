@@ -76,7 +76,10 @@ def refused(command: str, capsys) -> str:
         ("--config=dasc:digits,seed=1.5", "seed: expects int, is '1.5'"),
         ("--config=dasc:digits,rate=1.5", "config.data.rate: must be in [0"),
         ("--config=dasc:digits,split=x", "config.split: "),
-        ("--config=dasc:digits,seed=-1", "config.seed: must be at least 0"),
+        (
+            "--config=dasc:digits,seed=-1",
+            "config.seed: must be in [0, 42",
+        ),
         ("--config=dasc --config.sed=1", "config.sed: no such field, did you"),
         ("--config=dasc --config.lambda_u=1", "config.lambda_u: no such field"),
         ("--config=dasc --noconfig.dasc.mid", "config.dasc.mid: no such field"),

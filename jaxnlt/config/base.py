@@ -22,7 +22,9 @@ from jaxnlt.config.fields import (
     Natural,
     NotNegative,
     Range,
+    Seed,
     Share,
+    changeable,
 )
 from jaxnlt.data import registry
 from jaxnlt.runtime.errors import UserError
@@ -154,19 +156,19 @@ class DataOptions:
         for sets that do not fit, at some cost a step.
     """
 
-    path: str = ""
+    path: str = changeable("")
     imb: Annotated[float, Range(0, 1, open_low=True)] = 1.0
     imb_type: str = "exp"
     n_max: Natural = 0
     noise: str = "none"
     rate: Decay = 0.0
-    noise_file: str = ""
-    labels_file: str = ""
+    noise_file: str = changeable("")
+    labels_file: str = changeable("")
     name: str = ""
     image_size: Natural = 0
     transform: str = ""
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    workers: Natural = 0
+    on_bad_image: Literal["stop", "skip"] = changeable("stop")
+    workers: Natural = changeable(0)
     divided: bool = False
 
 
@@ -187,7 +189,7 @@ class ModelOptions:
     width: Natural = 0
     blocks: tuple[Count, ...] = ()
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    pretrained: str = ""
+    pretrained: str = changeable("")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +257,7 @@ class RunOptions:
 
     method: str = ""
     benchmark: str = "digits"
-    seed: Natural = 0
+    seed: Seed = 0
     data_seed: Annotated[int, Range(-1, 2**32 - 1)] = -1
     epochs: Count = 1
     batch_size: Count = 1
@@ -266,8 +268,8 @@ class RunOptions:
     groups: Literal["auto", "paper"] = "auto"
     selector: str = ""
     deterministic: bool = False
-    log_outputs: bool = False
-    init_from: str = ""
+    log_outputs: bool = changeable(False)
+    init_from: str = changeable("")
     start_phase: str = ""
     data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
@@ -401,9 +403,23 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def difference(old: Mapping, new: Mapping) -> str:
-    """The first fields in which two resolved configs differ, on one line."""
+    """The first fields in which two resolved configs differ, on one line.
+
+    Args:
+      old: resolved config.
+      new: the same of the run that would go on with it.
+
+    Returns:
+      The line; '' where they differ only in fields that may change then.
+    """
     a, b = flatten(old), flatten(new)
-    changed = [key for key in sorted(a | b) if a.get(key) != b.get(key)]
+    free = fields.changeables(RunOptions)
+    changed = [
+        key
+        for key in sorted(a | b)
+        if a.get(key) != b.get(key)
+        if key not in free
+    ]
     shown = [f"{key} {a.get(key)!r} -> {b.get(key)!r}" for key in changed[:3]]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return ", ".join(shown) + more

@@ -25,7 +25,12 @@ from typing import (
     TypeVar,
 )
 
+import ml_collections
+
 from jaxnlt.runtime.errors import UserError
+
+# Metadata of a field that changes no number.
+_CHANGEABLE = "changeable"
 
 
 class OptionsClass(Protocol):
@@ -59,12 +64,10 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
+        low, high = (f"{end:.10g}" for end in (self.low, self.high))
         if self.high == math.inf:
-            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return (
-            f"in {'[('[self.open_low]}{self.low:g}, {self.high:g}"
-            f"{'])'[self.open_high]}"
-        )
+            return f"{'above' if self.open_low else 'at least'} {low}"
+        return f"in {'[('[self.open_low]}{low}, {high}{'])'[self.open_high]}"
 
 
 #: A float of at least 0, such as the weight of a loss.
@@ -79,6 +82,41 @@ Decay = Annotated[float, Range(0, 1, open_high=True)]
 Count = Annotated[int, Range(1)]
 #: An integer of at least 0.
 Natural = Annotated[int, Range(0)]
+#: What NumPy's RandomState takes.
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+
+
+def changeable(default: Any) -> Any:
+    """The default of a field that may change when a run is resumed.
+
+    Such a field changes no number: it says how fast or from where.
+
+    Args:
+      default: of the field.
+
+    Returns:
+      What stands after the field's annotation.
+    """
+    return dataclasses.field(default=default, metadata={_CHANGEABLE: True})
+
+
+def changeables(kind: type[OptionsClass], prefix: str = "") -> set[str]:
+    """Dotted names of the fields that may change when a run is resumed.
+
+    Args:
+      kind: an options class.
+      prefix: put before the names.
+    """
+    found = {
+        prefix + field.name
+        for field in dataclasses.fields(kind)
+        if field.metadata.get(_CHANGEABLE)
+    }
+    for name, hint in _hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            inside = typing.cast(Any, hint)
+            found |= changeables(inside, f"{prefix}{name}.")
+    return found
 
 
 @functools.cache
@@ -119,6 +157,8 @@ def read(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         choices.
     """
     found: dict[str, Any] = {}
+    if not isinstance(values, Mapping | ml_collections.ConfigDict):
+        raise UserError(f"{where}: expects a group of fields, is {values!r}")
     for name, hint in _hints(kind).items():
         if name not in values:
             raise UserError(f"{where}.{name}: is missing")

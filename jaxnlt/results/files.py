@@ -1,16 +1,14 @@
-"""Files that are complete or absent; JSON and lines of JSON."""
+"""JSON and lines of JSON."""
 
 import json
 import math
-import os
 import pathlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.files import atomic, read_text
 
 #: A JSON object: an epoch's line of metrics.jsonl, a summary, or parts of them.
 Record = dict[str, Any]
@@ -29,34 +27,6 @@ def plain(obj: Any) -> Any:
     return obj
 
 
-@contextmanager
-def atomic(path: pathlib.Path, binary: bool = False) -> Iterator[IO[Any]]:
-    """A file that appears at ``path`` only when it is complete.
-
-    Args:
-      path: the file.
-      binary: whether bytes are written; else text in UTF-8, with line ends as
-        they are written.
-
-    Yields:
-      The file to write to.  After an exception nothing is left of it.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with (
-            open(temporary, "wb")
-            if binary
-            else open(temporary, "w", encoding="utf-8", newline="")
-        ) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_json(
     path: str | pathlib.Path, obj: Any, indent: int | None = 2
 ) -> None:
@@ -73,19 +43,24 @@ def write_json(
         file.write(text + "\n")
 
 
-def read_json(path: str | pathlib.Path) -> Any:
+def read_json(path: str | pathlib.Path) -> Record | None:
     """The object of a JSON file, or None where there is no such file.
 
     Raises:
-      UserError: the file is not JSON.
+      UserError: it is no file, not JSON, or holds no object.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
-        return None
+    text = read_text(pathlib.Path(path))
+    return None if text is None else _object(text, f"{path}:")
+
+
+def _object(text: str, where: str) -> Record:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{where} must be a JSON object, is {found!r:.40}")
+    return found
 
 
 def read_jsonl(path: str | pathlib.Path) -> list[Record]:
@@ -95,18 +70,10 @@ def read_jsonl(path: str | pathlib.Path) -> list[Record]:
     file holds none.
 
     Raises:
-      UserError: another line is not JSON.
+      UserError: it is no file, or another line is no JSON object.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
-        return []
-    records = []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}: line {number} is not JSON") from error
-    return records
+    lines = (read_text(pathlib.Path(path)) or "").split("\n")[:-1]
+    return [
+        _object(line, f"{path}: line {number}")
+        for number, line in enumerate(lines, 1)
+    ]

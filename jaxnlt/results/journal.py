@@ -25,17 +25,51 @@ from jaxnlt.results import report
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.runtime.files import atomic, check_kind, naming
 from jaxnlt.trainer import FetchedPools
 
-#: Files that a run writes at its start; no run is resumed without them.
+#: Files that a run writes at its start; the config comes last.
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
 FINGERPRINT_FILE = "fingerprint.json"
 NOISE_FILE = "noise.json"
+# What else a run writes besides its checkpoints.
+_MORE_FILES = (
+    FINGERPRINT_FILE,
+    NOISE_FILE,
+    "metrics.jsonl",
+    "labels.csv",
+    "report.html",
+)
+_FOLDERS = ("checkpoints", "events", outputs_log.FOLDER)
+
+
+def check_places(directory: pathlib.Path) -> None:
+    """Refuses a workdir in which something else stands in a file's place.
+
+    Args:
+      directory: the workdir, may be absent.
+
+    Raises:
+      UserError: a folder or a pipe in the place of a file, or the reverse.
+    """
+    names = (CONFIG_FILE, DATASET_FILE, *_MORE_FILES, summary_lib.FILE)
+    for name in names:
+        check_kind(directory / name)
+    for name in _FOLDERS:
+        check_kind(directory / name, folder=True)
 
 
 class Silent:
-    """The journal of all processes but the first: it writes nothing."""
+    """The journal of all processes but the first: it writes nothing.
+
+    Attributes:
+      records: of the epochs that are done, as in metrics.jsonl.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """See ``Journal.step``."""
@@ -68,6 +102,8 @@ class Journal(Silent):
       resolved: the configuration as config.json holds it.
       start: the first epoch that will be trained.
       began: when this run began, seconds since 1970.
+      sealed: records of the epochs before, from the checkpoint; None where it
+        has none.
     """
 
     def __init__(
@@ -79,6 +115,7 @@ class Journal(Silent):
         resolved: dict[str, Any],
         start: int,
         began: float,
+        sealed: list[Record] | None,
     ) -> None:
         self._began = began
         self._config, self._dataset = config, dataset
@@ -94,9 +131,9 @@ class Journal(Silent):
         # The last: with it, a folder holds a run.
         result_files.write_json(directory / CONFIG_FILE, resolved)
         self._log = MetricsLog(directory)
-        self._records = self._log.truncate(start - 1)
-        self._seconds_before = sum(r["seconds"] for r in self._records)
-        self._progress = Progress(config, dataset, directory, self._records)
+        self.records = self._log.truncate(start - 1, sealed)
+        self._seconds_before = sum(r["seconds"] for r in self.records)
+        self._progress = Progress(config, dataset, directory, self.records)
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """Notes that a step was dispatched; see ``Progress.step``."""
@@ -109,7 +146,7 @@ class Journal(Silent):
     def epoch(self, record: Record) -> None:
         """Writes and prints the figures of an epoch."""
         self._log.write(record)
-        self._records.append(record)
+        self.records.append(record)
         self._progress.epoch(record)
 
     def finish(
@@ -132,13 +169,13 @@ class Journal(Silent):
         self._log.close()
         seconds = self._seconds_before + time.time() - self._began
         summary = summary_lib.summarise(
-            self._config, self._dataset, self._records, run, seconds
+            self._config, self._dataset, self.records, run, seconds
         )
         write_results(
             self._directory,
             self._config,
             self._dataset,
-            self._records,
+            self.records,
             summary,
             history,
             votes,
@@ -217,7 +254,7 @@ def write_results(
         # audit of a selection is worth a plot.
         audit if len(history) else None,
     )
-    result_files.write_json(directory / "summary.json", summary)
+    result_files.write_json(directory / summary_lib.FILE, summary)
 
 
 def _describe(dataset: Dataset) -> Record:
@@ -247,23 +284,52 @@ class MetricsLog:
         self._events_folder = workdir / "events"
         self._events: Any = None
 
-    def truncate(self, epoch: int) -> list[Record]:
-        """Cuts the file to the epochs up to ``epoch`` (-1: none).
+    def truncate(
+        self, epoch: int, sealed: list[Record] | None = None
+    ) -> list[Record]:
+        """Cuts the file to the epochs up to ``epoch`` and mends it.
 
         Args:
-          epoch: the restored epoch, 0-based.
+          epoch: the restored epoch, 0-based; -1 for none.
+          sealed: what the file must hold then; None believes the file.
 
         Returns:
           The records that stay, in order.
+
+        Raises:
+          UserError: the file is not what was written, and nothing mends it.
         """
-        records = [
-            r
-            for r in result_files.read_jsonl(self._path)
-            if r["epoch"] <= epoch
-        ]
-        with result_files.atomic(self._path) as file:
-            file.writelines(self._line(record) for record in records)
-        return records
+        problem, found = "its epochs differ from the checkpoint's", []
+        try:
+            found = result_files.read_jsonl(self._path)
+            last = max((int(r["epoch"]) for r in found), default=-1)
+            kept = [r for r in found if r["epoch"] <= epoch]
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            if sealed is None:
+                raise UserError(
+                    f"{self._path}: an epoch is missing or damaged; start anew "
+                    "in another --workdir"
+                ) from error
+            problem = "it is damaged"
+            last, kept = -1, []
+        if sealed is None:
+            sealed = kept
+        if kept != sealed:
+            logger.warning(
+                "%s: %s; its %d epochs are written again from there",
+                self._path,
+                problem,
+                len(sealed),
+            )
+        if last > epoch:
+            logger.info(
+                "%s: %d epochs whose checkpoints are missing are trained again",
+                self._path,
+                last - epoch,
+            )
+        with atomic(self._path) as file:
+            file.writelines(self._line(record) for record in sealed)
+        return sealed
 
     def write(self, record: Record) -> None:
         """Appends one epoch; it is on disk when this returns.
@@ -273,7 +339,10 @@ class MetricsLog:
             that JSON lacks become null.
         """
         line = self._line(record)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with (
+            naming(self._path),
+            open(self._path, "a", encoding="utf-8") as file,
+        ):
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -284,19 +353,31 @@ class MetricsLog:
         return json.dumps(result_files.plain(record), allow_nan=False) + "\n"
 
     def _write_events(self, record: Record) -> None:
-        epoch = record["epoch"]
-        if self._events is None:
-            from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-            # purge_step hides what an interrupted run wrote past this epoch.
-            self._events = SummaryWriter(
-                str(self._events_folder), purge_step=epoch
+        epoch, now = record["epoch"], time.time()
+        if self._events is None:
+            self._events_folder.mkdir(exist_ok=True)
+            # Its SummaryWriter writes in a thread, where a full disk is a
+            # traceback, and after it for ever waits.
+            self._events = EventsWriter(str(self._events_folder / "events"))
+            # Hides what an interrupted run wrote past this epoch.
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(
+                Event(wall_time=now, step=epoch, session_log=start)
             )
         for name, value in record.items():
             number = isinstance(value, int | float)
             if number and not isinstance(value, bool) and name != "epoch":
-                self._events.add_scalar(name, value, epoch)
-        self._events.flush()
+                self._events.write_event(
+                    Event(
+                        wall_time=now, step=epoch, summary=scalar(name, value)
+                    )
+                )
+        with naming(self._events_folder):
+            self._events.flush()
 
     def close(self) -> None:
         """Closes the events file."""

@@ -12,7 +12,7 @@ from jaxnlt import selection
 from jaxnlt.data import records
 from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
-from jaxnlt.results.files import atomic
+from jaxnlt.runtime.files import atomic
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,8 @@ import numpy as np
 
 from jaxnlt.infer import collect
 from jaxnlt.method import Method
-from jaxnlt.results.files import atomic
 from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.files import atomic
 from jaxnlt.trainer import FetchedPools
 
 FOLDER = "outputs"

@@ -19,9 +19,10 @@ from jaxnlt.data.records import (
 )
 from jaxnlt.results import figures, labels
 from jaxnlt.results import summary as summary_lib
-from jaxnlt.results.files import Record, atomic
+from jaxnlt.results.files import Record
 from jaxnlt.results.labels import Audit
 from jaxnlt.results.style import STYLE
+from jaxnlt.runtime.files import atomic
 
 TEST_KINDS = {
     "test": "Accuracies are on the test set.",

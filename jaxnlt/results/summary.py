@@ -1,6 +1,7 @@
 """summary.json and its table."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,8 +10,14 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import fields
+from jaxnlt.config.fields import NotNegative, Share
 from jaxnlt.data.records import VALIDATION, Dataset
-from jaxnlt.results.files import Record
+from jaxnlt.results.files import Record, read_json
+from jaxnlt.runtime.errors import UserError, logger
+
+#: Name of the file, the last that a run writes.
+FILE = "summary.json"
 
 #: Figures of the last evaluated epoch, and their means over the last ten.
 LAST_FIGURES = (
@@ -44,6 +51,51 @@ class RunInfo:
     networks_voting: int
     forward_passes: int
     workdir: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Essentials:
+    """What every summary has."""
+
+    method: str
+    benchmark: str
+    seed: int
+    epochs: int
+    best_test_accuracy: Share
+    last_test_accuracy: Share
+    mean_last10_test_accuracy: Share
+    seconds: NotNegative
+    device: str
+    weights_sha256: str
+
+
+def finished(
+    directory: pathlib.Path, resolved: Mapping[str, Any]
+) -> Record | None:
+    """The summary of a run that is complete.
+
+    Args:
+      directory: its workdir.
+      resolved: its configuration as config.json holds it.
+
+    Returns:
+      The content of summary.json; None where there is none, or, with a
+      warning, where it is not a summary of such a run.
+    """
+    path = directory / FILE
+    try:
+        found = read_json(path)
+        if found is not None:
+            fields.read(_Essentials, found, f"{path}: summary")
+            for name in ("method", "benchmark", "seed", "epochs"):
+                if found[name] != resolved[name]:
+                    raise UserError(f"{path}: {name} is {found[name]!r}")
+            summary_table(found)
+    except (UserError, TypeError, ValueError) as error:
+        line = str(error).removeprefix(f"{path}: ")
+        logger.warning("%s: %s; it is written again", path, line)
+        return None
+    return found
 
 
 def summarise(

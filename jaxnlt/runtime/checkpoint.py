@@ -8,11 +8,12 @@ itself.  Arrays are stored by the path of their leaf, such as
 read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.runtime.errors import UserError, file_problem, logger
+from jaxnlt.runtime.files import check_kind, read_text
 
 __all__ = [
     "LAYOUT",
@@ -30,6 +32,7 @@ __all__ = [
     "Restored",
     "check_layout",
     "load",
+    "metas",
     "split_source",
     "weights_sha256",
 ]
@@ -136,6 +139,8 @@ def check_layout(meta: Mapping[str, Any], where: str | pathlib.Path) -> None:
       UserError: the number is absent or not ``LAYOUT``.
     """
     layout = meta.get("layout", 1)
+    if not isinstance(layout, int):
+        raise UserError(f"{where}: layout must be a number, is {layout!r}")
     if layout != LAYOUT:
         version = "an older" if layout < LAYOUT else "a newer"
         raise UserError(
@@ -150,6 +155,27 @@ def split_source(text: str) -> tuple[str, int | None]:
     if sign and epoch.isdecimal():
         return folder, int(epoch)
     return text, None
+
+
+def metas(workdir: str | pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
+    """What ``save`` was told of the checkpoints of a run; arrays are not read.
+
+    Args:
+      workdir: the run's folder, which may be absent.
+
+    Returns:
+      ``meta`` by the folder of the checkpoint, oldest first; damaged ones are
+      left out.
+
+    Raises:
+      UserError: a checkpoint is of another layout or under another's name.
+    """
+    found = {}
+    for epoch in _epochs(_folder(workdir)):
+        step = _folder(workdir) / str(epoch)
+        with contextlib.suppress(DamagedError):
+            found[step] = _read_header(step).meta
+    return found
 
 
 def load(
@@ -207,11 +233,13 @@ class Checkpoints:
       workdir: the run's folder.
 
     Raises:
-      UserError: another version of jaxnlt has written the checkpoints.
+      UserError: another version of jaxnlt has written the checkpoints, one of
+        them was renamed or copied, or the disk refuses them.
     """
 
     def __init__(self, workdir: str | pathlib.Path) -> None:
         self._directory = _folder(workdir)
+        check_kind(self._directory, folder=True)
         self._headers: dict[int, _Header] = {}
         for epoch in _epochs(self._directory):
             try:
@@ -219,14 +247,28 @@ class Checkpoints:
             except DamagedError:
                 continue  # restore() reports it if it would have been used
             self._headers[epoch] = header
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True,
-                prevent_write_metrics=True,
-                preservation_policy=_Preserve(self._headers),
-            ),
-        )
+        with self._writing():
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    cleanup_tmp_directories=True,
+                    prevent_write_metrics=True,
+                    preservation_policy=_Preserve(self._headers),
+                ),
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line what the disk refuses; Orbax quotes it at length."""
+        try:
+            yield
+        except Exception as error:
+            problem = file_problem(error, self._directory)
+            if not self._directory.is_dir():
+                problem = f"{self._directory}: was deleted during a save"
+            if not problem:
+                raise
+            raise UserError(problem) from error
 
     def save(
         self,
@@ -246,16 +288,19 @@ class Checkpoints:
           epoch: 0-based, greater than every epoch saved before.
           states: one pytree of host arrays per network.
           memory: pytree of host arrays.
-          meta: JSON-able dict (epoch, phase, config ...).
+          meta: JSON-able dict (phase, config ...); ``epoch`` is added.
           accuracy: of the set that chooses the best, a fraction in [0, 1]; None
             if there is none.
           last_of_phase: whether to keep this epoch for good.
+
+        Raises:
+          UserError: the disk refuses it, or the one before.
         """
         items = {f"net{k}": flatten(state) for k, state in enumerate(states)}
         items["memory"] = flatten(memory)
         header = _Header(
             # The seal must hold for what JSON gives back (tuples become lists).
-            meta=json.loads(json.dumps(meta)),
+            meta=json.loads(json.dumps({**meta, "epoch": epoch})),
             accuracy=None if accuracy is None else float(accuracy),
             last_of_phase=bool(last_of_phase),
             sha256={
@@ -279,7 +324,9 @@ class Checkpoints:
         }
         args["meta"] = ocp.args.JsonSave(header.sealed())
         self._headers[epoch] = header
-        if not self._manager.save(epoch, args=ocp.args.Composite(**args)):
+        with self._writing():
+            saved = self._manager.save(epoch, args=ocp.args.Composite(**args))
+        if not saved:
             raise ValueError(
                 f"epoch {epoch} is not after {self._manager.latest_step()}"
             )
@@ -320,8 +367,13 @@ class Checkpoints:
         return _epochs(self._directory)
 
     def wait(self) -> None:
-        """Blocks until everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything saved is on disk.
+
+        Raises:
+          UserError: the disk refuses it.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and ends the threads of Orbax."""
@@ -362,6 +414,10 @@ def _newest_sound(folder: pathlib.Path) -> tuple[int, _Content, list[int]]:
 def _read(step: pathlib.Path) -> _Content:
     """The verified content of one checkpoint."""
     header = _read_header(step)
+    for path in step.rglob("*"):
+        # A pipe would be waited for.
+        if not (path.is_file() or path.is_dir()):
+            raise DamagedError(f"{path.relative_to(step)}: is not a file")
     items = {
         name: _read_item(step / name, digests, header.empty[name])
         for name, digests in header.sha256.items()
@@ -375,13 +431,19 @@ def _read(step: pathlib.Path) -> _Content:
 def _read_header(step: pathlib.Path) -> _Header:
     """The verified JSON item of one checkpoint."""
     try:
-        fields = json.loads((step / "meta" / "metadata").read_text("utf-8"))
+        fields = json.loads(read_text(step / "meta" / "metadata") or "")
         seal = fields.pop("sha256_of_this")
     except Exception as error:
         raise DamagedError(f"meta: {_one_line(error)}") from error
     if seal != json_sha256(fields):
         raise DamagedError("meta: its SHA-256 differs")
     check_layout(fields, step.parent.parent)
+    epoch = fields["meta"].get("epoch")
+    if str(epoch) != step.name:
+        raise UserError(
+            f"{step}: is a copy of epoch {epoch}, or that epoch renamed; "
+            "give it its name back or remove it"
+        )
     return _Header(**fields)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import tqdm
 from absl import flags
 
-from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.runtime.errors import UserError, file_problem, logger
 
 HELP_FLAGS = frozenset(("-h", "-help", "--help", "--helpfull", "--helpshort"))
 
@@ -51,7 +51,12 @@ class _Stderr(logging.Handler):
             self.start()
             return
         source, level = record.name.partition(".")[0], record.levelno
-        least = {"jaxnlt": logging.INFO, "jax": logging.WARNING}
+        least = {
+            "jaxnlt": logging.INFO,
+            "jax": logging.WARNING,
+            # Orbax logs there, with its tracebacks, what it raises as well.
+            "absl": logging.CRITICAL,
+        }
         if level < least.get(source, logging.ERROR):
             return
         kind = "warning" if level >= logging.WARNING else "note"
@@ -110,8 +115,9 @@ def guarded(
         leaves the flag to the command.
 
     Returns:
-      The exit status: 0; 2 with exactly one line on stderr after a UserError;
-      130 after Ctrl-C.  Other exceptions are raised, for they are bugs.
+      The exit status: 0; 2 with exactly one line on stderr after a UserError,
+      or after what a file or a disk refused; 130 after Ctrl-C.  Other
+      exceptions are raised, for they are bugs.
     """
     if usage and HELP_FLAGS & set(argv[1:]):
         print(usage, end="")
@@ -126,6 +132,12 @@ def guarded(
             messages.start()
             _print_line(interrupted)
             return INTERRUPTED
+        except OSError as error:
+            if not (problem := file_problem(error)):
+                messages.start()
+                raise
+            _print_line(f"error: {one_line(problem)}")
+            return USER_ERROR
         except BaseException:
             messages.start()
             raise

@@ -1,6 +1,8 @@
 """Errors of the user's and the logger; imports nothing of jaxnlt."""
 
+import errno
 import logging
+import os
 from collections.abc import Iterable
 
 logger = logging.getLogger("jaxnlt")
@@ -12,6 +14,48 @@ class UserError(Exception):
     The message starts with the file, field or class concerned, as in
     ``config.data.rate: must lie in [0, 1), is 1.5``.
     """
+
+
+# What an operating system refuses, and the way out.
+_ROOM = "make room there; the same command goes on"
+_WAYS_OUT = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that may be read and written",
+    errno.EPERM: "choose a place that may be read and written",
+    errno.ENOENT: "was it moved or deleted?",
+    errno.EISDIR: "move the folder elsewhere",
+    errno.ENOTDIR: "move the file elsewhere",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def file_problem(
+    error: BaseException, path: str | os.PathLike[str] = ""
+) -> str:
+    """What a file or a disk refused, in one line with the way out.
+
+    Args:
+      error: of the operating system, or of a library that quotes one.
+      path: what was read or written, where the error does not say.
+
+    Returns:
+      The line; '' for every other error, which is a bug.
+    """
+    if isinstance(error, OSError):
+        number = error.errno
+        if isinstance(error.filename, str | bytes):
+            path = os.fsdecode(error.filename)
+    else:
+        text = str(error)
+        number = next((n for n in _WAYS_OUT if os.strerror(n) in text), None)
+    if number is None:
+        return ""
+    parts = [os.strerror(number), _WAYS_OUT.get(number, "")]
+    where = f"{os.fspath(path)}: " if path else ""
+    return where + "; ".join(filter(None, parts))
 
 
 def one_of(field: str, value: str, known: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from typing import NoReturn
 import jax
 
 from jaxnlt.runtime import console, processes
-from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.errors import UserError, file_problem
 
 # Key of the coordination service under which the first process to end writes
 # its status and its reason; and what is written there after a complete run.
@@ -40,10 +40,12 @@ class Watch:
 
     Attributes:
       finish_save: waits for the save in progress; set by the run.
+      release: gives the workdir back; set by the run.
     """
 
     def __init__(self) -> None:
         self.finish_save: Callable[[], None] = lambda: None
+        self.release: Callable[[], None] = lambda: None
         self._saving = threading.Lock()
         self._ending = threading.Event()
         # Text and exit status of the error of this process.
@@ -60,6 +62,41 @@ class Watch:
         with self._saving:
             yield
             self.saved(epoch)
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Finishes the save in progress before an error goes on."""
+        try:
+            yield
+        except BaseException as error:
+            timeout = None if processes.alone() else _SAVE_TIMEOUT
+            problem = self._finish_save(timeout)
+            if problem not in str(error):
+                _warn_of_save(problem)
+            raise
+
+    def _finish_save(self, timeout: float | None) -> str:
+        """Waits for the save in progress.
+
+        Args:
+          timeout: seconds; None waits for the end.
+
+        Returns:
+          Why it fails; '' where everything that was saved is on disk.
+        """
+        problems = ["it takes too long"]
+
+        def finish() -> None:
+            try:
+                self.finish_save()
+                problems.clear()
+            except Exception as error:
+                problems[:] = [f"{console.one_line(error):.200}"]
+
+        save = threading.Thread(target=finish, daemon=True)
+        save.start()
+        save.join(timeout)
+        return problems[0] if problems else ""
 
     def saved(self, epoch: int) -> None:
         """Notes an epoch, 0-based, from which the run can go on."""
@@ -117,6 +154,8 @@ class Watch:
             status, text = console.USER_ERROR, console.one_line(error)
         elif isinstance(error, KeyboardInterrupt):
             status, text = console.INTERRUPTED, "interrupted"
+        elif isinstance(error, OSError) and (line := file_problem(error)):
+            status, text = console.USER_ERROR, line
         self._own_error = (text, status)
         self.pause_if_ending()
         if lost:
@@ -189,14 +228,13 @@ class Watch:
         self._saving.acquire(timeout=-1 if timeout is None else timeout)
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - began))
-        save = threading.Thread(target=self.finish_save, daemon=True)
-        save.start()
-        save.join(timeout)
+        problem = self._finish_save(timeout)
+        progress = "" if problem else self._progress
+        if problem:
+            _warn_of_save(problem)
         if processes.is_lead():
-            _print_line(
-                f"stopped by {reason} {self._progress}; the same command goes "
-                "on"
-            )
+            line = " ".join(filter(None, ["stopped by", reason, progress]))
+            _print_line(f"{line}; the same command goes on")
         self._exit(console.STOPPED, _SAVE_TIMEOUT)
 
     def _exit(self, status: int, timeout: float = 0) -> NoReturn:
@@ -215,6 +253,7 @@ class Watch:
                 )
             if processes.is_lead():
                 _wait_for_exits(_NOTICE_TIMEOUT + timeout)
+        self.release()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -241,6 +280,11 @@ def _is_connection_error(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
         word in str(error) for word in words
     )
+
+
+def _warn_of_save(problem: str) -> None:
+    if processes.is_lead():
+        _print_line(f"warning: the last checkpoint is not whole: {problem}")
 
 
 def _print_line(text: str) -> None:

@@ -224,6 +224,24 @@ def agree(problem: str) -> None:
         raise UserError(problem)
 
 
+def led(action: Callable[[], None]) -> None:
+    """Lets the lead alone do something; what it cannot do, nobody can.
+
+    Args:
+      action: called by the lead.
+
+    Raises:
+      UserError: of the action, on every process.
+    """
+    problem = ""
+    if is_lead():
+        try:
+            action()
+        except UserError as error:
+            problem = str(error)
+    agree(problem)
+
+
 def wait_for_all(name: str) -> None:
     """Waits until every process has reached this point.
 

@@ -46,12 +46,12 @@ def gmm_probability(
 
     Returns:
       float64[n] in [0, 1]; ones if there are fewer than two samples or all
-      values are equal.
+      values are ``alike``.
 
     Source: ``papers/dividemix_rolt.md`` section 3.2.
     """
     values = np.asarray(values, np.float64).reshape(-1, 1)
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2 or scores.alike(values):
         return np.ones(len(values))
     mixture = GaussianMixture(2, random_state=seed, **settings)
     with one_thread():

@@ -74,28 +74,29 @@ def min_max(values: Num[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
       values: [N], N > 0.
 
     Returns:
-      float64[N]; zeros where all values are equal.
+      float64[N]; zeros where all values are ``alike``.
     """
     values = np.asarray(values, np.float64)
-    low, high = values.min(), values.max()
-    if high == low:
+    if alike(values):
         return np.zeros_like(values)
+    low, high = values.min(), values.max()
     return (values - low) / (high - low)
 
 
 def alike(values: Float[np.ndarray, "n"]) -> bool:
     """Whether values differ by no more than rounding errors.
 
-    The scores of equal rows can differ in their last bits, because a matrix
-    product is computed in blocks; ``min_max`` would magnify the difference.
+    The scores of equal rows can differ in the last bits of float32, because a
+    matrix product is computed in blocks; ``min_max`` would magnify the
+    difference, and a mixture distrust one half or all of them.
 
     Args:
       values: [n], n > 0.
 
     Returns:
-      Whether the range is below 1e-12 of the largest, or of 1.
+      Whether the range is below 1e-6 of the largest, or of 1.
     """
-    return bool(np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()))
+    return bool(np.ptp(values) <= 1e-6 * max(1.0, np.abs(values).max()))
 
 
 # --- probabilities ----------------------------------------------------------

@@ -1,0 +1,98 @@
+"""Files that are complete or absent, and text that is read without waiting."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from jaxnlt.runtime.errors import UserError
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Gives an error of the operating system the path that it lacks.
+
+    A full disk is met while writing, where Python knows no name.
+
+    Args:
+      path: the file that is written.
+
+    Yields:
+      Nothing.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def atomic(path: pathlib.Path, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file that appears at ``path`` only when it is complete.
+
+    Args:
+      path: the file.
+      binary: whether bytes are written; else text in UTF-8, with line ends as
+        they are written.
+
+    Yields:
+      The file to write to.  After an exception nothing is left of it.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with (
+            naming(path),
+            open(temporary, "wb")
+            if binary
+            else open(temporary, "w", encoding="utf-8", newline="") as file,
+        ):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_kind(path: pathlib.Path, folder: bool = False) -> None:
+    """Refuses what stands in the place of a file or a folder.
+
+    Args:
+      path: may be absent.
+      folder: whether a folder belongs there.
+
+    Raises:
+      UserError: a folder, a pipe or a device in the place of a file, or
+        anything but a folder in the place of one.
+    """
+    right = path.is_dir() if folder else path.is_file()
+    if path.exists() and not right:
+        kind = "folder" if folder else "file"
+        raise UserError(f"{path}: is not a {kind}; move it elsewhere")
+
+
+def read_text(path: pathlib.Path) -> str | None:
+    """The text of a file, None where there is none.
+
+    Args:
+      path: in UTF-8.
+
+    Returns:
+      The text.
+
+    Raises:
+      UserError: it is no regular file, cannot be read, or is not UTF-8.
+    """
+    check_kind(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 ({error.reason})") from error
