@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.data import load
+from jaxnlt.data import load, streaming
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
@@ -180,6 +181,9 @@ def _run(
         workdir=str(directory),
     )
     mean = votes._replace(scores=votes.scores / heads)
+    readable = streaming.readable(trainer.images)
+    if readable is not None:
+        mean.scores[~readable] = np.nan
     return writer.finish(memory.history, mean, about_run)
 
 

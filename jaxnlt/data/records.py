@@ -120,6 +120,9 @@ class Source:
       more_tests: additional test sets by name, over the same classes.
       web: images of the web from which noise is drawn, under their given
         labels, their true labels all ``WRONG``; None where there are none.
+      unreadable: training images that were left out because they cannot be
+        read, ``images`` None; None where there are none.
+      n_unreadable: how many images were left out, of all sets.
     """
 
     train: Split
@@ -128,6 +131,15 @@ class Source:
     path: str
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     web: Split | None = None
+    unreadable: Split | None = None
+    n_unreadable: int = 0
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All its images: ``train``, ``test``, ``web``, further test sets."""
+        named = {"train": self.train, "test": self.test, "web": self.web}
+        found = {k: split for k, split in named.items() if split is not None}
+        return {**found, **self.more_tests}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +154,7 @@ class ReadRequest:
         expects images of one size.
       name: set of ``tfds``.
       noise: kind of label noise.
+      skip_bad: whether images that cannot be read are left out.
     """
 
     benchmark: "Benchmark"
@@ -150,6 +163,7 @@ class ReadRequest:
     image_size: int = 0
     name: str = ""
     noise: str = "none"
+    skip_bad: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +312,7 @@ class Description:
       test_kind: see ``Dataset``.
       image_shape: height, width, channels.
       n_more_tests: number of images of each additional test set.
+      n_unreadable: images that were left out, of all sets.
     """
 
     benchmark: str = ""
@@ -315,12 +330,14 @@ class Description:
     test_kind: str = "test"
     image_shape: tuple[int, ...] = ()
     n_more_tests: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    n_unreadable: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values, ``n_more_tests`` only if any."""
+        """The fields as plain JSON values; the last two only if any."""
         values = dataclasses.asdict(self)
-        if not self.n_more_tests:
-            del values["n_more_tests"]
+        for name in ("n_more_tests", "n_unreadable"):
+            if not values[name]:
+                del values[name]
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -342,6 +359,7 @@ class Dataset:
       description: counts, realised noise and origin.
       more_tests: additional test sets by name, over the same classes.
       top5: whether top-5 accuracies are reported, as in the data set's papers.
+      unreadable: see ``Source``.
     """
 
     train: Split
@@ -353,6 +371,7 @@ class Dataset:
     description: Description = dataclasses.field(default_factory=Description)
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     top5: bool = False
+    unreadable: Split | None = None
 
     @property
     def num_classes(self) -> int:

@@ -237,7 +237,7 @@ def test_constant_channel_keeps_a_finite_scale(tmp_path):
         ("digits", {"image_size": 8}, "data.image_size"),
         ("digits", {"name": "mnist"}, "data.name"),
         ("digits", {"transform": "images"}, "data.transform"),
-        ("folder", {"on_bad_image": "skip"}, "data.on_bad_image"),
+        ("npz", {"on_bad_image": "skip"}, "data.on_bad_image"),
         ("images", {"transform": "paper"}, "data.transform"),
         ("red_mini_imagenet", {"noise_file": "x"}, "data.noise_file"),
         ("npz", {"split": "dev"}, "split"),

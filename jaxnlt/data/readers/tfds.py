@@ -155,7 +155,7 @@ def _part(
         number, record = item
         try:
             with _opened(record["image"]) as image:
-                converted = image.convert(mode)
+                converted = decode.shown(image, mode)
             found = decode.fit(converted, shape if image_size else None)
         # Pillow's decoders raise SyntaxError, struct.error and others too.
         except Exception as error:

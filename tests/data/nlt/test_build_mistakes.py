@@ -78,7 +78,8 @@ def test_damaged_images_are_named(
     content = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"x" * 99}
     file.write_bytes(content[damage])
     line = refused(benchmark, raws[benchmark], tmp_path, capsys)
-    assert line.startswith(f"{file}: unreadable image")
+    reason = "empty file" if damage == "empty" else "unreadable image"
+    assert line.startswith(f"{file}: {reason}")
 
 
 def test_a_damaged_training_image_is_named(raws, tmp_path, capsys):
