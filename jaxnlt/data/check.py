@@ -103,10 +103,10 @@ class Findings:
         """What makes a run's figures wrong, or '' for nothing."""
         faults = []
         if self.unreadable:
-            faults.append(f"{len(self.unreadable)} images cannot be read")
+            faults.append(f"unreadable images: {len(self.unreadable)}")
         if self.overlaps:
             faults.append(
-                f"{len(self.overlaps)} training images are test images"
+                f"training images that are test images: {len(self.overlaps)}"
             )
         return "; ".join(faults)
 

@@ -286,17 +286,7 @@ def opened(path: pathlib.Path) -> Iterator[Image.Image]:
         if not kind.st_size:
             raise BadImage(str(path), "empty file, not an image")
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise BadImage(
-                    str(path),
-                    f"has {image.width}x{image.height} pixels, more than "
-                    f"{MOST_PIXELS:,}; save it smaller",
-                )
-            if image.format not in FORMATS:
-                raise BadImage(
-                    str(path),
-                    f"{image.format} is not one of {', '.join(FORMATS)}",
-                )
+            check_declared(image)
             yield image
     except BadImage:
         raise
@@ -311,6 +301,25 @@ def opened(path: pathlib.Path) -> Iterator[Image.Image]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{error}"
         raise BadImage(str(path), f"unreadable image ({reason})") from None
+
+
+def check_declared(image: Image.Image) -> None:
+    """Refuses an image by its header, before it takes memory.
+
+    Args:
+      image: as Pillow opened it.
+
+    Raises:
+      ValueError: it has more than ``MOST_PIXELS`` or is of a format that is
+        not in ``FORMATS``.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels are more than "
+            f"{MOST_PIXELS:,}; save it smaller"
+        )
+    if image.format not in FORMATS:
+        raise ValueError(f"{image.format} is not one of {', '.join(FORMATS)}")
 
 
 def _kind(mode: int) -> str:
