@@ -262,7 +262,8 @@ def read_through(path: pathlib.Path) -> None:
     """
     with opened(path) as image:
         image.draft("RGB", (1, 1))
-        shown(image, "RGB")
+        image.load()
+        _eight_bit(image)
 
 
 @contextlib.contextmanager

@@ -207,10 +207,12 @@ def _refuse(bad: Bad, total: int) -> None:
         return
     text = errors[0].reason
     if len(errors) > 1:
-        others = [error.path for error in errors[1:_NAMED]]
-        more = len(errors) - 1 - len(others)
-        others += [f"{more} others"] * (more > 0)
-        text += f"; of {total} images cannot be read either {', '.join(others)}"
+        named = [error.path for error in errors[1:_NAMED]]
+        named += ["..."] * (len(errors) > _NAMED)
+        text += (
+            f"; {len(errors) - 1} more of {total} images cannot be read: "
+            f"{', '.join(named)}"
+        )
     raise BadImage(
         errors[0].path,
         f"{text}; python -m jaxnlt.data.check lists such files, "
