@@ -177,7 +177,7 @@ def _folder(
 
     def pixels_of(file: pathlib.Path) -> np.ndarray:
         if transform is not None:
-            return decode.views(decode.read_rgb(file), transform, [None])[0]
+            return decode.views(decode.open_rgb(file), transform, [None])[0]
         pixels = decode.read_rgb(file, shape[:2] if image_size else None)
         if pixels.shape[:2] != shape[:2]:
             raise UserError(

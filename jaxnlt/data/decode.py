@@ -53,8 +53,8 @@ FORMATS = (
     "TIFF",
     "WEBP",
 )
-#: An image that declares more is refused before it takes memory: at 4 bytes a
-#: pixel 341 MiB a thread.  From here on Pillow warns of decompression bombs.
+#: An image that declares more is refused before it takes memory: at 5 bytes a
+#: pixel 430 MiB a thread.  From here on Pillow warns of decompression bombs.
 MOST_PIXELS = 89_478_485
 # Where Pillow keeps EXIF and XMP, which may hold an orientation too.
 _EXIF = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
@@ -564,14 +564,14 @@ def _middle(length: int, size: int) -> int:
 
 
 def views(
-    pixels: np.ndarray,
+    picture: Image.Image | np.ndarray,
     transform: Transform,
     uniforms: Sequence[np.ndarray | None],
 ) -> list[np.ndarray]:
     """Cuts one decoded image once for every view.
 
     Args:
-      pixels: uint8 [H, W, 3].
+      picture: of mode ``RGB``, or its pixels, uint8 [H, W, 3].
       transform: how the paper cuts.
       uniforms: of every view, float [UNIFORMS] in [0, 1) for a training
         crop, None for the evaluation's centre crop.
@@ -581,7 +581,9 @@ def views(
 
     Source: ``papers/smr.md`` section 3.
     """
-    image = Image.fromarray(pixels)
+    image = (
+        Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    )
     resized: dict[int, Image.Image] = {}
     out = []
     for numbers in uniforms:

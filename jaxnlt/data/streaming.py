@@ -162,7 +162,7 @@ class Streamed:
         def fill(place: int) -> None:
             position = own[place]
             cuts = decode.views(
-                self._images.files.open(request.rows[position]),
+                self._images.files.picture(request.rows[position]),
                 self._images.transform,
                 [
                     None if view == "none" else numbers
