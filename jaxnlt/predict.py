@@ -26,9 +26,10 @@ from jaxnlt import models, selection
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields
 from jaxnlt.config.fields import Count, Natural, Positive
-from jaxnlt.data import decode
+from jaxnlt.data import decode, listing
 from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
+from jaxnlt.results.labels import UNREADABLE
 from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
@@ -42,7 +43,8 @@ usage: python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz
   --workdir  a folder that python -m jaxnlt.main has left
   --images   a folder, searched with all folders in it; or a file with
              images (or test_images), uint8 [N, H, W, C]
-  --out      the table to write: index or path, predicted_label, confidence
+  --out      the table to write: index or path, predicted_label, confidence;
+             'unreadable' for an image that cannot be read
   --epoch    0-based, one that the run kept; the last one if not given
 """
 # Batches that are decoded and held at once.
@@ -56,11 +58,12 @@ class Images(NamedTuple):
 
     Attributes:
       ids: row numbers (int) or relative paths (str).
-      read: (first, last) -> uint8 [last - first, H, W, C].
+      read: (first, last) -> uint8 [last - first, H, W, C], and for each of
+        them why it cannot be read, '' where it can; its pixels are then black.
     """
 
     ids: Sequence[Any]
-    read: Callable[[int, int], np.ndarray]
+    read: Callable[[int, int], tuple[np.ndarray, Sequence[str]]]
 
 
 class TrainingSet(NamedTuple):
@@ -176,8 +179,7 @@ def find_images(
       The images, files sorted by path.
 
     Raises:
-      UserError: nothing there, or not of that shape; unreadable images are
-        named when they are read.
+      UserError: nothing there, or not of that shape.
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
@@ -197,7 +199,10 @@ def find_images(
         )
     if not len(images):
         raise UserError(f"{place}: {name} is empty")
-    return Images(range(len(images)), lambda first, last: images[first:last])
+    return Images(
+        range(len(images)),
+        lambda first, last: (images[first:last], [""] * (last - first)),
+    )
 
 
 def _folder(
@@ -206,24 +211,15 @@ def _folder(
     image_size: int,
     transform: decode.Transform | None,
 ) -> Images:
-    found = sorted(p for p in root.rglob("*") if p.is_file())
-    kept = [p for p in found if not p.name.startswith(".")]
-    chosen = [p for p in kept if p.suffix.lower() in decode.SUFFIXES]
-    if not chosen:
+    listing.check_name(root)
+    listed = listing.find(root)
+    if not listed.images:
         raise UserError(f"{root}: holds no image")
-    if len(chosen) < len(kept):
-        strange = next(p for p in kept if p not in chosen)
-        logger.warning(
-            "%s: %d files are no images by their names and are left out, the "
-            "first is %s",
-            root,
-            len(kept) - len(chosen),
-            strange,
-        )
+    listing.warn(root, listed.others, listed.dead)
 
     def pixels_of(file: pathlib.Path) -> np.ndarray:
         if transform is not None:
-            return decode.views(decode.read_rgb(file), transform, [None])[0]
+            return decode.views(decode.open_rgb(file), transform, [None])[0]
         pixels = decode.read_rgb(file, shape[:2] if image_size else None)
         if pixels.shape[:2] != shape[:2]:
             raise UserError(
@@ -234,12 +230,26 @@ def _folder(
             return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         return pixels
 
-    def read(first: int, last: int) -> np.ndarray:
+    def read_one(path: str) -> np.ndarray | decode.BadImage:
+        try:
+            return pixels_of(root / path)
+        except decode.BadImage as error:
+            return error
+
+    def read(first: int, last: int) -> tuple[np.ndarray, list[str]]:
         # Decoding releases Python's lock; the first error in order is raised.
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(pixels_of, chosen[first:last])))
+            found = list(pool.map(read_one, listed.images[first:last]))
+        pixels = np.zeros((len(found), *shape), np.uint8)
+        reasons = [""] * len(found)
+        for i, one in enumerate(found):
+            if isinstance(one, decode.BadImage):
+                reasons[i] = str(one)
+            else:
+                pixels[i] = one
+        return pixels, reasons
 
-    return Images([p.relative_to(root).as_posix() for p in chosen], read)
+    return Images(listed.images, read)
 
 
 def predict(
@@ -256,11 +266,12 @@ def predict(
 
     Returns:
       The ids (row numbers or relative paths), the probabilities float [N, C]
-      that softmax makes of the mean of all voting logits, and the C class
-      names.
+      that softmax makes of the mean of all voting logits, NaN for images that
+      cannot be read, and the C class names.
 
     Raises:
-      UserError: no run, no such checkpoint, no or unsuitable images.
+      UserError: no run, no such checkpoint, no or unsuitable images, none that
+        can be read.
     """
     config, training_set = read_run(workdir)
     classes, shape = len(training_set.class_names), training_set.image_shape
@@ -291,10 +302,11 @@ def predict(
     everywhere = sharding.replicated(mesh)
     sharding.enable_compilation_cache()
     states = jax.device_put(kept.states, everywhere)
-    scores = []
+    scores, reasons = list[np.ndarray](), list[str]()
     size = _BATCHES * infer.batch_size
     for first in range(0, len(found.ids), size):
-        pixels = found.read(first, min(first + size, len(found.ids)))
+        pixels, wrong = found.read(first, min(first + size, len(found.ids)))
+        reasons += wrong
         held = jax.device_put(pixels, everywhere)
         rows = np.arange(len(pixels))
         outputs = sharding.fetch([infer(s, held, rows) for s in states])
@@ -308,6 +320,13 @@ def predict(
         )
     votes = method.num_nets * len(method.vote)
     probs = selection.softmax(np.concatenate(scores) / votes)
+    if bad := list(filter(None, reasons)):
+        if len(bad) == len(reasons):
+            raise UserError(f"{bad[0]}; nor can any other image be read")
+        logger.warning(
+            "%s; of %d images %d cannot be read", bad[0], len(reasons), len(bad)
+        )
+        probs[[reason != "" for reason in reasons]] = np.nan
     return found.ids, probs, training_set.class_names
 
 
@@ -322,7 +341,7 @@ def write_csv(
     Args:
       path: the file.
       ids: N row numbers or relative paths.
-      probs: float [N, C].
+      probs: float [N, C], NaN for images that cannot be read.
       class_names: C names.
 
     Raises:
@@ -333,6 +352,9 @@ def write_csv(
     first = "path" if isinstance(ids[0], str) else "index"
     writer.writerow((first, "predicted_label", "confidence"))
     for name, row in zip(ids, probs, strict=True):
+        if np.isnan(row).any():
+            writer.writerow((name, UNREADABLE, ""))
+            continue
         best = int(row.argmax())
         writer.writerow((name, class_names[best], f"{row[best]:.6g}"))
     temporary = path.with_name(f"{path.name}.tmp")
@@ -369,7 +391,8 @@ def _command(argv: list[str]) -> None:
     workdir = pathlib.Path(values.workdir).expanduser()
     ids, probs, names = predict(workdir, values.images, values.epoch)
     write_csv(out, ids, probs, names)
-    print(f"{len(ids)} images labelled, see {out}")
+    labelled = len(ids) - np.isnan(probs).any(1).sum()
+    print(f"{labelled} images labelled, see {out}")
 
 
 def main(argv: Sequence[str]) -> int:

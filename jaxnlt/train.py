@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from jaxnlt.config import base as config_lib
 from jaxnlt.data import fingerprint, load
@@ -133,6 +134,7 @@ def _run(
     states = trainer.put(states)
     pooled: FetchedPools = []
     audited: dict[str, Any] = {}
+    readable: dict[str, np.ndarray | None] = {}
     host_states: list[TrainState] = []
     for epoch in range(start, config.epochs):
         phase, following = method.phase(epoch), method.phase(epoch + 1)
@@ -165,6 +167,7 @@ def _run(
             )
         )
         pooled, audited = fetched.pooled, fetched.audited
+        readable = trainer.readable() if last else {}
         host_states = fetched.states
         seconds = time.time() - epoch_began
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
@@ -201,6 +204,7 @@ def _run(
         host_states, audited = sharding.fetch(
             (states, trainer.infer_audited(states))
         )
+        readable = trainer.readable()
     checkpoints.close()
     held.check()
     heads = method.num_nets * len(method.vote)
@@ -221,6 +225,9 @@ def _run(
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
+    for name, seen in readable.items():
+        if seen is not None:
+            mean_votes[name].scores[~seen] = np.nan
     return writer.finish(memory.history, mean_votes, about_run)
 
 

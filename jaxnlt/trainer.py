@@ -167,6 +167,20 @@ class Trainer:
             outputs[HELD_OUT] = self.infer_test(states)
         return outputs
 
+    def readable(self) -> dict[str, np.ndarray | None]:
+        """Which images of ``dataset.audited`` ``infer_audited`` could read.
+
+        To be called before ``streaming.count_bad`` forgets.
+
+        Returns:
+          Of each set bool [N], or None where all could.
+        """
+        images = {"train": self.images, HELD_OUT: self.test_images["test"]}
+        return {
+            name: streaming.readable(images[name])
+            for name in self.dataset.audited
+        }
+
     # Selecting ---------------------------------------------------------------
 
     def pools(self, epoch: int, phase: Phase) -> list[np.ndarray]:

@@ -145,7 +145,6 @@ def test_mistakes_are_one_line(
         np.savez(tmp_path / f"{name}.npz", images=images)
     for name in ("none", "bad", "wide"):
         (tmp_path / name).mkdir()
-    Image.new("L", (8, 8)).save(tmp_path / "bad" / "a.png")
     (tmp_path / "bad" / "b.png").write_text("no image")
     (tmp_path / "bad" / "c.png").touch()
     Image.new("L", (9, 8)).save(tmp_path / "wide" / "a.png")

@@ -150,7 +150,9 @@ class DataOptions:
         expects equal sizes; streamed images are cut to it, 0 takes the paper's
         size.
       transform: how streamed images are cut, a name in jaxnlt/data/decode.py.
-      on_bad_image: what happens at a streamed image that cannot be read.
+      on_bad_image: what happens where image files cannot be read: ``stop``
+        names them, ``skip`` leaves them out, for which all files are read
+        through before the first epoch.
       workers: threads that decode streamed images; 0 takes all cores.
       divided: each device holds a part of the images in memory, not a copy;
         for sets that do not fit, at some cost a step.

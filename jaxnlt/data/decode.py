@@ -4,14 +4,23 @@ Every random choice is a function of numbers in [0, 1) that are handed in, so
 that neither the order of threads nor their number changes a pixel.
 """
 
+import contextlib
 import math
+import os
 import pathlib
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
-from PIL import Image
+from PIL import (
+    ExifTags,
+    Image,
+    ImageFile,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from jaxnlt.runtime.errors import UserError
 
@@ -30,6 +39,35 @@ SUFFIXES = frozenset(
         ".pgm",
     )
 )
+#: Formats that are decoded, whatever the name of the file ends in.
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)
+#: An image that declares more is refused before it takes memory: at 5 bytes a
+#: pixel 430 MiB a thread.  From here on Pillow warns of decompression bombs.
+MOST_PIXELS = 89_478_485
+# Where Pillow keeps EXIF and XMP, which may hold an orientation too.
+_EXIF = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
+# What EXIF's orientations ask for.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 #: Tries of a random-resized crop before it takes the middle.
 TRIES = 10
 #: Numbers in [0, 1) of a training crop: two for the place, then area and ratio
@@ -203,21 +241,171 @@ def open_rgb(path: pathlib.Path) -> Image.Image:
       path: the file.
 
     Returns:
-      8-bit, red, green, blue.
+      8-bit, red, green, blue, as a viewer shows it; see ``shown``.
 
     Raises:
-      BadImage: it is missing, empty, damaged or cut short.
+      BadImage: it is missing, no file, empty, damaged, cut short or larger
+        than ``MOST_PIXELS``; or its pixels have no 8-bit equivalent.
+    """
+    with opened(path) as image:
+        return shown(image, "RGB")
+
+
+def read_through(path: pathlib.Path) -> None:
+    """Reads a whole image, of a JPEG an eighth of the size: that is cheaper.
+
+    Args:
+      path: the file.
+
+    Raises:
+      BadImage: see ``open_rgb``.
+    """
+    with opened(path) as image:
+        image.draft("RGB", (1, 1))
+        image.load()
+        _eight_bit(image)
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[Image.Image]:
+    """An image file whose header is read, and its pixels when they are used.
+
+    Args:
+      path: the file; what is no plain file is not opened, for reading a FIFO
+        or a device may never end.
+
+    Yields:
+      The image, of at most ``MOST_PIXELS``.
+
+    Raises:
+      BadImage: see ``open_rgb``; also for an error of Pillow in the body.
     """
     try:
+        kind = os.stat(path)
+        if not stat.S_ISREG(kind.st_mode):
+            raise BadImage(str(path), f"{_kind(kind.st_mode)}, not an image")
+        if not kind.st_size:
+            raise BadImage(str(path), "empty file, not an image")
         with Image.open(path) as image:
-            return image.convert("RGB")
+            check_declared(image)
+            yield image
+    except BadImage:
+        raise
     except FileNotFoundError:
-        raise BadImage(str(path), "no such file") from None
+        dead = os.path.islink(path)
+        reason = "link that leads nowhere" if dead else "no such file"
+        raise BadImage(str(path), reason) from None
+    except UnidentifiedImageError:
+        reason = "unreadable image (of no format that is known)"
+        raise BadImage(str(path), reason) from None
     # Pillow's decoders raise SyntaxError, struct.error and others too.
     except Exception as error:
-        if path.is_file() and not path.stat().st_size:
-            raise BadImage(str(path), "empty file, not an image") from None
-        raise BadImage(str(path), f"unreadable image ({error})") from None
+        reason = getattr(error, "strerror", None) or f"{error}"
+        raise BadImage(str(path), f"unreadable image ({reason})") from None
+
+
+def check_declared(image: Image.Image) -> None:
+    """Refuses an image by its header, before it takes memory.
+
+    Args:
+      image: as Pillow opened it.
+
+    Raises:
+      ValueError: it has more than ``MOST_PIXELS`` or is of a format that is
+        not in ``FORMATS``.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels are more than "
+            f"{MOST_PIXELS:,}; save it smaller"
+        )
+    if image.format not in FORMATS:
+        raise ValueError(f"{image.format} is not one of {', '.join(FORMATS)}")
+
+
+def _kind(mode: int) -> str:
+    """What lies in a file's place."""
+    kinds = (
+        (stat.S_ISDIR, "folder"),
+        (stat.S_ISFIFO, "FIFO"),
+        (stat.S_ISSOCK, "socket"),
+    )
+    return next((name for test, name in kinds if test(mode)), "device")
+
+
+def shown(image: Image.Image, mode: str) -> Image.Image:
+    """The pixels of an image, 8-bit and upright.
+
+    Of 16 bits the upper 8 are taken, ``v >> 8``.  The orientation in EXIF is
+    applied.
+
+    Args:
+      image: as Pillow opened it.
+      mode: ``RGB`` or ``L``.
+
+    Returns:
+      The image in this mode.
+
+    Raises:
+      ValueError: 32-bit or float pixels: nothing says which value is white.
+    """
+    _take_upper_bits(image)
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    found = _eight_bit(image)
+    if found.mode != mode:
+        found = found.convert(mode)
+    return found if turn is None else found.transpose(turn)
+
+
+def _take_upper_bits(image: Image.Image) -> None:
+    """Lets Pillow read a 16-bit colour PPM as it reads such a PNG or TIFF."""
+    if image.format == "PPM" and image.mode == "RGB":
+        assert isinstance(image, ImageFile.ImageFile)
+        image.tile = [
+            tile._replace(codec_name="raw", args="RGB;16B")
+            if (tile.codec_name, tile.args) == ("ppm", ("RGB", 65535))
+            else tile
+            for tile in image.tile
+        ]
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation in EXIF, 1 to 8.
+
+    Args:
+      image: as Pillow opened it; Pillow itself turns a TIFF on loading it.
+
+    Returns:
+      1, upright, where there is none or none that can be read.
+    """
+    if not _EXIF & image.info.keys() and image.format != "TIFF":
+        return 1  # as Pillow would find, but at once
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # Of damaged EXIF; the pixels may be whole.
+    except Exception:
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The same image; of 16 bits a pixel the upper 8."""
+    # Pillow opens 16-bit PGM as 32-bit, and PNG has no more than 16.
+    wide = image.mode == "I" and image.format in ("PNG", "PPM")
+    if image.mode.startswith("I;16") or wide:
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        upper = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+            upper = 255 - upper  # white is 0
+        return Image.fromarray(upper)
+    if image.mode in ("I", "F"):
+        kind = "float" if image.mode == "F" else "32-bit or signed"
+        raise ValueError(
+            f"{kind} pixels, of which nothing says what is white; save it with "
+            "8 or 16 bits"
+        )
+    return image
 
 
 def read_rgb(
@@ -376,14 +564,14 @@ def _middle(length: int, size: int) -> int:
 
 
 def views(
-    pixels: np.ndarray,
+    picture: Image.Image | np.ndarray,
     transform: Transform,
     uniforms: Sequence[np.ndarray | None],
 ) -> list[np.ndarray]:
     """Cuts one decoded image once for every view.
 
     Args:
-      pixels: uint8 [H, W, 3].
+      picture: of mode ``RGB``, or its pixels, uint8 [H, W, 3].
       transform: how the paper cuts.
       uniforms: of every view, float [UNIFORMS] in [0, 1) for a training
         crop, None for the evaluation's centre crop.
@@ -393,7 +581,9 @@ def views(
 
     Source: ``papers/smr.md`` section 3.
     """
-    image = Image.fromarray(pixels)
+    image = (
+        Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    )
     resized: dict[int, Image.Image] = {}
     out = []
     for numbers in uniforms:

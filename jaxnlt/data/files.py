@@ -38,13 +38,17 @@ class ImageFiles:
         return ImageFiles(self.root, self.paths[rows], squares)
 
     def open(self, row: int) -> np.ndarray:
+        """The pixels of one image, uint8 [H, W, 3]; see ``picture``."""
+        return np.asarray(self.picture(row))
+
+    def picture(self, row: int) -> Image.Image:
         """Decodes one image.
 
         Args:
           row: in 0..N-1.
 
         Returns:
-          uint8 [H, W, 3], red, green, blue.
+          8-bit, red, green, blue.
 
         Raises:
           decode.BadImage: it is missing, empty, damaged or cut short.
@@ -62,7 +66,7 @@ class ImageFiles:
                 (0, 0, *rgb.size),
                 Image.Resampling.BILINEAR,
             )
-        return np.asarray(rgb)
+        return rgb
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +98,10 @@ class CutImages:
         if np.ndim(rows):
             return CutImages(self.files[rows], self.transform)
         try:
-            pixels = self.files.open(int(rows))
+            picture = self.files.picture(int(rows))
         except decode.BadImage:
             return np.full(self.shape[1:], _GREY, np.uint8)
-        return decode.views(pixels, self.transform, [None])[0]
+        return decode.views(picture, self.transform, [None])[0]
 
 
 def file_split(

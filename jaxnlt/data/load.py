@@ -12,6 +12,7 @@ from jaxnlt.data import (
     fingerprint,
     imbalance,
     noise,
+    readable,
     registry,
 )
 from jaxnlt.data.records import (
@@ -121,15 +122,10 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     """
     check(config)
     bench, data = registry.get(config.benchmark), config.data
-    request = ReadRequest(
-        bench,
-        path=data.path,
-        labels_file=data.labels_file,
-        image_size=data.image_size,
-        name=data.name,
-        noise=data.noise,
-    )
+    request = read_request(config)
     source = bench.read(request)
+    if request.skip_bad:
+        source = readable.without_unreadable(source, data.workers)
     seed = _data_seed(config)
     pool, test, test_kind = source.train, source.test, "test"
     if test is None:
@@ -151,6 +147,9 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     given = NoiseRequest(request, source, train, data.rate, rng)
     order = np.searchsorted(rows, by_class)
     train = _add_noise(config, given, order)
+    if not request.skip_bad:
+        used = {"train": train, "test": test, **source.more_tests}
+        readable.refuse_unreadable(used, data.workers)
     mean, std = bench.mean, bench.std
     if mean is None or std is None:
         mean, std = _mean_and_std(train.images)
@@ -166,6 +165,25 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         more_tests={n: _cut(s, config) for n, s in source.more_tests.items()},
         top5=bench.top5,
         source_sha256=fingerprint.of_source(source),
+        unreadable=source.unreadable,
+    )
+
+
+def read_request(config: ml_collections.ConfigDict) -> ReadRequest:
+    """What the reader of a configuration is asked for.
+
+    Args:
+      config: ``benchmark`` and ``data`` are read.
+    """
+    data = config.data
+    return ReadRequest(
+        registry.get(config.benchmark),
+        path=data.path,
+        labels_file=data.labels_file,
+        image_size=data.image_size,
+        name=data.name,
+        noise=data.noise,
+        skip_bad=data.on_bad_image == "skip",
     )
 
 
@@ -427,4 +445,5 @@ def _describe(
         test_kind=test_kind,
         image_shape=tuple(train.images.shape[1:]),
         n_more_tests={n: len(s) for n, s in source.more_tests.items()},
+        n_unreadable=source.n_unreadable,
     )

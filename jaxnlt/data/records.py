@@ -126,6 +126,9 @@ class Source:
         labels, their true labels all ``WRONG``; None where there are none.
       held_out: bool [N], training images that the files mark as held out, for
         want of a test set; None where they mark none.
+      unreadable: training images that were left out because they cannot be
+        read, ``images`` None; None where there are none.
+      n_unreadable: how many images were left out, of all sets.
     """
 
     train: Split
@@ -135,6 +138,15 @@ class Source:
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     web: Split | None = None
     held_out: np.ndarray | None = None
+    unreadable: Split | None = None
+    n_unreadable: int = 0
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All its images: ``train``, ``test``, ``web``, further test sets."""
+        named = {"train": self.train, "test": self.test, "web": self.web}
+        found = {k: split for k, split in named.items() if split is not None}
+        return {**found, **self.more_tests}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +161,7 @@ class ReadRequest:
         expects images of one size.
       name: set of ``tfds``.
       noise: kind of label noise.
+      skip_bad: whether images that cannot be read are left out.
     """
 
     benchmark: "Benchmark"
@@ -157,6 +170,7 @@ class ReadRequest:
     image_size: int = 0
     name: str = ""
     noise: str = "none"
+    skip_bad: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +319,7 @@ class Description:
       test_kind: see ``Dataset``.
       image_shape: height, width, channels.
       n_more_tests: number of images of each additional test set.
+      n_unreadable: images that were left out, of all sets.
     """
 
     benchmark: str = ""
@@ -322,12 +337,14 @@ class Description:
     test_kind: str = "test"
     image_shape: tuple[int, ...] = ()
     n_more_tests: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    n_unreadable: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values, ``n_more_tests`` only if any."""
+        """The fields as plain JSON values; the last two only if any."""
         values = dataclasses.asdict(self)
-        if not self.n_more_tests:
-            del values["n_more_tests"]
+        for name in ("n_more_tests", "n_unreadable"):
+            if not values[name]:
+                del values[name]
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -351,6 +368,7 @@ class Dataset:
       top5: whether top-5 accuracies are reported, as in the data set's papers.
       source_sha256: of the whole set as it is stored, see
         ``fingerprint.of_source``.
+      unreadable: see ``Source``.
     """
 
     train: Split
@@ -363,6 +381,7 @@ class Dataset:
     more_tests: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     top5: bool = False
     source_sha256: str = ""
+    unreadable: Split | None = None
 
     @property
     def num_classes(self) -> int:

@@ -240,7 +240,7 @@ _TABLE = (
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
         read=folder.read_decoded,
-        fields=frozenset({"path", "labels_file", "image_size"}),
+        fields=frozenset({"path", "labels_file", "image_size", "on_bad_image"}),
     ),
     dataclasses.replace(
         _NPZ,

@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -103,7 +103,7 @@ class Streamed:
         workers: int = 0,
     ):
         self._images, self._skip = images, on_bad_image == "skip"
-        self.workers = workers or _cores()
+        self.workers = workers or cores()
         self._mesh, self._sharding = mesh, sharding.batched(mesh)
         self.bad: set[str] = set()
         self.waited = 0.0
@@ -162,7 +162,7 @@ class Streamed:
         def fill(place: int) -> None:
             position = own[place]
             cuts = decode.views(
-                self._images.files.open(request.rows[position]),
+                self._images.files.picture(request.rows[position]),
                 self._images.transform,
                 [
                     None if view == "none" else numbers
@@ -222,6 +222,18 @@ class Streamed:
         )
         return Read(tuple(pixels), everywhere)
 
+    def readable(self, bad: Collection[str]) -> np.ndarray:
+        """Which images are not among the bad ones.
+
+        Args:
+          bad: paths as in ``bad``.
+
+        Returns:
+          bool [N].
+        """
+        files = self._images.files
+        return np.array([str(files.root / p) not in bad for p in files.paths])
+
     def infer(
         self, batches: np.ndarray, view: str, seeds: Sequence[int]
     ) -> Iterator[jax.Array]:
@@ -250,7 +262,7 @@ class Streamed:
 Images = jax.Array | Streamed
 
 
-def _cores() -> int:
+def cores() -> int:
     """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -285,6 +297,21 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
     if divided:
         return sharding.divide(images, mesh)
     return sharding.put(images, sharding.replicated(mesh))
+
+
+def readable(images: Images) -> np.ndarray | None:
+    """Which images could be read since the last ``count_bad``.
+
+    Args:
+      images: what ``hold`` returned of N images.
+
+    Returns:
+      bool [N], equal on all processes; None where all could.
+    """
+    if not isinstance(images, Streamed):
+        return None
+    bad = set().union(*processes.gathered(images.bad))
+    return images.readable(bad) if bad else None
 
 
 def count_bad(images: Images) -> int | None:

@@ -534,6 +534,8 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
     scores: dict[str, float] = {}
     for row in rows:
         name, text = row[key], row["clean_probability"]
+        if not text and row.get("predicted_label") == "unreadable":
+            continue
         if name in scores:
             raise UserError(f"{path}: {name} is listed twice")
         try:

@@ -1,5 +1,6 @@
 """What a run writes and prints; one process alone does it."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -237,13 +238,16 @@ def write_results(
             dataset.test,
             labels_csv.audit(history[:0], votes[HELD_OUT], dataset.test.labels),
         )
-    labels_csv.write(
-        directory / "labels.csv",
-        dataset.train,
-        dataset.class_names,
-        audit,
-        held_out,
+    listed, whole = labels_csv.with_unreadable(
+        dataset.train, audit, dataset.unreadable
     )
+    labels_csv.write(
+        directory / "labels.csv", listed, dataset.class_names, whole, held_out
+    )
+    seen = np.flatnonzero(~np.isnan(audit.clean_probability))
+    if len(seen) < len(dataset.train):
+        dataset = dataclasses.replace(dataset, train=dataset.train.take(seen))
+        audit = audit.take(seen)
     report.write_report(
         directory / "report.html",
         dataset,

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.runtime.files import atomic
 
+#: The predicted label of an image that cannot be read.
+UNREADABLE = "unreadable"
+
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
@@ -21,7 +25,7 @@ class Audit:
 
     Attributes:
       clean_probability: float [N] in [0, 1], belief that the given label is
-        right.
+        right; NaN for an image that cannot be read.
       predicted: int [N], the vote.
       suggested: int [N], the given label where it is believed.
     """
@@ -38,17 +42,30 @@ class Audit:
             np.append(self.suggested, other.suggested),
         )
 
+    def take(self, rows: np.ndarray) -> "Audit":
+        """The verdict on the labels of the given rows, in their order."""
+        return Audit(
+            self.clean_probability[rows],
+            self.predicted[rows],
+            self.suggested[rows],
+        )
+
 
 def audit(history: np.ndarray, votes: Votes, given: np.ndarray) -> Audit:
     """Judges the given labels of the training set.
 
     Args:
       history: float [h, N] clean probabilities of the last selections.
-      votes: mean logits of the vote, and scores behind suggested labels.
+      votes: mean logits of the vote, NaN for images that could not be read,
+        and scores behind suggested labels.
       given: int [N] given labels.
     """
     clean = clean_probability(history, votes.scores, given)
-    suggested = np.where(clean > 0.5, given, votes.suggested.argmax(-1))
+    unreadable = np.isnan(votes.scores).any(-1)
+    clean = np.where(unreadable, np.nan, clean)
+    suggested = np.where(
+        (clean > 0.5) | unreadable, given, votes.suggested.argmax(-1)
+    )
     return Audit(clean, votes.scores.argmax(-1), suggested)
 
 
@@ -81,6 +98,26 @@ def known_truth(train: Split) -> np.ndarray | None:
     return train.true_labels if verified.any() else None
 
 
+def with_unreadable(
+    train: Split, audit: Audit, unreadable: Split | None
+) -> tuple[Split, Audit]:
+    """Adds the images that were left out of training as unreadable.
+
+    Args:
+      train: N training images.
+      audit: of their labels.
+      unreadable: n images; None for none.
+
+    Returns:
+      N + n images, without pixels, and their audit.
+    """
+    if unreadable is None:
+        return train, audit
+    labels = unreadable.labels
+    nothing = Audit(np.full(len(labels), np.nan), labels, labels)
+    return _joined(train, unreadable), audit.joined(nothing)
+
+
 def write(
     path: str | pathlib.Path,
     train: Split,
@@ -94,7 +131,8 @@ def write(
     labels is there where any is known: ``wrong`` stands for a label that is
     known to be wrong while the true class is not known, and nothing for an
     image that has not been verified.  A column ``split`` tells images that are
-    held out from the others.
+    held out from the others.  Images that cannot be read come last, predicted
+    as ``unreadable``, without a probability.
 
     Args:
       path: the file, replaced at once or not at all.
@@ -115,9 +153,14 @@ def write(
         "index" if ids.dtype.kind in "iu" else "path": ids[order].tolist(),
         "given_label": names[train.labels[order]].tolist(),
         "clean_probability": [
-            f"{p:.6g}" for p in audit.clean_probability[order].tolist()
+            "" if math.isnan(p) else f"{p:.6g}"
+            for p in audit.clean_probability[order].tolist()
         ],
-        "predicted_label": names[audit.predicted[order]].tolist(),
+        "predicted_label": np.where(
+            np.isnan(audit.clean_probability[order]),
+            UNREADABLE,
+            names[audit.predicted[order]],
+        ).tolist(),
         "suggested_label": names[audit.suggested[order]].tolist(),
     }
     if (true := known_truth(train)) is not None:

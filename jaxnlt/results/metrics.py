@@ -250,13 +250,16 @@ def test_record(
     Returns:
       The figures of ``macro_scores`` and ``test_metrics`` for the set ``test``,
       ``NAME_accuracy`` for every other set, and top-5 accuracies where the data
-      set's papers report them.
+      set's papers report them; images that could not be read are left out.
     """
     dataset = trainer.dataset
     record: Record = {}
     for name, of_set in outputs.items():
         labels = dataset.tests[name].labels
         scores = vote(trainer.method, of_set, len(labels), memory).scores
+        readable = streaming.readable(trainer.test_images[name])
+        if readable is not None:
+            scores, labels = scores[readable], labels[readable]
         if name == "test":
             counts = dataset.true_counts
             record |= macro_scores(scores.argmax(1), labels)
@@ -326,7 +329,7 @@ def selection_record(
 
 
 def reading_record(trainer: Trainer, bad_images: int | None) -> Record:
-    """How many files could not be read.
+    """How many files could not be read, those left out from the start too.
 
     Args:
       trainer: its test images count their own.
@@ -340,4 +343,5 @@ def reading_record(trainer: Trainer, bad_images: int | None) -> Record:
         *map(streaming.count_bad, trainer.test_images.values()),
     ]
     known = [count for count in found if count is not None]
-    return {"bad_images": sum(known)} if known else {}
+    left_out = trainer.dataset.description.n_unreadable
+    return {"bad_images": left_out + sum(known)} if known else {}

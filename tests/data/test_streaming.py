@@ -246,11 +246,13 @@ def test_a_step_gives_every_view_its_own_pixels():
     np.testing.assert_allclose(out[2], held[[4, 5]], atol=1e-3)
 
 
-def test_bad_images_of_inference_are_not_counted(damaged):
-    config = configuration("erm", damaged, epochs=1, max_steps=1)
+def test_bad_images_of_inference_are_not_counted(tmp_path):
+    config = configuration("erm", write_folder(tmp_path), epochs=1, max_steps=1)
     with config.unlocked():
         config.data.on_bad_image = "skip"
     trainer = Trainer(config, load.dataset(config))
+    for name in ("class0/03.png", "class1/02.png"):  # lost during the run
+        (tmp_path / "train" / name).write_bytes(b"")
     phase, states = trainer.method.phase(0), trainer.init_states()
     states, memory = trainer.enter(0, states, trainer.init_memory(states))
     trainer.infer_train(states)

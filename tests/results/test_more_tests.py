@@ -69,17 +69,17 @@ def test_another_set_is_cut_like_the_test_set(clothing):
     assert dataset.choosing == "val"
     assert replace(dataset, more_tests={}).choosing == "test"
     val = dataset.more_tests["val"]
-    assert len(val) == 14 and val.images.shape == (14, 8, 8, 3)
+    assert len(val) == 13 and val.images.shape == (13, 8, 8, 3)
     assert val.images.transform == dataset.test.images.transform
-    assert dataset.description.n_more_tests == {"val": 14}
+    assert dataset.description.n_more_tests == {"val": 13}
 
 
 def test_validation_is_recorded_and_chooses_the_checkpoint(finished, clothing):
     workdir, summary, judged = finished
     rows = runs.records(workdir)
     val = [r["val_accuracy"] for r in rows]
-    # 14 images, 2 of each class in the test set.
-    assert all((14 * v) % 1 == pytest.approx(0) for v in val)
+    # 14 images, 2 of each class in the test set; one cannot be read.
+    assert all(13 * v == pytest.approx(round(13 * v)) for v in val)
     assert val != [r["test_accuracy"] for r in rows]
     assert judged == val
     # By hand: test_summary.py.
@@ -108,11 +108,8 @@ def test_a_bad_image_of_another_set_is_counted_or_stops(finished, clothing):
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.on_bad_image = "stop"
-    trainer = Trainer(config, load.dataset(config))
-    states = trainer.put(trainer.init_states())
-    assert len(trainer.infer_test(states)[0]) == 1
     with pytest.raises(BadImage, match=f"^{bad}: unreadable"):
-        trainer.infer_test(states, "val")
+        load.dataset(config)
 
 
 def test_a_resumed_run_ends_alike(finished, clothing):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import decode, noise
+from jaxnlt.data import decode, listing, noise, readable
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -52,25 +52,31 @@ def read_decoded(request: ReadRequest) -> Source:
     """Reads a folder of images into memory, as RGB.
 
     Args:
-      request: ``path``, ``labels_file`` (the CSV or '') and ``image_size``.
+      request: ``path``, ``labels_file`` (the CSV or ''), ``image_size`` and
+        ``skip_bad``.
 
     Returns:
       The source, ``images`` uint8 [N, H, W, 3]; ids are paths relative to
       ``path``, ``test`` is None where there is no test folder.
 
     Raises:
-      UserError: see ``read_listed``; an image is unreadable, empty or of
-        another size than the first.
+      UserError: see ``read_listed``; an image is unreadable, unless such are
+        skipped, or of another size than the first.
     """
     listed = read_listed(request)
     root, size = pathlib.Path(listed.path), request.image_size
-    train, test = listed.train, listed.test
-    images = _decode(root, train.ids, size, None)
-    train = dataclasses.replace(train, images=images)
-    if test is not None:
-        decoded = _decode(root, test.ids, size, images.shape[1:3])
-        test = dataclasses.replace(test, images=decoded)
-    return dataclasses.replace(listed, train=train, test=test)
+    shape = (size, size) if size else None
+    decoded: dict[str, Split] = {}
+    bad: dict[str, dict[int, decode.BadImage]] = {}
+    for name, split in listed.splits.items():
+        images, bad[name] = _decode(root, split.ids, bool(size), shape)
+        decoded[name] = dataclasses.replace(split, images=images)
+        # Where none of training can be read, any shape will do.
+        shape = images.shape[1:3]
+    whole = dataclasses.replace(
+        listed, train=decoded["train"], test=decoded.get("test")
+    )
+    return readable.settled(whole, bad, request.skip_bad)
 
 
 def read_listed(request: ReadRequest) -> Source:
@@ -217,36 +223,37 @@ def _scan(
             f"{base}: no such folder; expected are {part}/CLASS/*.jpg, or a "
             "CSV of labels (--config.data.labels_file)"
         )
-    names = _ordered(
-        [
-            entry.name
-            for entry in os.scandir(base)
-            if entry.is_dir() and not entry.name.startswith(".")
-        ]
-    )
+    names, loose, others, dead = [], [], [], []
+    for entry in listing.entries(base):
+        listing.check_name(entry.path)
+        if os.path.isdir(entry.path):
+            names.append(entry.name)
+        elif os.path.exists(entry.path):
+            loose.append(entry.path)
+        else:
+            raise UserError(f"{entry.path}: link that leads nowhere")
     if not names:
         raise UserError(f"{base}: holds no class folder")
+    if loose:
+        logger.warning(
+            "%s: %d files lie in no class folder and are left out, the first "
+            "is %s",
+            base,
+            len(loose),
+            loose[0],
+        )
     paths: list[str] = []
     given: list[str] = []
-    strange: list[pathlib.Path] = []
-    for name in names:
-        found = sorted(p for p in (base / name).rglob("*") if p.is_file())
-        kept = [p for p in found if not p.name.startswith(".")]
-        images = [p for p in kept if p.suffix.lower() in decode.SUFFIXES]
-        strange += [p for p in kept if p.suffix.lower() not in decode.SUFFIXES]
-        if not images:
+    for name in _ordered(names):
+        found = listing.find(base / name)
+        if not found.images:
             raise UserError(f"{base / name}: class {name} has no image")
-        paths += [p.relative_to(root).as_posix() for p in images]
-        given += [name] * len(images)
-    if strange:
-        logger.warning(
-            "%s: %d files are no images by their names and are left out, the "
-            "first is %s",
-            base,
-            len(strange),
-            strange[0],
-        )
-    return paths, given, names
+        paths += [f"{part}/{name}/{path}" for path in found.images]
+        given += [name] * len(found.images)
+        others += [f"{name}/{path}" for path in found.others]
+        dead += [f"{name}/{path}" for path in found.dead]
+    listing.warn(base, others, dead)
+    return paths, given, _ordered(names)
 
 
 def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
@@ -354,29 +361,40 @@ def _path(root: pathlib.Path, text: str) -> str:
 def _decode(
     root: pathlib.Path,
     paths: np.ndarray,
-    image_size: int,
+    resize: bool,
     shape: tuple[int, ...] | None,
-) -> np.ndarray:
-    """Decodes to uint8 [N, H, W, 3]; ``shape`` None is the first image's."""
-    if image_size:
-        shape = (image_size, image_size)
-    if shape is None:
-        shape = decode.read_rgb(root / paths[0]).shape[:2]
-    images = np.empty((len(paths), *shape, 3), np.uint8)
+) -> tuple[np.ndarray, dict[int, decode.BadImage]]:
+    """Decodes to uint8 [N, H, W, 3]; ``shape`` None is the first image's.
+
+    Unreadable images are black; they are returned too.
+    """
+    bad: dict[int, decode.BadImage] = {}
+    first = 0
+    while shape is None and first < len(paths):
+        try:
+            shape = decode.open_rgb(root / paths[first]).size[::-1]
+        except decode.BadImage:
+            first += 1
+    shape = shape or (1, 1)
+    images = np.zeros((len(paths), *shape, 3), np.uint8)
 
     def fill(row: int) -> None:
         path = root / paths[row]
-        decoded = decode.read_rgb(path, shape if image_size else None)
-        if decoded.shape[:2] != shape:
+        try:
+            pixels = decode.read_rgb(path, shape if resize else None)
+        except decode.BadImage as error:
+            bad[row] = error
+            return
+        if pixels.shape[:2] != shape:
             raise UserError(
-                f"{path}: is {decoded.shape[1]}x{decoded.shape[0]} pixels, the "
+                f"{path}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
                 f"first image {shape[1]}x{shape[0]}; "
                 "--config.data.image_size=N resizes all to NxN"
             )
-        images[row] = decoded
+        images[row] = pixels
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         # map gives errors in the order of the files, so the first is named.
         for _ in pool.map(fill, range(len(paths))):
             pass
-    return images
+    return images, dict(sorted(bad.items()))

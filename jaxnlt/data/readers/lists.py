@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from jaxnlt.data import listing
 from jaxnlt.data.files import file_split
 from jaxnlt.data.records import (
     UNKNOWN,
@@ -91,6 +92,7 @@ def existing(path: str) -> pathlib.Path:
       UserError: it does not exist.
     """
     given = pathlib.Path(path).expanduser()
+    listing.check_name(given)
     if not given.exists():
         raise UserError(f"config.data.path: {given}: does not exist")
     return given
@@ -111,6 +113,7 @@ def folder(path: str) -> pathlib.Path:
     if not path:
         raise UserError("config.data.path: is missing, it names the folder")
     root = pathlib.Path(path).expanduser()
+    listing.check_name(root)
     if not root.is_dir():
         raise UserError(f"config.data.path: {root}: no such folder")
     return root
@@ -146,25 +149,21 @@ def jpegs(folder: pathlib.Path) -> list[pathlib.Path]:
     """JPEG files in a folder and in all folders below it, sorted.
 
     Args:
-      folder: followed through links.
+      folder: followed through links, see ``listing.find``.
 
     Returns:
       At least one path.
 
     Raises:
-      UserError: there is no such folder or no such file in it.
+      UserError: there is no such folder or no such file in it; a name is not
+        UTF-8.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = [
-        pathlib.Path(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith((".jpg", ".jpeg")) and not name.startswith(".")
-    ]
+    found = listing.find(folder, (".jpg", ".jpeg")).images
     if not found:
         raise UserError(f"{folder}: holds no JPEG image")
-    return sorted(found)
+    return [folder / path for path in found]
 
 
 def check_folders(
@@ -344,6 +343,20 @@ def check_classes(
         raise UserError(f"{where}: class {names[empty[0]]} has no image")
     if len(names) < 2:
         raise UserError(f"{where}: holds one class, at least two are needed")
+
+
+def check_some(where: str, labels: np.ndarray) -> None:
+    """Refuses a set without images.
+
+    Args:
+      where: the set, for the message.
+      labels: int [N].
+
+    Raises:
+      UserError: N is 0.
+    """
+    if not len(labels):
+        raise UserError(f"{where}: has no image")
 
 
 def labelled_split(

@@ -155,7 +155,7 @@ def _part(
         number, record = item
         try:
             with _opened(record["image"]) as image:
-                converted = image.convert(mode)
+                converted = decode.shown(image, mode)
             found = decode.fit(converted, shape if image_size else None)
         # Pillow's decoders raise SyntaxError, struct.error and others too.
         except Exception as error:
@@ -189,7 +189,9 @@ def _part(
 def _opened(content: bytes | np.ndarray) -> Image.Image:
     """Opens an encoded feature Image, or a feature Tensor [H, W, C]."""
     if isinstance(content, bytes):
-        return Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content))
+        decode.check_declared(image)
+        return image
     return Image.fromarray(
         content[..., 0] if content.shape[2] == 1 else content
     )

@@ -9,10 +9,9 @@ Source: ``papers/smr.md`` section 14, ``papers/sfa.md`` section 3.4.
 """
 
 import collections
-import os
 import pathlib
 
-from jaxnlt.data import decode
+from jaxnlt.data import listing
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split
@@ -105,12 +104,9 @@ def _imagenet(
                 f"{folder}: no such folder; ImageNet's validation images of "
                 f"class {names[label]} belong there"
             )
-        found = sorted(
-            f"{folder.name}/{entry.name}"
-            for entry in os.scandir(folder)
-            if os.path.splitext(entry.name)[1].lower() in decode.SUFFIXES
-            and not entry.name.startswith(".")
-        )
+        found = [
+            f"{folder.name}/{path}" for path in listing.find(folder).images
+        ]
         if not found:
             raise UserError(f"{folder}: holds no image")
         paths += found

@@ -78,7 +78,8 @@ def test_damaged_images_are_named(
     file.write_bytes(content[damage])
     # All 20 of the head are drawn.
     line = refused(benchmark, raws[benchmark], tmp_path, capsys)
-    assert line.startswith(f"{file}: unreadable image")
+    reason = "empty file" if damage == "empty" else "unreadable image"
+    assert line.startswith(f"{file}: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_the_tail_is_cut_by_size(copy):
     lines = (root / TRAIN).read_text().splitlines()
     lines += [f"google/q0030/more {i}.jpg 30" for i in range(18)]
     fake_web.text(root / TRAIN, lines)
+    for i in range(18):
+        fake_web.jpeg(root / f"google/q0030/more {i}.jpg", i)
     config = fakes.config("webvision", path=root, imb=0.1)
     counts = load.dataset(config).given_counts
     assert counts[30] == 20 and counts.sum() == 20 + 2 * 48 + 2
