@@ -17,7 +17,14 @@ from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, summary
-from jaxnlt.runtime import checkpoint, preemption, processes, sharding
+from jaxnlt.runtime import (
+    checkpoint,
+    console,
+    paths,
+    preemption,
+    processes,
+    sharding,
+)
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
 
@@ -49,12 +56,16 @@ def run(
     Raises:
       UserError: bad data, fields or workdir.
     """
+    # The files of a run have names of up to so many characters.
+    directory = paths.expanded(
+        workdir or default_workdir(config), "workdir", "/" + "-" * 100
+    )
     once = Once()
     logger.addFilter(once)
     try:
         return _run(
             config,
-            pathlib.Path(workdir or default_workdir(config)).absolute(),
+            directory.absolute(),
             command,
             watch or preemption.Watch(),
         )
@@ -195,7 +206,7 @@ class _Fetched(NamedTuple):
 
 def _print(text: str) -> None:
     if processes.is_lead():
-        print(text, file=sys.stderr)
+        console.echo(text, sys.stderr)
 
 
 def _check_workdir(directory: pathlib.Path, resolved: dict[str, Any]) -> None:
@@ -244,7 +255,8 @@ def _initial(
         if config.start_phase:
             raise UserError("config.start_phase: needs config.init_from")
         return states, memory, 0
-    folder, epoch = checkpoint.split_source(config.init_from)
+    source_path, epoch = checkpoint.split_source(config.init_from)
+    folder = paths.expanded(source_path, "config.init_from")
     if not config.start_phase:
         part = [state.variables for state in states]
         source = checkpoint.load(folder, epoch, part)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxnlt.data import untrusted
 from jaxnlt.data.records import Split, labels_array
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError
 
 SYNTHETIC = (
@@ -280,15 +282,9 @@ def read_noise(
       UserError: unreadable, of the wrong length, not integers, out of range,
         or without a label for one of ``ids``.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise UserError(
-            f"config.data.noise_file: {path}: {error.strerror}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    field = "config.data.noise_file"
+    path = paths.expanded(path, field)
+    content = untrusted.read_json(path, field)
     if isinstance(content, list):
         labels = _checked(path, content, num_classes)
         if len(labels) == len(all_ids):
@@ -334,11 +330,12 @@ def _checked(
         # True and False are ints in Python.
         if not isinstance(value, int) or isinstance(value, bool):
             raise UserError(
-                f"{path}: labels must be integers, number {row} is {value!r}"
+                f"{path}: labels must be integers, number {row} is "
+                f"{untrusted.shown(value)}"
             )
         if not 0 <= value < num_classes:
             raise UserError(
                 f"{path}: labels must be in 0..{num_classes - 1}, number "
-                f"{row} is {value}"
+                f"{row} is {untrusted.shown(value)}"
             )
     return labels_array(values)

@@ -1,6 +1,5 @@
 """labels.csv: the verdict of a finished run on every training label."""
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxnlt import selection
-from jaxnlt.data import records
+from jaxnlt.data import cells, records
 from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.results.files import atomic
@@ -115,6 +114,5 @@ def write(
         words[true[order] == records.UNKNOWN] = ""
         columns["true_label"] = words.tolist()
     with atomic(pathlib.Path(path)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        cells.write(file, [columns])
+        cells.write(file, zip(*columns.values(), strict=True))

@@ -245,4 +245,4 @@ def _is_connection_error(error: BaseException) -> bool:
 
 def _print_line(text: str) -> None:
     # Unlike the console's, it takes no lock that a stopped thread may hold.
-    print(f"jaxnlt: {text}", file=sys.stderr, flush=True)
+    console.echo(f"jaxnlt: {text}", sys.stderr)

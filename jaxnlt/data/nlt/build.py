@@ -14,7 +14,6 @@ Source: ``papers/h2e.md`` section 14.
 """
 
 import concurrent.futures
-import csv
 import io
 import os
 import pathlib
@@ -28,12 +27,12 @@ import tqdm
 from absl import flags
 from PIL import Image
 
-from jaxnlt.data import imbalance
+from jaxnlt.data import cells, imbalance
 from jaxnlt.data.decode import BadImage
 from jaxnlt.data.nlt import protocol, raw, released
 from jaxnlt.data.readers import animal10n, food101n, lists, nlt
 from jaxnlt.data.records import WRONG, ListedImage
-from jaxnlt.runtime import console, errors
+from jaxnlt.runtime import console, errors, paths
 from jaxnlt.runtime.errors import UserError
 
 USAGE = """\
@@ -227,9 +226,8 @@ def write(
 
 def _csv(columns: Sequence[str], rows: Iterable[tuple]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)  # None becomes an empty field
+    cells.write(text, [columns])
+    cells.write(text, rows)
     return text.getvalue()
 
 
@@ -337,10 +335,10 @@ def _command(argv: list[str]) -> None:
         for name in _DRAWN_BY:
             if values[name].value is not None:
                 raise UserError(f"--{name}: cannot be given with --manifest")
-    root = pathlib.Path(values.raw).expanduser()
+    root = paths.expanded(values.raw, "--raw")
     if not root.is_dir():
         raise UserError(f"--raw: {root}: no such folder")
-    out = pathlib.Path(values.out).expanduser()
+    out = paths.expanded(values.out, "--out", "-" * 20)
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: {out.absolute().parent}: no such folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -348,7 +346,7 @@ def _command(argv: list[str]) -> None:
     listed = _LISTERS[values.benchmark](root)
     expected = None
     if options is None:
-        file = pathlib.Path(values.manifest).expanduser()
+        file = paths.expanded(values.manifest, "--manifest")
         classes = released.read(file, listed)
     else:
         classes = construct(listed, options)
@@ -360,8 +358,8 @@ def _command(argv: list[str]) -> None:
     train = [image for images in classes for image in images]
     check_images(root, [image.path for image in (*train, *listed.test)])
     write(out, train, listed.test, listed.class_names)
-    print(table(listed.class_names, classes, expected))
-    print(
+    console.echo(table(listed.class_names, classes, expected))
+    console.echo(
         f"all {len(train)} training and {len(listed.test)} test images can be "
         f"read; see {out / 'manifest.csv'}"
     )
