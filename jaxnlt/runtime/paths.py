@@ -45,15 +45,16 @@ def expanded(
             f"{field}: {text}: there is no home folder of "
             f"{text.partition('/')[0]}; write the path in full"
         ) from None
-    try:
-        os.stat(f"{found}{room}")
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise UserError(
-                f"{field}: {found}: {error.strerror}; name another path"
-            ) from None
-    except ValueError as error:
-        raise UserError(f"{field}: {text!r} is no path ({error})") from None
+    for longest in (found, f"{found}{room}"):
+        try:
+            os.stat(longest)
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise UserError(
+                    f"{field}: {found}: {error.strerror}; name another path"
+                ) from None
+        except ValueError as error:
+            raise UserError(f"{field}: {text!r} is no path ({error})") from None
     return found
 
 

@@ -9,15 +9,17 @@ scanned.
 import concurrent.futures
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 
 import numpy as np
 
-from jaxnlt.data import decode
+from jaxnlt.data import cells, decode, untrusted
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source
+from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
 # Decoding releases Python's lock, so threads help.
@@ -66,7 +68,9 @@ def read_listed(request: ReadRequest) -> Source:
     root = lists.folder(request.path)
     true: list[str] | None = None
     if request.labels_file:
-        file = pathlib.Path(request.labels_file).expanduser()
+        file = user_paths.expanded(
+            request.labels_file, "config.data.labels_file"
+        )
         paths, given, true = _read_csv(file, root)
         names = _ordered(given + (true or []))
         origin = str(file)
@@ -96,7 +100,7 @@ def read_listed(request: ReadRequest) -> Source:
 def _ordered(names: list[str]) -> tuple[str, ...]:
     """Distinct names, by number where all are numbers, else by text."""
     distinct = sorted(set(names))
-    if all(name.isdecimal() for name in distinct):
+    if all(name.isdecimal() and len(name) < 20 for name in distinct):
         distinct.sort(key=lambda name: (int(name), name))
     return tuple(distinct)
 
@@ -148,7 +152,8 @@ def _read_csv(
 ) -> tuple[list[str], list[str], list[str] | None]:
     """The columns path, label and true_label (None where there is none)."""
     try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
+        text = untrusted.read_text(file, "config.data.labels_file")
+        with io.StringIO(text, newline="") as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
             for column in ("path", "label"):
@@ -158,11 +163,7 @@ def _read_csv(
                         "name the columns path,label[,true_label]"
                     )
             rows = list(reader)
-    except OSError as error:
-        raise UserError(
-            f"config.data.labels_file: {file}: {error.strerror}"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
     if not rows:
         raise UserError(f"{file}: lists no image")
@@ -172,10 +173,11 @@ def _read_csv(
         for column in known:
             if not row[column]:
                 raise UserError(f"{file}: row {number} has no {column}")
+            row[column] = cells.plain(row[column])
         if row["path"] in seen:
             raise UserError(f"{file}: row {number} repeats {row['path']}")
         seen.add(row["path"])
-        if not (root / row["path"]).is_file():
+        if not os.path.isfile(root / row["path"]):
             raise UserError(
                 f"{root / row['path']}: no such file, named in row {number} "
                 f"of {file}"
