@@ -96,6 +96,8 @@ def read(directory: str | pathlib.Path, epoch: int) -> FetchedPools:
       UserError: no such file, or it is damaged.
     """
     path = file_of(directory, epoch)
+    if not path.exists():
+        raise UserError(f"{path}: is missing")
     arrays, _ = untrusted.read_npz(path)
     pooled: list[list[list[dict[str, np.ndarray]]]] = []
     for name, values in arrays.items():
