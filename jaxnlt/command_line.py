@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import pathlib
 import re
 import traceback
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields
-from jaxnlt.runtime import console
+from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
@@ -46,7 +47,7 @@ def config_file(name: str) -> pathlib.Path:
     Raises:
       UserError: there is none.
     """
-    path = pathlib.Path(name).expanduser()
+    path = paths.expanded(name, "--config")
     if path.suffix != ".py":
         path = path.with_name(f"{path.name}.py") if path.name else path
     places = [path]
@@ -55,7 +56,7 @@ def config_file(name: str) -> pathlib.Path:
     if str(path.parent) in (".", "configs"):
         places.append(_config_folder() / path.name)
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):
             return place
     raise UserError(
         f"--config: {name}: no such file; methods are {', '.join(methods())}"
@@ -226,5 +227,5 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
         raise UserError(f"command line: {console.one_line(error)}") from error
     console.parse_flags(values, rest)
     _check_values(before, config_lib.flatten(config.to_dict()))
-    folder = workdir.value and str(pathlib.Path(workdir.value).expanduser())
+    folder = workdir.value and str(paths.expanded(workdir.value, "--workdir"))
     return config, folder

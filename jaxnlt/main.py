@@ -95,7 +95,7 @@ def _command(argv: list[str]) -> None:
         config, workdir = command_line.parse(argv)
     except config_lib.HelpRequested as request:
         name = command_line.take_config(argv)[0].partition(":")[0]
-        print(method_help(name, request.keys))
+        console.echo(method_help(name, request.keys))
         return
     console.set_environment(config.deterministic)
     processes.join()
@@ -106,7 +106,7 @@ def _command(argv: list[str]) -> None:
     with watch.guarding():
         summary = train.run(config, workdir, recorded, watch)
         if processes.is_lead():
-            print(f"\n{summary_lib.summary_table(summary)}")
+            console.echo(f"\n{summary_lib.summary_table(summary)}")
 
 
 def main(argv: Sequence[str]) -> int:

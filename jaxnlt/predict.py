@@ -5,7 +5,6 @@ python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz \
 """
 
 import concurrent.futures
-import csv
 import dataclasses
 import io
 import os
@@ -26,11 +25,10 @@ from jaxnlt import models, selection
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields
 from jaxnlt.config.fields import Count, Natural, Positive
-from jaxnlt.data import decode, listing
-from jaxnlt.data.readers import npz
+from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.results import files as result_files
 from jaxnlt.results.labels import UNREADABLE
-from jaxnlt.runtime import checkpoint, console, sharding
+from jaxnlt.runtime import checkpoint, console, paths, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
 USAGE = """\
@@ -181,13 +179,14 @@ def find_images(
     Raises:
       UserError: nothing there, or not of that shape.
     """
-    place = pathlib.Path(path).expanduser()
+    place = paths.expanded(path, "--images")
     if place.is_dir():
         return _folder(place, shape, image_size, transform)
     if place.exists() and place.suffix != ".npz":
         raise UserError(f"{place}: neither a folder nor an .npz file")
-    arrays = npz.read_arrays(place)
-    name = next((n for n in ("images", "test_images") if n in arrays), None)
+    names = ("images", "test_images")
+    arrays, _ = untrusted.read_npz(place, names)
+    name = next((n for n in names if n in arrays), None)
     if name is None:
         raise UserError(f"{place}: holds neither images nor test_images")
     images = arrays[name]
@@ -347,16 +346,19 @@ def write_csv(
     Raises:
       UserError: it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
     first = "path" if isinstance(ids[0], str) else "index"
-    writer.writerow((first, "predicted_label", "confidence"))
-    for name, row in zip(ids, probs, strict=True):
-        if np.isnan(row).any():
-            writer.writerow((name, UNREADABLE, ""))
-            continue
-        best = int(row.argmax())
-        writer.writerow((name, class_names[best], f"{row[best]:.6g}"))
+    cells.write(text, [(first, "predicted_label", "confidence")])
+    best = np.nan_to_num(probs).argmax(1)
+    cells.write(
+        text,
+        (
+            (name, UNREADABLE, "")
+            if np.isnan(row).any()
+            else (name, class_names[k], f"{row[k]:.6g}")
+            for name, k, row in zip(ids, best, probs, strict=True)
+        ),
+    )
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         temporary.write_text(text.getvalue(), encoding="utf-8")
@@ -381,18 +383,18 @@ def _command(argv: list[str]) -> None:
     for name in ("workdir", "images", "out"):
         if not values[name].value:
             raise UserError(f"--{name}: is missing, see --help")
-    out = pathlib.Path(values.out).expanduser()
+    out = paths.expanded(values.out, "--out", ".tmp")
     if out.is_dir():
         raise UserError(f"--out: {out}: is a folder")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: {out.parent}: no such folder")
     console.set_environment(deterministic=False)
     console.check_devices()
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = paths.expanded(values.workdir, "--workdir")
     ids, probs, names = predict(workdir, values.images, values.epoch)
     write_csv(out, ids, probs, names)
     labelled = len(ids) - np.isnan(probs).any(1).sum()
-    print(f"{labelled} images labelled, see {out}")
+    console.echo(f"{labelled} images labelled, see {out}")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,7 +20,15 @@ from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, summary
-from jaxnlt.runtime import checkpoint, lock, preemption, processes, sharding
+from jaxnlt.runtime import (
+    checkpoint,
+    console,
+    lock,
+    paths,
+    preemption,
+    processes,
+    sharding,
+)
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
 
@@ -59,13 +67,17 @@ def run(
         checkpoint.
       OSError: a file that cannot be read or written.
     """
+    # The files of a run have names of up to so many characters.
+    directory = paths.expanded(
+        workdir or default_workdir(config), "workdir", "/" + "-" * 100
+    )
     once = Once()
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
             return _run(
                 config,
-                pathlib.Path(workdir or default_workdir(config)).absolute(),
+                directory.absolute(),
                 command,
                 watch or preemption.Watch(),
                 ends,
@@ -243,7 +255,7 @@ class _Fetched(NamedTuple):
 
 def _print(text: str) -> None:
     if processes.is_lead():
-        print(text, file=sys.stderr)
+        console.echo(text, sys.stderr)
 
 
 def _check_workdir(directory: pathlib.Path, origin: dict[str, Any]) -> None:
@@ -341,7 +353,8 @@ def _initial(
         if config.start_phase:
             raise UserError("config.start_phase: needs config.init_from")
         return states, memory, 0
-    folder, epoch = checkpoint.split_source(config.init_from)
+    source_path, epoch = checkpoint.split_source(config.init_from)
+    folder = paths.expanded(source_path, "config.init_from")
     if not config.start_phase:
         part = [state.variables for state in states]
         source = checkpoint.load(folder, epoch, part)

@@ -165,7 +165,7 @@ def _command(argv: list[str]) -> None:
     )
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
     workdirs = parser.parse_args(argv[1:]).workdirs
-    print(table([rows(workdir) for workdir in workdirs]))
+    console.echo(table([rows(workdir) for workdir in workdirs]))
 
 
 def main() -> int:

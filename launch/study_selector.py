@@ -356,8 +356,8 @@ def _command(argv: list[str]) -> None:
         logger.removeFilter(once)
     own = next(iter(found.values()))
     off = largest_difference(args.workdir, own)
-    print(tables(dataset, found))
-    print(
+    console.echo(tables(dataset, found))
+    console.echo(
         f"\nMeans over the last {min(LATEST, len(own))} of {len(own)} logged "
         f"epochs, {args.workdir}.  In parentheses: true class sizes.  The "
         f"replay of the run itself differs from its metrics.jsonl by {off:g}."

@@ -357,6 +357,8 @@ def _command(args: argparse.Namespace) -> int:
         axes = {key: getattr(args, key) for key in KEYS}
         benchmarks = args.benchmarks or ["digits"]
         table = product(args.methods, benchmarks, axes, max(args.seeds) + 1)
+    from jaxnlt.runtime import console
+
     program = shlex.split(args.submit or "python -m jaxnlt.main")
     wanted = () if args.gather else runs(table, args.out, args.seeds)
     for _, _, workdir, arguments in wanted:
@@ -370,7 +372,7 @@ def _command(args: argparse.Namespace) -> int:
         if done.returncode:
             return done.returncode
     if args.gather or args.run and not args.dry_run:
-        print(gather(table, args.out, args.seeds))
+        console.echo(gather(table, args.out, args.seeds))
     return 0
 
 
@@ -390,7 +392,8 @@ def main() -> int:
     try:
         return _command(args)
     except UserError as error:
-        print(f"jaxnlt: error: {error}", file=sys.stderr)
+        line = f"jaxnlt: error: {console.one_line(error)}"
+        console.echo(line, sys.stderr)
         return console.USER_ERROR
 
 

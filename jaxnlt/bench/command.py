@@ -1,7 +1,6 @@
 """What the commands of the bench share: flags, figures as JSON, peak memory."""
 
 import json
-import pathlib
 import re
 import resource
 import sys
@@ -13,7 +12,7 @@ from absl import flags
 
 from jaxnlt import command_line
 from jaxnlt.config import base as config_lib
-from jaxnlt.runtime import console
+from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError
 
 #: Measured figures by name, JSON-able.
@@ -75,11 +74,12 @@ def show(text: str, figures: Figures, file: str | None) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    print(text)
+    console.echo(text)
     if file is None:
         return
     try:
-        pathlib.Path(file).write_text(json.dumps(figures, indent=1) + "\n")
+        place = paths.expanded(file, "--json")
+        place.write_text(json.dumps(figures, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error})") from None
 

@@ -29,7 +29,7 @@ import tqdm
 from PIL import Image
 
 from jaxnlt.data.readers import lists, tfds_copy
-from jaxnlt.runtime import console, errors
+from jaxnlt.runtime import console, errors, paths
 from jaxnlt.runtime.errors import UserError
 
 USAGE = """\
@@ -83,7 +83,7 @@ ARCHIVES = {
 def default_folder() -> pathlib.Path:
     """Where tensorflow-datasets keeps its copies, and training looks."""
     given = os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(given or "~/tensorflow_datasets").expanduser()
+    return paths.expanded(given or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def prepare(name: str, out: pathlib.Path, archive: Archive) -> pathlib.Path:
@@ -131,7 +131,7 @@ def prepare(name: str, out: pathlib.Path, archive: Archive) -> pathlib.Path:
 def _usable(version: pathlib.Path) -> pathlib.Path:
     try:
         kinds = tfds_copy.formats(tfds_copy.description(version))
-    except (OSError, ValueError) as error:
+    except UserError as error:
         what = f"{version}: damaged copy ({error}); remove it first"
         raise UserError(what) from None
     if tfds_copy.ARRAY_RECORD not in kinds:
@@ -356,10 +356,10 @@ def _command(argv: list[str]) -> None:
     errors.one_of("--dataset", values.dataset, ARCHIVES)
     out = default_folder()
     if values.out:
-        out = pathlib.Path(values.out).expanduser()
+        out = paths.expanded(values.out, "--out", "/" + "-" * 100)
     copy = prepare(values.dataset, out, ARCHIVES[values.dataset])
     where = f" --config.data.path={out}"
-    print(
+    console.echo(
         f"{copy}: ready for --config=configs/dasc.py:{values.dataset}"
         f"{'' if out in lists.usual_places() else where}"
     )

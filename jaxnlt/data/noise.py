@@ -4,16 +4,15 @@ Every draw comes from generator instances in the order of the authors' code,
 so equal seeds give equal labels; nothing is seeded globally.
 """
 
-import json
 import os
-import pathlib
 import random
 from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import fingerprint
+from jaxnlt.data import fingerprint, untrusted
 from jaxnlt.data.records import Dataset, Source, Split, labels_array
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError
 
 SYNTHETIC = (
@@ -299,7 +298,9 @@ def read_noise(
         without a label for an image, made for another set or other classes, or
         in another order, see ``check_order``.
     """
-    content = _read_json(path)
+    field = "config.data.noise_file"
+    path = paths.expanded(path, field)
+    content = untrusted.read_json(path, field)
     classes, ids = len(source.class_names), train.ids.tolist()
     if isinstance(content, list):
         labels = _checked(path, content, classes)
@@ -353,21 +354,6 @@ def read_noise(
             "alone"
         )
     return labels
-
-
-def _read_json(path: str | os.PathLike) -> Any:
-    place = pathlib.Path(path)
-    try:
-        # Opening a pipe would wait for its writer.
-        if place.exists() and not place.is_file():
-            raise UserError(f"config.data.noise_file: {path}: is not a file")
-        return json.loads(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"config.data.noise_file: {path}: {error.strerror}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
 
 
 def _check_names(
@@ -467,11 +453,12 @@ def _checked(
         # True and False are ints in Python.
         if not isinstance(value, int) or isinstance(value, bool):
             raise UserError(
-                f"{path}: labels must be integers, number {row} is {value!r}"
+                f"{path}: labels must be integers, number {row} is "
+                f"{untrusted.shown(value)}"
             )
         if not 0 <= value < num_classes:
             raise UserError(
                 f"{path}: labels must be in 0..{num_classes - 1}, number "
-                f"{row} is {value}"
+                f"{row} is {untrusted.shown(value)}"
             )
     return labels_array(values)

@@ -12,6 +12,7 @@ least weight.
 """
 
 import csv
+import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ import optax
 from jaxnlt import losses, models
 from jaxnlt import method as base
 from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
-from jaxnlt.data import sampling
+from jaxnlt.data import cells, sampling, untrusted
 from jaxnlt.data.records import HELD_OUT
 from jaxnlt.losses import mixmatch
 from jaxnlt.method import (
@@ -48,7 +49,7 @@ from jaxnlt.method import (
     TrainState,
 )
 from jaxnlt.models.preact_resnet import PreActResNet
-from jaxnlt.runtime import sharding
+from jaxnlt.runtime import paths, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
 STEPS = ("base", "identify", "robust")
@@ -519,13 +520,13 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
       UserError: not such a file, or its images are not these.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if row.get("split") != HELD_OUT
-            ]
-    except (OSError, ValueError, csv.Error) as error:
+        text = untrusted.read_text(paths.expanded(path, "scores"))
+        rows = [
+            row
+            for row in csv.DictReader(io.StringIO(text, newline=""))
+            if row.get("split") != HELD_OUT
+        ]
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     key = "index" if np.asarray(ids).dtype.kind in "iu" else "path"
     for column in (key, "clean_probability"):
@@ -533,7 +534,7 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
             raise UserError(f"{path}: has no column {column}")
     scores: dict[str, float] = {}
     for row in rows:
-        name, text = row[key], row["clean_probability"]
+        name, text = cells.plain(row[key]), row["clean_probability"]
         if not text and row.get("predicted_label") == "unreadable":
             continue
         if name in scores:

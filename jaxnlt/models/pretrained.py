@@ -1,15 +1,15 @@
 """Weights of a torchvision ResNet, read into our backbone without PyTorch."""
 
-import json
 import os
-import pathlib
 import re
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
+from jaxnlt.data import untrusted
 from jaxnlt.data.readers import pickles
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError
 
 Values = dict[str, Any]
@@ -70,7 +70,7 @@ def overlay(values: Values, file: str) -> Values:
       UserError: the file is missing, damaged or refused, or a tensor is
         missing, of another shape, or unknown; the first one is named.
     """
-    path = pathlib.Path(file).expanduser()
+    path = paths.expanded(file, "config.model.pretrained")
     tensors = read(path)
     flat = traverse_util.flatten_dict(
         {kind: tree["backbone"] for kind, tree in values.items()}
@@ -144,20 +144,27 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Source: https://github.com/huggingface/safetensors, README, Format.
     """
-    try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+    data = untrusted.read_bytes(path, pickles.LIMIT)
     try:
         end = 8 + int.from_bytes(data[:8], "little")
         if len(data) < 8 or end > len(data):
             raise ValueError("the header is cut off")
-        header = json.loads(data[8:end])
+        header = untrusted.parse_json(data[8:end])
         header.pop("__metadata__", None)
+        spans = [entry["data_offsets"] for entry in header.values()]
+        # Else a small file could hold any number of large tensors.
+        if sum(last - first for first, last in spans) > len(data) - end:
+            raise ValueError("tensors overlap or reach beyond the file")
         body = memoryview(data)[end:]
         return {name: _tensor(body, entry) for name, entry in header.items()}
     # In a damaged header anything can be missing or of another type.
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        untrusted.Refused,
+    ) as error:
         raise UserError(
             f"{path}: damaged or not a safetensors file "
             f"({type(error).__name__}: {error})"
@@ -169,11 +176,14 @@ def _tensor(body: memoryview, entry: dict[str, Any]) -> np.ndarray:
     first, last = entry["data_offsets"]
     if not 0 <= first <= last <= len(body):
         raise ValueError(f"data_offsets {first}, {last} of {len(body)}")
-    flat = np.frombuffer(body[first:last], _DTYPES[entry["dtype"]])
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    array = untrusted.plain_array(
+        body[first:last], dtype, tuple(entry["shape"])
+    )
     if entry["dtype"] == "BF16":
         # bfloat16 is the upper half of a float32.
-        flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat.reshape(tuple(entry["shape"]))
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array
 
 
 def _order(place: tuple[str, ...]) -> tuple[list[int], int, int]:

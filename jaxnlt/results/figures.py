@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnlt.data.records import UNKNOWN
 from jaxnlt.results.files import Record
+from jaxnlt.runtime import console
 
 if TYPE_CHECKING:  # loaded where a figure is drawn
     from matplotlib.axes import Axes
@@ -42,8 +43,16 @@ def _figure(
 
 
 def _svg(figure: "Figure") -> str:
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    # Dollars in a name are no formula: neither in texts that are there nor in
+    # those that are made while the figure is drawn.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with rc_context({"text.parse_math": False}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
@@ -318,11 +327,13 @@ def class_bars(
 
 def _names(ax: "Axes", axis: str, names: Sequence[str]) -> None:
     """Class names as tick labels, turned and cut where they are long."""
-    cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
+    # XML has no control characters.
+    shown = [console.printable(name) for name in names]
+    cut = [name if len(name) <= 14 else name[:13] + "…" for name in shown]
     size = 9 if len(names) <= 12 else 7
     if axis == "y":
         ax.set_yticks(range(len(names)), cut, fontsize=size)
-    elif max(map(len, names)) * len(names) > 40:
+    elif max(map(len, shown)) * len(names) > 40:
         ax.set_xticks(
             range(len(names)),
             cut,

@@ -25,7 +25,7 @@ from jaxnlt.results import outputs as outputs_log
 from jaxnlt.results import report
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
-from jaxnlt.runtime import checkpoint
+from jaxnlt.runtime import checkpoint, console
 from jaxnlt.runtime.errors import UserError, logger
 from jaxnlt.runtime.files import atomic, check_kind, naming
 from jaxnlt.trainer import FetchedPools
@@ -419,7 +419,7 @@ class Progress:
         # Accuracies in an epoch's line besides that of the test set.
         self._more_names = ["test_top5"] if dataset.top5 else []
         self._more_names += dataset.more_tests
-        print("\n".join(_header(config, dataset, directory)), flush=True)
+        console.echo("\n".join(_header(config, dataset, directory)))
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """Moves the bar.
@@ -476,7 +476,7 @@ class Progress:
             f"{record['images_per_second']:6.0f} images/s",
             f"{_clock(left * sum(recent) / len(recent))} left",
         ]
-        print("  ".join(parts), flush=True)
+        console.echo("  ".join(parts))
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,6 +1,5 @@
 """labels.csv: the verdict of a finished run on every training label."""
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnlt import selection
-from jaxnlt.data import records
+from jaxnlt.data import cells, records
 from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.runtime.files import atomic
@@ -172,9 +171,8 @@ def write(
     if held_out is not None:
         columns["split"] = parts[order].tolist()
     with atomic(pathlib.Path(path)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        cells.write(file, [columns])
+        cells.write(file, zip(*columns.values(), strict=True))
 
 
 def _joined(one: Split, other: Split) -> Split:

@@ -13,11 +13,12 @@ launch/study_selector.py reads them.
 """
 
 import pathlib
-import zipfile
+import re
 from typing import Any
 
 import numpy as np
 
+from jaxnlt.data import untrusted
 from jaxnlt.infer import collect
 from jaxnlt.method import Method
 from jaxnlt.runtime.errors import UserError
@@ -95,17 +96,17 @@ def read(directory: str | pathlib.Path, epoch: int) -> FetchedPools:
       UserError: no such file, or it is damaged.
     """
     path = file_of(directory, epoch)
+    if not path.exists():
+        raise UserError(f"{path}: is missing")
+    arrays, _ = untrusted.read_npz(path)
     pooled: list[list[list[dict[str, np.ndarray]]]] = []
-    try:
-        with np.load(path) as arrays:
-            for name in arrays.files:
-                p, k, head = name.split("/")
-                pooled += [[] for _ in range(int(p) + 1 - len(pooled))]
-                networks = pooled[int(p)]
-                networks += [[{}] for _ in range(int(k) + 1 - len(networks))]
-                networks[int(k)][0][head] = arrays[name]
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+    for name, values in arrays.items():
+        match = re.fullmatch(r"(\d)/(\d)/(\w+)", name)
+        if match is None:
+            raise UserError(f"{path}: holds {name!r}, not POOL/NETWORK/HEAD")
+        p, k = int(match[1]), int(match[2])
+        pooled += [[] for _ in range(p + 1 - len(pooled))]
+        networks = pooled[p]
+        networks += [[{}] for _ in range(k + 1 - len(networks))]
+        networks[k][0][match[3]] = values
     return pooled

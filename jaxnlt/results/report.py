@@ -22,6 +22,7 @@ from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.results.labels import Audit
 from jaxnlt.results.style import STYLE
+from jaxnlt.runtime import console
 from jaxnlt.runtime.files import atomic
 
 TEST_KINDS = {
@@ -42,9 +43,14 @@ TILES = (
 )
 
 
+def _escaped(text: str) -> str:
+    """A text as HTML shows it; control characters have no place there."""
+    return html.escape("\n".join(map(console.printable, text.split("\n"))))
+
+
 def _name(text: str) -> str:
     """A class name that may break after its underscores."""
-    return html.escape(text).replace("_", "_<wbr>")
+    return _escaped(text).replace("_", "_<wbr>")
 
 
 def _and(words: Sequence[str]) -> str:
@@ -53,8 +59,8 @@ def _and(words: Sequence[str]) -> str:
 
 def _section(title: str, caption: str, body: str) -> str:
     return (
-        f"<h2>{html.escape(title)}</h2>\n"
-        f'<p class="caption">{html.escape(caption)}</p>\n{body}\n'
+        f"<h2>{_escaped(title)}</h2>\n"
+        f'<p class="caption">{_escaped(caption)}</p>\n{body}\n'
     )
 
 
@@ -62,7 +68,7 @@ def _picture(svg: str, alt: str, kind: str = "") -> str:
     # As images, so that the identifiers inside two figures cannot clash.
     data = base64.b64encode(svg.encode()).decode()
     return (
-        f'<figure class="{kind}"><img alt="{html.escape(alt)}" '
+        f'<figure class="{kind}"><img alt="{_escaped(alt)}" '
         f'src="data:image/svg+xml;base64,{data}"></figure>'
     )
 
@@ -76,19 +82,19 @@ def _headline(summary: Record, test_kind: str) -> str:
     )
     shown = {key for key, _ in TILES} | {"method", "benchmark", "command"}
     rows = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        f"<div><dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd></div>"
         for name, value in summary_lib.headline(
             {key: v for key, v in summary.items() if key not in shown}
         )
     )
     command = summary.get("command")
     return (
-        f"<h1>{html.escape(str(summary['method']))} on "
-        f"{html.escape(str(summary['benchmark']))}</h1>\n"
+        f"<h1>{_escaped(str(summary['method']))} on "
+        f"{_escaped(str(summary['benchmark']))}</h1>\n"
         f'<p class="caption">{TEST_KINDS[test_kind]}</p>\n'
         f'<div class="tiles">{tiles}</div>\n<dl class="list">{rows}</dl>\n'
         + (
-            f'<pre class="command">{html.escape(command)}</pre>\n'
+            f'<pre class="command">{_escaped(command)}</pre>\n'
             if command
             else ""
         )
@@ -216,8 +222,8 @@ def _changes(dataset: Dataset, suggested: np.ndarray) -> str:
             return_counts=True,
         )
         rows = "".join(
-            f"<tr><td>{html.escape(class_names[pairs[0, i]])}</td>"
-            f"<td>{html.escape(class_names[pairs[1, i]])}</td>"
+            f"<tr><td>{_escaped(class_names[pairs[0, i]])}</td>"
+            f"<td>{_escaped(class_names[pairs[1, i]])}</td>"
             f"<td>{counts[i]:,}</td></tr>"
             for i in np.argsort(-counts, kind="stable")[:10]
         )
@@ -267,7 +273,7 @@ def _suspects(dataset: Dataset, audit: Audit) -> str:
                 "" if true is None else _truth(given[i], true[i], class_names)
             )
             cells.append(
-                f'<figure title="{html.escape(str(dataset.train.ids[i]))}">'
+                f'<figure title="{_escaped(str(dataset.train.ids[i]))}">'
                 f'<img alt="" src="data:image/png;base64,'
                 f'{_thumbnail(dataset.train.images[i])}">'
                 f"<figcaption>{_name(class_names[c])} → "
@@ -331,9 +337,9 @@ def write_report(
     text = json.dumps(config, indent=2, default=str)
     parts.append(
         "<details><summary>Resolved configuration</summary>"
-        f"<pre>{html.escape(text)}</pre></details>"
+        f"<pre>{_escaped(text)}</pre></details>"
     )
-    title = html.escape(f"{summary['method']} on {summary['benchmark']}")
+    title = _escaped(f"{summary['method']} on {summary['benchmark']}")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'

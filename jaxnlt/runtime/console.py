@@ -5,8 +5,10 @@ import logging
 import os
 import re
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 import tqdm
 from absl import flags
@@ -24,14 +26,63 @@ STOPPED = 75
 INTERRUPTED = 130
 
 
+# A message of more characters is shortened: a file can hold any name.
+_LONGEST, _ENDS = 2000, (1500, 400)
+
+
 def one_line(text: object) -> str:
     """The text of an error or a warning, whatever its layout, on one line."""
-    return " ".join(str(text).split("\n")).strip()
+    line = " ".join(str(text).split("\n")).strip()
+    if len(line) <= _LONGEST:
+        return line
+    first, last = _ENDS
+    return f"{line[:first]} ... {line[-last:]}"
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey.
+
+    Names of classes and files may hold escape sequences, line ends of Unicode,
+    marks that turn the direction of writing, or bytes that are no text.
+
+    Args:
+      text: any.
+
+    Returns:
+      The same, each character that has no glyph of its own written as in
+      Python, such as ``\\x1b``; spaces of every width stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
+
+
+def echo(text: str, file: TextIO | None = None) -> None:
+    """Prints lines that may hold names; none reaches the terminal raw.
+
+    Args:
+      text: one or more lines.
+      file: where to print; None is stdout.
+    """
+    print(_shown(text, file or sys.stdout), file=file, flush=True)
+
+
+def _shown(text: str, file: TextIO) -> str:
+    """``printable`` lines, in characters that the stream can encode."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    return lines.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _print_line(line: str) -> None:
     """Prints a message to stderr, above a progress bar."""
-    tqdm.tqdm.write(f"jaxnlt: {line}", file=sys.stderr)
+    line = _shown(f"jaxnlt: {one_line(line)}", sys.stderr)
+    tqdm.tqdm.write(line, file=sys.stderr)
 
 
 class _Stderr(logging.Handler):

@@ -289,4 +289,4 @@ def _warn_of_save(problem: str) -> None:
 
 def _print_line(text: str) -> None:
     # Unlike the console's, it takes no lock that a stopped thread may hold.
-    print(f"jaxnlt: {text}", file=sys.stderr, flush=True)
+    console.echo(f"jaxnlt: {text}", sys.stderr)

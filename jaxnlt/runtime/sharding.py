@@ -169,6 +169,9 @@ def fetch(tree: PyTree) -> PyTree:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless one is set."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
+        try:
+            folder = pathlib.Path.home() / ".cache" / "jaxnlt" / "xla"
+        except RuntimeError:  # a container's user without a home
+            return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

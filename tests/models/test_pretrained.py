@@ -61,7 +61,7 @@ def test_building_does_not_need_the_file(tmp_path):
     """A trained network predicts on machines that lack it."""
     net = network(tmp_path / "none.pth")
     net.shapes(SHAPE)
-    with pytest.raises(UserError, match=r"none\.pth: No such file"):
+    with pytest.raises(UserError, match=r"none\.pth: no such file"):
         net.init(0, SHAPE)
 
 

@@ -14,7 +14,6 @@ Source: ``papers/h2e.md`` section 14.
 """
 
 import concurrent.futures
-import csv
 import io
 import os
 import pathlib
@@ -27,11 +26,11 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from jaxnlt.data import decode, imbalance
+from jaxnlt.data import cells, decode, imbalance
 from jaxnlt.data.nlt import protocol, raw, released
 from jaxnlt.data.readers import animal10n, food101n, lists, nlt
 from jaxnlt.data.records import WRONG, ListedImage
-from jaxnlt.runtime import console, errors
+from jaxnlt.runtime import console, errors, paths
 from jaxnlt.runtime.errors import UserError
 
 USAGE = """\
@@ -210,9 +209,8 @@ def write(
 
 def _csv(columns: Sequence[str], rows: Iterable[tuple]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)  # None becomes an empty field
+    cells.write(text, [columns])
+    cells.write(text, rows)
     return text.getvalue()
 
 
@@ -320,10 +318,10 @@ def _command(argv: list[str]) -> None:
         for name in _DRAWN_BY:
             if values[name].value is not None:
                 raise UserError(f"--{name}: cannot be given with --manifest")
-    root = pathlib.Path(values.raw).expanduser()
+    root = paths.expanded(values.raw, "--raw")
     if not root.is_dir():
         raise UserError(f"--raw: {root}: no such folder")
-    out = pathlib.Path(values.out).expanduser()
+    out = paths.expanded(values.out, "--out", "-" * 20)
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: {out.absolute().parent}: no such folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -331,7 +329,7 @@ def _command(argv: list[str]) -> None:
     listed = _LISTERS[values.benchmark](root)
     expected = None
     if options is None:
-        file = pathlib.Path(values.manifest).expanduser()
+        file = paths.expanded(values.manifest, "--manifest")
         classes = released.read(file, listed)
     else:
         classes = construct(listed, options)
@@ -343,8 +341,8 @@ def _command(argv: list[str]) -> None:
     train = [image for images in classes for image in images]
     check_images(root, [image.path for image in (*train, *listed.test)])
     write(out, train, listed.test, listed.class_names)
-    print(table(listed.class_names, classes, expected))
-    print(
+    console.echo(table(listed.class_names, classes, expected))
+    console.echo(
         f"all {len(train)} training and {len(listed.test)} test images can be "
         f"read; see {out / 'manifest.csv'}"
     )

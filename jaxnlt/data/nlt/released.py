@@ -1,9 +1,9 @@
 """The training sets that H2E's authors released, as lists of weights."""
 
-import json
 import pathlib
 import re
 
+from jaxnlt.data import untrusted
 from jaxnlt.data.nlt.protocol import relabelled
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ListedImage
@@ -30,10 +30,7 @@ def read(file: pathlib.Path, raw: lists.RawSet) -> list[list[ListedImage]]:
 
     Source: ``papers/h2e.md`` section 12.
     """
-    try:
-        content = json.loads(lists.read_text(file))
-    except ValueError as error:
-        raise UserError(f"{file}: not a JSON file ({error})") from None
+    content = untrusted.read_json(file)
     if not isinstance(content, dict) or not all(
         isinstance(weight, int | float) for weight in content.values()
     ):
@@ -48,7 +45,9 @@ def read(file: pathlib.Path, raw: lists.RawSet) -> list[list[ListedImage]]:
     for key in sorted(content):
         parts = re.split(r"[/\\]", key)
         folder = parts[-2] if len(parts) > 1 else ""
-        label = int(folder) if folder.isdecimal() else codes.get(folder, -1)
+        label = codes.get(folder, -1)
+        if folder.isdecimal() and len(folder) < 10:
+            label = int(folder)
         if not 0 <= label < len(classes):
             raise UserError(f"{file}: {key}: its folder names no class")
         row = _find(file, key, label, places)

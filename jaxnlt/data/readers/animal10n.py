@@ -14,6 +14,7 @@ import re
 
 import numpy as np
 
+from jaxnlt.data import untrusted
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
     ListedImage,
@@ -138,15 +139,14 @@ def _read_binary(base: pathlib.Path) -> Source:
 
 
 def _records(file: pathlib.Path) -> np.ndarray:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    size = file.stat().st_size
+    data = untrusted.read_bytes(file)
+    size = len(data)
     if not size or size % _RECORD.itemsize:
         raise UserError(
             f"{file}: has {size} bytes, not a multiple of the "
             f"{_RECORD.itemsize} of an image: cut short or another file"
         )
-    records = np.fromfile(file, _RECORD)
+    records = np.frombuffer(data, _RECORD)
     wrong = np.flatnonzero(records["label"] >= len(NAMES))
     if len(wrong):
         raise UserError(

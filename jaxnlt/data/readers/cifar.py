@@ -10,12 +10,12 @@ official index: its place in the python batches.
 import gzip
 import pathlib
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnlt.data import untrusted
 from jaxnlt.data.readers import lists, pickles, tfds_copy
 from jaxnlt.data.records import (
     Benchmark,
@@ -24,6 +24,7 @@ from jaxnlt.data.records import (
     Split,
     labels_array,
 )
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError, logger
 
 SIZE, CHANNELS = 32, 3
@@ -123,16 +124,16 @@ def _fits(
         # One file is enough; that others are missing is reported later.
         layout = _layout(bench)
         named = (layout.meta, *layout.train, *layout.test)
-        return any((path / name).is_file() for name in named)
+        return any((path / name).exists() for name in named)
     if route is _read_archive:
-        return path.is_file() and path.name.endswith((".tar.gz", ".tgz"))
+        return path.exists() and path.name.endswith((".tar.gz", ".tgz"))
     version = tfds_copy.newest(path)
     if version is None:
         return False
     try:
         info = tfds_copy.description(version)
-    except (OSError, ValueError) as error:
-        remarks.append(f"{version / 'dataset_info.json'}: {error}")
+    except UserError as error:
+        remarks.append(str(error))
         return False
     if info.get("name") != _family(bench):
         return False
@@ -147,31 +148,35 @@ def _fits(
 
 def _read_folder(path: pathlib.Path, bench: Benchmark) -> Source:
     def content(name: str) -> bytes:
-        try:
-            return (path / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"{path / name}: {error.strerror}") from None
+        return untrusted.read_bytes(path / name, pickles.LIMIT)
 
     return _assemble(content, path, bench)
 
 
 def _read_archive(path: pathlib.Path, bench: Benchmark) -> Source:
+    layout = _layout(bench)
+    wanted = {layout.meta, *layout.train, *layout.test}
     members: dict[str, bytes] = {}
-    try:
-        with gzip.open(path) as raw:
-            with tarfile.open(fileobj=raw, mode="r|") as archive:
-                for member in archive:
-                    file = archive.extractfile(member)
-                    if file is not None:
+    with paths.open_regular(path) as packed:
+        limit = untrusted.unpack_limit(path.stat().st_size)
+        try:
+            with gzip.open(packed) as unpacked:
+                raw = untrusted.Bounded(unpacked, limit)
+                with tarfile.open(fileobj=raw, mode="r|") as archive:
+                    for member in archive:
                         name = pathlib.PurePosixPath(member.name).name
-                        members[name] = file.read()
-            # tarfile stops at its end mark; the checksum comes after it.
-            while raw.read(1 << 20):
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UserError(
-            f"{path}: truncated or damaged archive ({error})"
-        ) from None
+                        if member.isreg() and name in wanted:
+                            file = archive.extractfile(member)
+                            assert file is not None, "a regular file"
+                            members[name] = file.read()
+                # tarfile stops at its end mark; the checksum comes after it.
+                while raw.read(1 << 20):
+                    pass
+        # A damaged archive fails in any of the ways of tarfile and zlib.
+        except Exception as error:
+            raise UserError(
+                f"{path}: truncated or damaged archive ({error})"
+            ) from None
 
     def content(name: str) -> bytes:
         if name not in members:
@@ -205,7 +210,12 @@ def _assemble(
     train, test = split(layout.train), split(layout.test)
     where = path / layout.meta
     meta = _keys(pickles.loads(content(layout.meta), where), where)
-    names = tuple(_text(n) for n in meta.get(layout.names, ()))
+    listed = meta.get(layout.names)
+    if not isinstance(listed, list) or not all(
+        isinstance(name, str | bytes) for name in listed
+    ):
+        raise UserError(f"{where}: holds no list {layout.names}")
+    names = tuple(_text(name) for name in listed)
     if len(names) != bench.num_classes:
         raise UserError(
             f"{where}: names {len(names)} classes, {bench.name} has "
@@ -252,7 +262,7 @@ def _labels(
 ) -> np.ndarray:
     if key not in batch:
         raise UserError(f"{where}: holds no {key}; not {bench.name}?")
-    labels = np.asarray(batch[key])
+    labels = lists.integers(f"{where}: {key}", batch[key])
     if labels.dtype.kind not in "iu" or labels.shape != (size,):
         raise UserError(f"{where}: {key} must be {size} integers")
     assert bench.num_classes is not None
@@ -263,8 +273,9 @@ def _labels(
 
 def _read_tfds(path: pathlib.Path, bench: Benchmark) -> Source:
     version = tfds_copy.newest(path)
+    assert version is not None, "found by _fits"
     with tfds_copy.reading(version), tfds_copy.quiet() as tfds:
-        builder = tfds.builder_from_directory(str(version))
+        builder = tfds_copy.opened(tfds, version)
         splits = {
             name: _tfds_split(builder.as_data_source(split=name))
             for name in ("train", "test")

@@ -12,8 +12,8 @@ import pathlib
 
 import numpy as np
 
-from jaxnlt.data import noise
-from jaxnlt.data.readers import lists, npz, pickles
+from jaxnlt.data import noise, untrusted
+from jaxnlt.data.readers import lists, pickles
 from jaxnlt.data.records import (
     Benchmark,
     NoiseRequest,
@@ -21,6 +21,7 @@ from jaxnlt.data.records import (
     Split,
     labels_array,
 )
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError, logger
 
 HOMEPAGE = "https://github.com/UCSC-REAL/cifar-10-100n"
@@ -93,8 +94,8 @@ def find(
       UserError: none is found.
     """
     if labels_file:
-        path = pathlib.Path(labels_file).expanduser()
-        if not path.is_file():
+        path = paths.expanded(labels_file, "config.data.labels_file")
+        if not path.exists():
             raise UserError(f"config.data.labels_file: {path}: no such file")
         return path
     for place in places:
@@ -159,15 +160,18 @@ def read(
 
 
 def _arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    known = {name for names in (CLEAN, *KEYS.values()) for name in names}
     if str(path).endswith(".npz"):
-        return npz.read_arrays(path)
+        return untrusted.read_npz(path, known)[0]
     content = pickles.read_torch(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no dictionary of labels")
-    return {
-        key.decode() if isinstance(key, bytes) else str(key): np.asarray(value)
-        for key, value in content.items()
-    }
+    arrays = {}
+    for key, value in content.items():
+        name = key.decode("latin1") if isinstance(key, bytes) else str(key)
+        if name in known:
+            arrays[name] = lists.integers(f"{path}: {name}", value)
+    return arrays
 
 
 def _labels(

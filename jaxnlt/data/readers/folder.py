@@ -9,6 +9,7 @@ labels.csv of a run too; ``train/`` is then not scanned.
 import concurrent.futures
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 import unicodedata
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import decode, listing, noise, readable
+from jaxnlt.data import cells, decode, listing, noise, readable, untrusted
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -29,6 +30,7 @@ from jaxnlt.data.records import (
     Source,
     Split,
 )
+from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
 # Decoding releases Python's lock, so threads help.
@@ -97,7 +99,9 @@ def read_listed(request: ReadRequest) -> Source:
     root = lists.folder(request.path)
     row = ""
     if request.labels_file:
-        file = pathlib.Path(request.labels_file).expanduser()
+        file = user_paths.expanded(
+            request.labels_file, "config.data.labels_file"
+        )
         listed, origin, row = _read_csv(file, root), str(file), "row {}: "
         names = _ordered(listed.given + _class_names(listed))
     else:
@@ -208,7 +212,7 @@ def _real_paths(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
 def _ordered(names: list[str]) -> tuple[str, ...]:
     """Distinct names, by number where all are numbers, else by text."""
     distinct = sorted(set(names))
-    if all(name.isdecimal() for name in distinct):
+    if all(name.isdecimal() and len(name) < 20 for name in distinct):
         distinct.sort(key=lambda name: (int(name), name))
     return tuple(distinct)
 
@@ -315,18 +319,12 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
 def _csv_rows(file: pathlib.Path) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and all rows that hold anything."""
     try:
-        # Opening a pipe would wait for its writer.
-        if file.exists() and not file.is_file():
-            raise UserError(f"config.data.labels_file: {file}: is not a file")
-        with open(file, encoding="utf-8-sig", newline="") as stream:
+        text = untrusted.read_text(file, "config.data.labels_file")
+        with io.StringIO(text, newline="") as stream:
             reader = csv.reader(stream)
             columns = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if row]
-    except OSError as error:
-        raise UserError(
-            f"config.data.labels_file: {file}: {error.strerror}"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
+            rows = [[*map(cells.plain, row)] for row in reader if row]
+    except csv.Error as error:
         raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
     for name in columns:
         if name and columns.count(name) > 1:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnlt.data import listing
+from jaxnlt.data import listing, untrusted
 from jaxnlt.data.files import file_split
 from jaxnlt.data.records import (
     UNKNOWN,
@@ -17,6 +17,7 @@ from jaxnlt.data.records import (
     Source,
     Split,
 )
+from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
 T = TypeVar("T")
@@ -73,8 +74,8 @@ def usual_places() -> list[pathlib.Path]:
     tfds = os.environ.get("TFDS_DATA_DIR")
     return [
         pathlib.Path("data"),
-        pathlib.Path.home() / "data",
-        pathlib.Path.home() / "tensorflow_datasets",
+        pathlib.Path(os.path.expanduser("~/data")),
+        pathlib.Path(os.path.expanduser("~/tensorflow_datasets")),
         *([pathlib.Path(tfds)] if tfds else []),
     ]
 
@@ -91,7 +92,7 @@ def existing(path: str) -> pathlib.Path:
     Raises:
       UserError: it does not exist.
     """
-    given = pathlib.Path(path).expanduser()
+    given = user_paths.expanded(path, "config.data.path")
     listing.check_name(given)
     if not given.exists():
         raise UserError(f"config.data.path: {given}: does not exist")
@@ -112,7 +113,7 @@ def folder(path: str) -> pathlib.Path:
     """
     if not path:
         raise UserError("config.data.path: is missing, it names the folder")
-    root = pathlib.Path(path).expanduser()
+    root = user_paths.expanded(path, "config.data.path")
     listing.check_name(root)
     if not root.is_dir():
         raise UserError(f"config.data.path: {root}: no such folder")
@@ -136,7 +137,7 @@ def locate(
       UserError: there is none.
     """
     for place in places:
-        if (root / place / inside).exists():
+        if os.path.exists(root / place / inside):
             return root / place
     more = ", ".join(str(pathlib.Path(p) / inside) for p in places[1:])
     raise UserError(
@@ -180,7 +181,8 @@ def check_folders(
       UserError: the first folder that is missing.
     """
     for name in sorted({path.rpartition("/")[0] for path in paths}):
-        if not (root / name).is_dir():
+        # Unlike pathlib's, it does not raise at names that cannot be.
+        if not os.path.isdir(root / name):
             raise UserError(
                 f"{root / name}: no such folder, {file} lists images in it"
             )
@@ -196,17 +198,13 @@ def read_text(file: pathlib.Path) -> str:
       file: in UTF-8.
 
     Returns:
-      Its content.
+      Its content, lines end in a newline.
 
     Raises:
-      UserError: it is missing or not a text in UTF-8.
+      UserError: it is missing, no regular file, or not a text in UTF-8.
     """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text in UTF-8 ({error})") from None
+    text = untrusted.read_text(file)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(
@@ -229,7 +227,8 @@ def read_lines(
     Raises:
       UserError: the list is missing, no text or empty, or a line is wrong.
     """
-    lines = read_text(file).splitlines()
+    # splitlines would also split at characters that names may hold.
+    lines = read_text(file).split("\n")
     values = []
     for number, line in enumerate(lines[header:], start=1 + header):
         if not line.strip():
@@ -237,7 +236,8 @@ def read_lines(
         value = parse(line.strip())
         if value is None:
             raise UserError(
-                f"{file}: line {number}: {line.strip()!r} is not {expected}"
+                f"{file}: line {number}: {untrusted.shown(line.strip())} is "
+                f"not {expected}"
             )
         values.append(value)
     if not values:
@@ -261,9 +261,9 @@ def read_labels(file: pathlib.Path, classes: int) -> dict[str, int]:
 
     def parse(line: str) -> tuple[str, int] | None:
         name, _, label = line.rpartition(" ")
-        if not name or not label.isdecimal() or int(label) >= classes:
+        if not name or not label.isdecimal() or len(label) > 9:
             return None
-        return name.strip(), int(label)
+        return (name.strip(), int(label)) if int(label) < classes else None
 
     expected = f"a path and a label in 0..{classes - 1}"
     return first_labels(file, read_lines(file, parse, expected))
@@ -294,6 +294,63 @@ def first_labels(
 
 
 # Splits ----------------------------------------------------------------------
+
+
+def integers(where: str, values: object) -> np.ndarray:
+    """The integers of an array or of a list in a file.
+
+    Args:
+      where: what holds them, for the message.
+      values: a numpy array, or a list or tuple of integers.
+
+    Returns:
+      The array; int64 [N] of a list.
+
+    Raises:
+      UserError: a list holds something else, or an integer beyond 64 bits.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if not isinstance(values, list | tuple):
+        raise UserError(f"{where}: must be a list of integers")
+    for row, value in enumerate(values):
+        # A list of lists could be endless; True is an int in Python.
+        if (
+            not isinstance(value, int | np.integer)
+            or isinstance(value, bool)
+            or not -(2**63) <= value < 2**63
+        ):
+            raise UserError(
+                f"{where}: must be integers, number {row} is "
+                f"{untrusted.shown(value)}"
+            )
+    return np.array(values, np.int64)
+
+
+def numbered_classes(where: str, *labels: np.ndarray) -> tuple[str, ...]:
+    """Names of classes that are known by their numbers alone.
+
+    Args:
+      where: what holds the labels, for the message.
+      *labels: int [N] of at least 0, of the same images.
+
+    Returns:
+      '0', '1' and so on to the largest label.
+
+    Raises:
+      UserError: there are more classes than labels, so that some have no
+        image; no list of names is made then.
+    """
+    top = max(int(part.max()) for part in labels)
+    if top >= sum(map(len, labels)):
+        given = np.unique(np.concatenate(labels))
+        gaps = np.flatnonzero(given != np.arange(len(given)))
+        first = int(gaps[0]) if len(gaps) else len(given)
+        raise UserError(
+            f"{where}: class {first} has no image, the largest label is {top}; "
+            "labels are the numbers of the classes, from 0 without gaps"
+        )
+    return tuple(map(str, range(top + 1)))
 
 
 def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:

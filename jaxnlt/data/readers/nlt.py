@@ -11,6 +11,7 @@ import csv
 import io
 import pathlib
 
+from jaxnlt.data import cells
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -21,6 +22,7 @@ from jaxnlt.data.records import (
     Source,
     Split,
 )
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError
 
 #: Columns of ``manifest.csv`` and ``test.csv``.
@@ -57,7 +59,7 @@ def read(request: ReadRequest) -> Source:
             "that python -m jaxnlt.data.build_nlt writes"
         )
     root = lists.folder(request.path)
-    file = pathlib.Path(request.labels_file).expanduser()
+    file = paths.expanded(request.labels_file, "config.data.labels_file")
     if file.is_dir():
         file = file / MANIFEST
     names = class_names(file)
@@ -81,7 +83,8 @@ def class_names(file: pathlib.Path) -> tuple[str, ...]:
     Raises:
       UserError: ``classes.txt`` is missing.
     """
-    return tuple(lists.read_text(file.with_name(CLASSES)).splitlines())
+    names = lists.read_text(file.with_name(CLASSES)).removesuffix("\n")
+    return tuple(names.split("\n"))
 
 
 def read_manifest(file: pathlib.Path, classes: int) -> list[ListedImage]:
@@ -121,7 +124,9 @@ def read_manifest(file: pathlib.Path, classes: int) -> list[ListedImage]:
                 f"{classes}, a true label and a source"
             )
         path, label, true, source = fields
-        images.append(ListedImage(path, known[label], truths[true], source))
+        images.append(
+            ListedImage(cells.plain(path), known[label], truths[true], source)
+        )
     if not images:
         raise UserError(f"{file}: lists no image")
     return images

@@ -5,16 +5,14 @@ optionally ``train_true_labels`` [N], ``test_images`` with ``test_labels``, and
 ``class_names`` [classes].
 """
 
-import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
-from jaxnlt.data import noise
+from jaxnlt.data import noise, untrusted
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
+from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError, logger
 
 _KEYS = (
@@ -25,36 +23,6 @@ _KEYS = (
     "test_labels",
     "class_names",
 )
-
-
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads all arrays of an npz file, never a pickled one.
-
-    Args:
-      path: the file.
-
-    Returns:
-      Arrays by name.
-
-    Raises:
-      UserError: missing, truncated, damaged, or it holds pickled objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (
-        EOFError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # TypeError: a single .npy, which is no archive.
-        raise UserError(
-            f"{path}: truncated, damaged or not an npz file ({error})"
-        ) from None
 
 
 def read(request: ReadRequest) -> Source:
@@ -73,11 +41,10 @@ def read(request: ReadRequest) -> Source:
     """
     if not request.path:
         raise UserError("config.data.path: the npz benchmark needs a file")
-    file = pathlib.Path(request.path).expanduser()
-    arrays = read_arrays(file)
-    unknown = sorted(set(arrays) - set(_KEYS))
+    file = paths.expanded(request.path, "config.data.path")
+    arrays, unknown = untrusted.read_npz(file, _KEYS)
     if unknown:
-        logger.warning("%s: not used: %s", file, ", ".join(unknown))
+        logger.warning("%s: not used: %s", file, ", ".join(sorted(unknown)))
     wanted = ["train_images", "train_labels"]
     if "test_images" in arrays or "test_labels" in arrays:
         wanted += ["test_images", "test_labels"]
@@ -92,8 +59,8 @@ def read(request: ReadRequest) -> Source:
     if "class_names" in arrays:
         names = tuple(str(n) for n in arrays["class_names"].ravel())
     else:
-        top = max(int(x.max()) for x in (labels, true) if x is not None)
-        names = tuple(str(k) for k in range(top + 1))
+        known = [x for x in (labels, true) if x is not None]
+        names = lists.numbered_classes(f"{file}: train_labels", *known)
     if true is not None:
         lists.check_range(f"{file}: train_true_labels", true, names)
     lists.check_classes(f"{file}: train_labels", labels, names, true)

@@ -8,6 +8,7 @@ Source: ``papers/dasc.md`` section 1.3, ``papers/h2e.md`` section 14.2.
 """
 
 import itertools
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -199,7 +200,7 @@ def read_split(
         file = file.with_name(f"{name}.txt")
 
     def entry(line: str) -> tuple[str, int] | None:
-        match = re.fullmatch(r"(\S+)\s+(\d+)", line)
+        match = re.fullmatch(r"(\S+)\s+(\d{1,9})", line)
         return (match[1], int(match[2])) if match else None
 
     listed = lists.read_lines(file, entry, "an image and a label")
@@ -296,7 +297,7 @@ def _placed(
     )
     for layout in layouts:
         if (root / layout[0]).is_dir() and any(
-            (root / path(*layout, *row)).is_file() for row in rows[:_PROBED]
+            os.path.isfile(root / path(*layout, *row)) for row in rows[:_PROBED]
         ):
             return [path(*layout, *row) for row in rows]
     raise UserError(

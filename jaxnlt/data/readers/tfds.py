@@ -51,12 +51,7 @@ def read(request: ReadRequest) -> Source:
 
 
 def _check_format(version: pathlib.Path) -> None:
-    try:
-        kinds = tfds_copy.formats(tfds_copy.description(version))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{version / 'dataset_info.json'}: cannot be read ({error})"
-        ) from None
+    kinds = tfds_copy.formats(tfds_copy.description(version))
     if tfds_copy.ARRAY_RECORD not in kinds:
         raise UserError(
             f"{version}: is in {kinds[0]} format, only array_record can be "
@@ -68,7 +63,7 @@ def _check_format(version: pathlib.Path) -> None:
 
 def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
     with tfds_copy.reading(version):
-        builder = tfds.builder_from_directory(str(version))
+        builder = tfds_copy.opened(tfds, version)
         features = dict(builder.info.features.items())
         splits = list(builder.info.splits)
     mode = _check_features(tfds, version, features)
@@ -95,7 +90,8 @@ def _read(tfds: Any, version: pathlib.Path, image_size: int) -> Source:
     train = part("train", None)
     names = tuple(getattr(features["label"], "names", None) or ())
     if not names:
-        names = tuple(map(str, range(int(train.labels.max()) + 1)))
+        where = f"{version}: split train"
+        names = lists.numbered_classes(where, train.labels)
     lists.check_classes(f"{version}: split train", train.labels, names)
     test = None
     for split in ("test", "validation"):

@@ -6,16 +6,18 @@ TensorFlow is never needed for copies in array_record format.
 
 import contextlib
 import io
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jaxnlt.data import untrusted
 from jaxnlt.runtime.errors import UserError
 
 ARRAY_RECORD = "array_record"
-_INFO = "dataset_info.json"
+_INFO, _FEATURES = "dataset_info.json", "features.json"
+# Where the library keeps its kinds of features.
+_OWN = "tensorflow_datasets.core.features."
 _VERSION = re.compile(r"\d+(\.\d+)*")
 _NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+(?:\.\d+)*))?", re.ASCII)
 
@@ -104,14 +106,50 @@ def description(version: pathlib.Path) -> dict[str, Any]:
       Its ``dataset_info.json``, with ``name`` and ``fileFormat``.
 
     Raises:
-      OSError: it cannot be read.
-      ValueError: it is not a JSON object.
+      UserError: it cannot be read or is no JSON object of that form.
     """
-    with open(version / _INFO, encoding="utf-8") as file:
-        info = json.load(file)
-    if not isinstance(info, dict):
-        raise ValueError("holds no JSON object")
+    info = untrusted.read_json(version / _INFO)
+    if not isinstance(info, dict) or not all(
+        isinstance(kind, str) for kind in formats(info)
+    ):
+        raise UserError(
+            f"{version / _INFO}: is no description of a tensorflow-datasets "
+            "copy"
+        )
     return info
+
+
+def opened(tfds: Any, version: pathlib.Path) -> Any:
+    """The library's builder of a copy.
+
+    Args:
+      tfds: the module, see ``quiet``.
+      version: the folder of the copy.
+
+    Returns:
+      What reads its records.
+
+    Raises:
+      UserError: a file of the copy is no regular file, or its features are
+        not the library's own: it would import any module that they name.
+    """
+    for file in version.iterdir():
+        if not file.is_file() and not file.is_dir():
+            raise UserError(f"{file}: is no regular file")
+    waiting = [untrusted.read_json(version / _FEATURES)]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, list):
+            waiting += entry
+        elif isinstance(entry, dict):
+            waiting += entry.values()
+            name = entry.get("pythonClassName", _OWN)
+            if not isinstance(name, str) or not name.startswith(_OWN):
+                raise UserError(
+                    f"{version / _FEATURES}: refused, names the class "
+                    f"{untrusted.shown(name)}, which is not one of {_OWN}*"
+                )
+    return tfds.builder_from_directory(str(version))
 
 
 def formats(info: dict[str, Any]) -> list[str]:
@@ -123,7 +161,9 @@ def formats(info: dict[str, Any]) -> list[str]:
     Returns:
       ``array_record``, ``tfrecord`` and so on, the main one first.
     """
-    return [info.get("fileFormat", ""), *info.get("alternativeFileFormats", [])]
+    others = info.get("alternativeFileFormats", [])
+    others = others if isinstance(others, list) else [others]
+    return [info.get("fileFormat", ""), *others]
 
 
 @contextlib.contextmanager
@@ -151,6 +191,8 @@ def reading(version: pathlib.Path | None) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{version}: damaged tensorflow-datasets copy ({first_line(error)})"

@@ -229,7 +229,7 @@ ALL_ANIMALS = [f"/d/{k}/{k}_img_1553496000000.jpg" for k in range(10)]
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", "not a JSON file"),
+        ("{", "not JSON"),
         ('{"0": {"a": 1}}', "must hold {path: weight}"),
         (["/d/0/0_img_1.jpg"], "/d/0/0_img_1.jpg: the raw folder holds no"),
         (["/d/1/0_img_1553496000000.jpg"], "/d/1/0_img_1553496000000.jpg: "),

@@ -134,7 +134,7 @@ def test_csv_and_its_files_must_exist(root):
     file.write_text(CSV.replace("cat/1.png", "cat/9.png"))
     refused(root, "train/cat/9.png: no such file, .*row 3", labels_file=file)
     file.write_bytes(b"\xff\xfe\x00path")
-    refused(root, "labels.csv: not a CSV in UTF-8", labels_file=file)
+    refused(root, "labels.csv: not a text in UTF-8", labels_file=file)
 
 
 # Images that are streamed ----------------------------------------------------
