@@ -203,13 +203,13 @@ def report(findings: Findings) -> str:
         f"{count:,} {part}" for part, count in findings.counts.items()
     )
     lines = [
-        f"{_clear(findings.path)}: {counts} images, "
+        f"{console.printable(findings.path)}: {counts} images, "
         f"{len(findings.classes)} classes"
     ]
 
     def section(title: str, rows: Sequence[str]) -> None:
         lines.append(f"\n{title}: {len(rows) or 'none'}")
-        lines.extend(f"  {_clear(row)}" for row in rows)
+        lines.extend(f"  {console.printable(row)}" for row in rows)
 
     section("images that cannot be read", list(map(str, findings.unreadable)))
     tiny = [(n, name) for name, n in findings.classes.items() if n < TINY]
@@ -250,11 +250,6 @@ def _group(group: Sequence[Place], labels: bool = False) -> str:
     return text
 
 
-def _clear(text: str) -> str:
-    """The same on one line, without what would steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def _request(argv: list[str]) -> ReadRequest:
     """What the flags name."""
     if any(re.match(r"--?config[.=]|--?config$", text) for text in argv):
@@ -286,7 +281,7 @@ def _request(argv: list[str]) -> ReadRequest:
 def _command(argv: list[str]) -> None:
     request = _request(argv)
     findings = look(request.benchmark.read(request))
-    print(report(findings))
+    console.echo(report(findings))
     if findings.fault:
         raise UserError(f"{findings.path}: {findings.fault}; all are listed")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxnlt.config import fields
 from jaxnlt.config.base import DataOptions
-from jaxnlt.data import registry
-from jaxnlt.data.records import ReadRequest, Source
+from jaxnlt.data import noise, registry
+from jaxnlt.data.records import ReadRequest, Source, Split
 
 PER_BATCH, N_TEST = 20, 10
 
@@ -86,3 +86,11 @@ def torch_legacy(path: pathlib.Path, content) -> pathlib.Path:
     parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, content, [])
     path.write_bytes(b"".join(pickle.dumps(p, protocol=2) for p in parts))
     return path
+
+
+def read_noise(file, ids, classes, all_ids):
+    """Labels of the images ``ids`` in a set of ``all_ids``."""
+    whole = Split(None, np.zeros(len(all_ids), np.int32), None, all_ids)
+    names = tuple(map(str, range(classes)))
+    kept = Split(None, np.zeros(len(ids), np.int32), None, ids)
+    return noise.read_noise(file, kept, Source(whole, None, names, "there"))

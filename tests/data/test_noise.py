@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxnlt.data import noise
-from jaxnlt.data.records import Source, Split
 from jaxnlt.runtime.errors import UserError
+from tests.data import fakes
 
 LABELS = np.random.RandomState(5).randint(0, 10, 4000)
 
@@ -113,22 +113,14 @@ def test_joint_any_redraws_from_the_class_sizes():
         noise.draw("joint_any", few, 2, 0.2, seed=0)
 
 
-def read(file, ids, classes, all_ids):
-    """Labels of the images ``ids`` in a set of ``all_ids``."""
-    whole = Split(None, np.zeros(len(all_ids), np.int32), None, all_ids)
-    names = tuple(map(str, range(classes)))
-    kept = Split(None, np.zeros(len(ids), np.int32), None, ids)
-    return noise.read_noise(file, kept, Source(whole, None, names, "there"))
-
-
 @pytest.mark.parametrize("ids", [[3, 8, 11], ["a/1.png", "b/2.png", "b/3"]])
 def test_saved_noise_is_read_back_by_id(tmp_path, ids):
     file, ids = tmp_path / "n.json", np.array(ids)
     content = {"ids": ids.tolist(), "labels": [2, 0, 1]}
     file.write_text(json.dumps(content))
-    assert read(file, ids[::-1], 3, ids).tolist() == [1, 0, 2]
+    assert fakes.read_noise(file, ids[::-1], 3, ids).tolist() == [1, 0, 2]
     with pytest.raises(UserError, match=f"^{file}: no label for 1 of the 2"):
-        read(file, np.array([ids[0], ids[0] + ids[0]]), 3, ids)
+        fakes.read_noise(file, np.array([ids[0], ids[0] + ids[0]]), 3, ids)
 
 
 @pytest.mark.parametrize("content, labels", [("5678", [6, 8]), ("56", [5, 6])])
@@ -136,7 +128,7 @@ def test_dividemix_list_for_all_or_for_those_kept(tmp_path, content, labels):
     file = tmp_path / "0.4_sym.json"
     file.write_text(json.dumps([int(digit) for digit in content]))
     ids, all_ids = np.array([11, 13]), np.array([10, 11, 12, 13])
-    assert read(file, ids, 10, all_ids).tolist() == labels
+    assert fakes.read_noise(file, ids, 10, all_ids).tolist() == labels
 
 
 @pytest.mark.parametrize(
@@ -157,7 +149,7 @@ def test_dividemix_list_for_all_or_for_those_kept(tmp_path, content, labels):
 def test_bad_noise_files(tmp_path, content, word):
     file = tmp_path / "n.json"
     with pytest.raises(UserError, match="^config.data.noise_file: "):
-        read(file, np.array([0, 2]), 10, np.arange(4))
+        fakes.read_noise(file, np.array([0, 2]), 10, np.arange(4))
     file.write_text(content)
     with pytest.raises(UserError, match=f"^{file}: .*{word}"):
-        read(file, np.array([0, 2]), 10, np.arange(4))
+        fakes.read_noise(file, np.array([0, 2]), 10, np.arange(4))

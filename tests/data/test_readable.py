@@ -197,7 +197,7 @@ def test_the_check_lists_what_a_run_would_meet(damaged, tmp_path, capsys):
     [
         ("--config=erm:digits", 0, "sizes: 8x8 (1,797)"),
         ("--config=erm:folder --config.data.path={root}", 0, "30 train"),
-        ("--path={root} --labels_file={root}/no.csv", 2, "no.csv: No such"),
+        ("--path={root} --labels_file={root}/no.csv", 2, "no.csv: no such"),
         ("--path={root}/no", 2, "no such folder"),
         ("", 2, "--path: is missing"),
         ("--help", 0, "usage: "),

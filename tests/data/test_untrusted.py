@@ -19,7 +19,6 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxnlt.data import noise
 from jaxnlt.data.nlt import released
 from jaxnlt.data.readers import cifar_human, lists, nlt, pickles
 from jaxnlt.models import pretrained
@@ -35,7 +34,7 @@ RAW = lists.RawSet(("a", "b"), [[], []], [[], []], [])
 
 
 def read_noise(path):
-    return noise.read_noise(path, np.arange(6), 3, np.arange(6))
+    return fakes.read_noise(path, np.arange(6), 3, np.arange(6))
 
 
 #: Every reader of one file, by the name of the file.
