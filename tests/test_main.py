@@ -280,7 +280,7 @@ def test_deterministic_reaches_xla_first(given, ran, monkeypatch):
     assert flags[:-1] == ([given] if given else [])
 
 
-def test_libraries_are_quiet(capsys):
+def test_libraries_are_quiet(capsys, caplog):
     def command(argv):
         logger.warning("early\nin two lines")
         assert capsys.readouterr().err == ""
@@ -288,7 +288,7 @@ def test_libraries_are_quiet(capsys):
         early = "jaxnlt: warning: early in two lines\n"
         assert capsys.readouterr().err == early
         for name in ("absl", "orbax.checkpoint"):
-            logging.getLogger(name).setLevel(logging.DEBUG)
+            caplog.set_level(logging.DEBUG, name)
             logging.getLogger(name).info("chatter")
             logging.getLogger(name).warning("chatter")
         logging.getLogger("jax._src.xla_bridge").info("chatter")
