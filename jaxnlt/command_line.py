@@ -4,7 +4,6 @@ import difflib
 import importlib.util
 import pathlib
 import re
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules
 from jaxnlt.runtime import console
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
@@ -63,7 +62,9 @@ def config_file(name: str) -> pathlib.Path:
 
 
 def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
-    """Calls `get_config` of a config file.
+    """Calls `get_config` of a config file, and imports the method it names.
+
+    Both may import modules from the file's folder and the current one.
 
     Args:
       name: see `config_file`.
@@ -80,22 +81,18 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(arg) if arg else module.get_config()
-    except (UserError, config_lib.HelpRequested):
-        raise
-    except Exception as error:
-        own = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == str(path)
-        ]
-        line = getattr(error, "lineno", None) or (own or [None])[-1]
-        where = str(path) if line is None else f"{path}, line {line}"
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"{path}: get_config must return a ConfigDict")
+    with modules.search_path(path.parent, pathlib.Path.cwd()):
+        try:
+            spec.loader.exec_module(module)
+            config = module.get_config(arg) if arg else module.get_config()
+        except (UserError, config_lib.HelpRequested):
+            raise
+        except Exception as error:
+            raise UserError(modules.described(error, path)) from error
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise UserError(f"{path}: get_config must return a ConfigDict")
+        # Once imported it is found again from any folder.
+        modules.load_method(config.get("method", ""))
     return config
 
 
@@ -120,7 +117,7 @@ def with_selector(
     if entry.method != config.method:
         shared = config_lib.shared_keys(arg)
         source = load_config(entry.config, ",".join([shared, *entry.keys]))
-        found = source[source.method]
+        found = source[modules.options_group(source.method)]
         with config.unlocked():
             config[name] = {
                 field: found[field] for field in fields.names(kind.options_type)

@@ -1,6 +1,7 @@
 """What a method is: phases, a selector, losses, and how its networks vote.
 
-A method file in ``jaxnlt/methods/`` defines a class named ``Method``.  It
+A method's module, in ``jaxnlt/methods/`` or elsewhere, defines a class
+``Method``.  It
 decides *when* (phase), *whom to trust* (selector), *what to feed* (streams,
 views), *what to minimise* (loss) and *how to vote* (predict); the loop in
 train.py does everything else.  The dataclasses below are what the loop and a
@@ -8,7 +9,6 @@ method exchange.
 """
 
 import collections
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules
 from jaxnlt.data import sampling
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
@@ -486,7 +486,8 @@ class Method:
       data: what may be known of the training set.
 
     Attributes:
-      options_type: the class of its fields, ``config.METHOD``.
+      options_type: the class of its fields.
+      group: of the config that holds them, the last part of config.method.
       options: these fields, checked.
       own_selector: name in selection/registry.py of its selector; empty if no
         other can take its place.
@@ -509,8 +510,14 @@ class Method:
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         self.config, self.data = config, data
         self.network_options: dict[str, Any] = {}
+        self.group = modules.options_group(config.method)
+        if self.group not in config:
+            raise UserError(
+                f"config.{self.group}: is missing; get_config of the config "
+                "file must set the method's fields"
+            )
         self.options = fields.read(
-            self.options_type, config[config.method], f"config.{config.method}"
+            self.options_type, config[self.group], f"config.{self.group}"
         )
         if config.selector and not self.own_selector:
             raise UserError(
@@ -520,7 +527,7 @@ class Method:
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""
         name = self.config.selector or self.own_selector
-        group = self.config.method if name == self.own_selector else name
+        group = self.group if name == self.own_selector else name
         return selectors.create(
             name, self.config[group], f"config.{group}", self.heads
         )
@@ -681,8 +688,21 @@ def single_stream(batch_size: int) -> Streams:
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method, from its file in jaxnlt/methods/."""
-    return importlib.import_module(f"jaxnlt.methods.{name}").Method
+    """The class of a method.
+
+    Args:
+      name: ``config.method``, see ``config.modules``.
+
+    Raises:
+      UserError: there is no such module, or it has no class ``Method``.
+    """
+    kind = getattr(modules.load_method(name), "Method", None)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise UserError(
+            f"config.method: the module {name!r} has no class Method that "
+            "extends jaxnlt.Method"
+        )
+    return kind
 
 
 def create(config: ml_collections.ConfigDict, data: DataInfo) -> Method:

@@ -22,6 +22,7 @@ from PIL import Image
 from jaxnlt import infer as inference
 from jaxnlt import method as base
 from jaxnlt import models, selection
+from jaxnlt.config import modules
 from jaxnlt.data import decode
 from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
@@ -87,7 +88,7 @@ def read_run(
       The configuration, lists as tuples again, and the training set.
 
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or its method's module cannot be imported.
     """
     directory = pathlib.Path(workdir)
     config = result_files.read_json(directory / "config.json")
@@ -98,6 +99,7 @@ def read_run(
                 f"{directory}: holds no run, {name}.json is missing"
             )
     checkpoint.check_layout(facts, directory)
+    modules.load_method(config["method"])  # it may bring the benchmark along
     counts = facts["given_counts"]
     return ml_collections.ConfigDict(_with_tuples(config)).lock(), TrainingSet(
         class_names=tuple(facts["class_names"]),

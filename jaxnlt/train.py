@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import modules
 from jaxnlt.data import load
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
@@ -70,6 +71,8 @@ def _run(
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
+    # It may bring the benchmark along.
+    modules.load_method(config.method)
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
     finished = processes.decided(

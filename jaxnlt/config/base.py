@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import ml_collections
 
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import (
     Count,
     Decay,
@@ -227,7 +227,8 @@ class RunOptions:
     """Fields that all methods share.
 
     Attributes:
-      method: file in jaxnlt/methods/.
+      method: file in jaxnlt/methods/, entry point of the group
+        ``jaxnlt.methods``, or dotted name of any module.
       benchmark: entry of jaxnlt/data/registry.py.
       seed: of initialisation, shuffles, augmentation, mixtures.
       data_seed: of subset and noise; -1 takes the seed.
@@ -373,9 +374,16 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Checks the fields that all methods share.
 
     Raises:
-      UserError: a field of another type, out of its range, or not finite.
+      UserError: a field of another type, out of its range, or not finite; or
+        a method's group of fields is called like one that all methods share.
     """
     fields.read(RunOptions, config, "config")
+    group = modules.options_group(config.method)
+    if group in fields.names(RunOptions):
+        raise UserError(
+            f"config.method: {config.method!r} would have its fields in "
+            f"config.{group}, which all methods share; rename the module"
+        )
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import modules
 from jaxnlt.data import noise
 from jaxnlt.data.records import Dataset
 from jaxnlt.infer import Votes
@@ -369,7 +370,7 @@ def _header(
             f"labels really wrong: {100 * rate:.1f} % "
             f"(noise {config.data.noise} {config.data.rate:g})"
         )
-    options = config[config.method].to_dict()
+    options = config[modules.options_group(config.method)].to_dict()
     if options:
         text = ", ".join(f"{key} {value}" for key, value in options.items())
         lines.append(text)

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import modules
 from jaxnlt.data.records import VALIDATION, Dataset
 from jaxnlt.results.files import Record
 
@@ -89,7 +90,9 @@ def summarise(
         "noise": config.data.noise,
         "noise_rate_realised": dataset.description.noise_rate_realised,
         "data": dataset.description.as_json(),
-        "options": config_lib.as_json(config)[config.method],
+        "options": config_lib.as_json(config)[
+            modules.options_group(config.method)
+        ],
     }
 
 
