@@ -23,7 +23,6 @@ EXTRAS = {
     "cuda12",
     "cuda13",
     "tpu",
-    "tf",
     "wandb",
     "test",
     "docs",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import ml_collections
 
-from jaxnlt.config import fields, modules
+from jaxnlt.config import fields, modules, suggest
 from jaxnlt.config.fields import (
     Count,
     Decay,
@@ -65,15 +65,16 @@ KEYS: dict[str, Key] = {
 
 
 class HelpRequested(Exception):
-    """``parse`` found ``help`` in place of a benchmark.
+    """``parse`` found ``help`` among benchmark and keys.
 
     Attributes:
       keys: all keys of the method.
+      rest: the text after the colon without ``help``.
     """
 
-    def __init__(self, keys: Mapping[str, Key]):
+    def __init__(self, keys: Mapping[str, Key], rest: str):
         super().__init__("help")
-        self.keys = keys
+        self.keys, self.rest = keys, rest
 
 
 def _value(key: str, kind: type, text: str | None) -> Any:
@@ -102,13 +103,14 @@ def parse(arg: str | None, **extra: Key) -> Mapping[str, Any]:
 
     Raises:
       UserError: an unknown key, a value of the wrong type.
-      HelpRequested: the text is ``help``.
+      HelpRequested: ``help`` is among them.
     """
     keys = KEYS | extra
-    if arg == "help":
-        raise HelpRequested(keys)
+    items = (arg or "digits").split(",")
+    if "help" in items:
+        raise HelpRequested(keys, ",".join(i for i in items if i != "help"))
     values = {name: key.default for name, key in keys.items()}
-    first, *rest = (arg or "digits").split(",")
+    first, *rest = items
     if "=" in first or first in keys:
         first, rest = "digits", [first, *rest]
     for item in rest:
@@ -116,10 +118,20 @@ def parse(arg: str | None, **extra: Key) -> Mapping[str, Any]:
         if name not in keys:
             raise UserError(
                 f"{name}: unknown key; known are {', '.join(sorted(keys))}"
+                f"{_meant(name, keys)}"
             )
         given = text if "=" in item else None
         values[name] = _value(name, keys[name].kind, given)
     return {"benchmark": first, **values}
+
+
+def _meant(name: str, keys: Mapping[str, Key]) -> str:
+    """The key or the field that an unknown key may mean, as a question."""
+    known = {key: entry.about for key, entry in keys.items()}
+    for field, about in fields.describe(RunOptions, "--config.").items():
+        known[field] = about.meaning
+    near = suggest.nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def shared_keys(arg: str | None) -> str:
