@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jaxnlt.config import fields, modules
-from jaxnlt.data import sampling
+from jaxnlt.data import registry, sampling
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
@@ -491,18 +491,22 @@ class Method:
       options: these fields, checked.
       own_selector: name in selection/registry.py of its selector; empty if no
         other can take its place.
+      one_batch_size: whether all epochs take ``config.batch_size``; else those
+        of warm-up and plain training take ``config.warmup_batch_size``.
       num_nets: how many networks are trained.
       heads: heads that the parameters hold.
       vote: heads that ``predict`` adds up.
       network_options: further arguments of ``models.build``.
 
     Raises:
-      UserError: a field is out of its range, or no other selector can be taken.
+      UserError: a field is out of its range or not used, or no other selector
+        can be taken.
     """
 
     options_type: ClassVar[type[fields.OptionsClass]]
     options: Any
     own_selector: ClassVar[str] = ""
+    one_batch_size: ClassVar[bool] = False
     num_nets: int = 1
     heads: ClassVar[tuple[str, ...]] = ("logits",)
     vote: ClassVar[tuple[str, ...]] = ("logits",)
@@ -523,6 +527,13 @@ class Method:
             raise UserError(
                 f"config.selector: {config.method} takes no other selector"
             )
+        usual = registry.get(config.benchmark).warmup_batch_size
+        unused = {usual, config.batch_size}
+        if self.one_batch_size and config.warmup_batch_size not in unused:
+            raise UserError(
+                f"config.warmup_batch_size: {config.method} does not use it; "
+                "set config.batch_size, which all its epochs take"
+            )
 
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""
@@ -531,6 +542,12 @@ class Method:
         return selectors.create(
             name, self.config[group], f"config.{group}", self.heads
         )
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Sizes of the batches that it trains on."""
+        warmup = [] if self.one_batch_size else [self.config.warmup_batch_size]
+        return [self.config.batch_size, *warmup]
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -244,7 +244,7 @@ def predict(
         [state.variables for state in fresh],
         base.init_memory(method, fresh, len(training_set.labels)),
     )
-    mesh = sharding.make_mesh([config.batch_size, config.warmup_batch_size])
+    mesh = sharding.make_mesh(method.batch_sizes)
     infer = inference.Inference(
         network, method.outputs, config, training_set, mesh
     )

@@ -99,9 +99,7 @@ class Trainer:
             **self.method.network_options,
         )
         self.float_dtype = models.DTYPES[config.model.dtype][1]
-        self.mesh = sharding.make_mesh(
-            [config.batch_size, config.warmup_batch_size]
-        )
+        self.mesh = sharding.make_mesh(self.method.batch_sizes)
         self.images = streaming.hold(dataset.train, config, self.mesh)
         self.test_images = {
             name: streaming.hold(split, config, self.mesh)

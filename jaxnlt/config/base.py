@@ -246,7 +246,8 @@ class RunOptions:
       data_seed: of subset and noise; -1 takes the seed.
       epochs: number of epochs run.
       batch_size: images a step.
-      warmup_batch_size: images a step of warm-up and of plain training.
+      warmup_batch_size: images a step of the warm-up; methods of plain training
+        alone (erm, h2e, rolt) do not use it.
       eval_batch_size: images a step of inference.
       max_steps: at most so many steps an epoch; 0 takes all.
       split: dev puts a development set in place of the test set.

@@ -169,6 +169,7 @@ class Method(base.Method):
     """One or more networks, each trained by itself on every given label."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
@@ -252,7 +253,7 @@ class Method(base.Method):
         )
 
     def _streams(self, name: str) -> Streams:
-        batch, labels = self.config.warmup_batch_size, self.data.labels
+        batch, labels = self.config.batch_size, self.data.labels
         if name == "instance":
             return base.single_stream(batch)
         exponent = sampling.EXPONENTS[name]

@@ -637,6 +637,7 @@ class Method(base.Method):
     """H2E with the switches of ``config.h2e``."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
     heads = ("logits", "identifier")
 
@@ -669,7 +670,7 @@ class Method(base.Method):
     def _make_phases(self) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """The phases of the first round and of all later ones, by STEPS."""
         options, config = self.options, self.config
-        one_pass = base.single_stream(config.warmup_batch_size)
+        one_pass = base.single_stream(config.batch_size)
         everyone = base.trust_all(self.data)
         factor = options.weight_decay_factor
         block = last_block(config.model)
@@ -690,7 +691,7 @@ class Method(base.Method):
                 name="base",
                 loss=partial(self.base_loss, options.mix),
                 draws=self.mixing_draws(options.mix),
-                streams=class_aware(self.data.labels, config.warmup_batch_size)
+                streams=class_aware(self.data.labels, config.batch_size)
                 if options.resample
                 else one_pass,
                 views={"x": (options.view,)},
@@ -785,7 +786,7 @@ class Method(base.Method):
 
         Source: ``papers/h2e.md`` section 3.
         """
-        rows, size = selection.labelled, self.config.warmup_batch_size
+        rows, size = selection.labelled, self.config.batch_size
         raw = sampling.one_pass(rows, size, rng)
         return {
             name: raw

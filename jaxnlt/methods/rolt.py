@@ -433,6 +433,7 @@ class Method(base.Method):
     """RoLT with the switches of ``config.rolt``."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
@@ -440,7 +441,7 @@ class Method(base.Method):
         options = self.options
         cosine = options.loss == "ldam"
         everyone = base.trust_all(data)
-        one_pass = base.single_stream(config.warmup_batch_size)
+        one_pass = base.single_stream(config.batch_size)
         self.train = Phase(
             name="train",
             loss=self.loss,
