@@ -515,13 +515,10 @@ class Method:
         self.config, self.data = config, data
         self.network_options: dict[str, Any] = {}
         self.group = modules.options_group(config.method)
-        if self.group not in config:
-            raise UserError(
-                f"config.{self.group}: is missing; get_config of the config "
-                "file must set the method's fields"
-            )
         self.options = fields.read(
-            self.options_type, config[self.group], f"config.{self.group}"
+            self.options_type,
+            config.get(self.group, {}),
+            f"config.{self.group}",
         )
         if config.selector and not self.own_selector:
             raise UserError(

@@ -40,7 +40,8 @@ usage: python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz
   --images   a folder, searched with all folders in it; or a file with
              images (or test_images), uint8 [N, H, W, C]
   --out      the table to write: index or path, predicted_label, confidence
-  --epoch    0-based, one that the run kept; the last one if not given
+  --epoch    number of a folder in WORKDIR/checkpoints, whose names count from
+             0 as all files do; the last one if not given
 """
 # Batches that are decoded and held at once.
 _BATCHES = 16

@@ -17,7 +17,7 @@ from jaxnlt.data import load
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics, summary
+from jaxnlt.results import journal, metrics, summary, writers
 from jaxnlt.runtime import checkpoint, preemption, processes, sharding
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
@@ -73,6 +73,7 @@ def _run(
     config_lib.check(config)
     # It may bring the benchmark along.
     modules.load_method(config.method)
+    writers.check(config)
     resolved = config_lib.as_json(config)
     _check_workdir(directory, resolved)
     finished = processes.decided(
@@ -96,7 +97,7 @@ def _run(
         states, memory = restored.states, restored.memory
         start = restored.epoch + 1
         watch.saved(restored.epoch)
-        _print(f"resumed after epoch {restored.epoch}")
+        _print(f"resumed after epoch {start}")
     writer = journal.Silent()
     if processes.is_lead():
         writer = journal.Journal(

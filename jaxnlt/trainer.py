@@ -276,12 +276,15 @@ class Trainer:
         epoch: int,
         phase: Phase,
     ) -> Selection:
-        """Warns of degenerate selections; an empty one trusts all samples."""
+        """Warns of degenerate selections; an empty one trusts all samples.
+
+        Messages count epochs from 1.
+        """
         if not len(selection.labelled):
             logger.warning(
                 "network %d trusts no sample in epoch %d; all are trained on",
                 k,
-                epoch,
+                epoch + 1,
             )
             labels = self.info.labels[rows]
             everyone = np.arange(len(rows))
@@ -296,7 +299,7 @@ class Trainer:
                 "network %d leaves nothing unlabelled in epoch %d; the "
                 "unlabelled terms weigh nothing",
                 k,
-                epoch,
+                epoch + 1,
             )
         emptied = np.flatnonzero(np.asarray(selection.counts) == 0)
         if len(emptied):
@@ -306,7 +309,7 @@ class Trainer:
                 "counts as one in the class prior",
                 k,
                 names,
-                epoch,
+                epoch + 1,
             )
         return selection
 

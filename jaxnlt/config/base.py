@@ -223,7 +223,8 @@ class OptimizerOptions:
       learning_rate: step size at the start.
       momentum: of the gradients.
       weight_decay: weight of the squared parameters.
-      drops: epochs at which the step size is multiplied by ``drop_factor``.
+      drops: epochs after which the step size is multiplied by
+        ``drop_factor``.
       drop_factor: see ``drops``.
     """
 
@@ -258,6 +259,8 @@ class RunOptions:
       deterministic: bit-identical reruns on GPU, at some cost; CPU always is.
       log_outputs: keep what every selection reads in WORKDIR/outputs, for
         launch/study_selector.py.
+      wandb: project of Weights & Biases that the figures go to as well; '' is
+        none.
       init_from: WORKDIR[@EPOCH] whose networks to start from.
       start_phase: phase to start at, with memory and momentum of
         ``init_from``.
@@ -281,6 +284,7 @@ class RunOptions:
     selector: str = ""
     deterministic: bool = False
     log_outputs: bool = False
+    wandb: str = ""
     init_from: str = ""
     start_phase: str = ""
     data: DataOptions = DataOptions()

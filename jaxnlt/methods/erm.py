@@ -81,7 +81,7 @@ class Options:
       sampling: how often the classes are drawn.
       second: second phase: deferred re-weighting, classifier re-training or
         tau-normalisation.
-      second_start: its first epoch; 0 without a second phase.
+      second_start: epochs before it; 0 without a second phase.
       mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
         CIFAR.
       focal_gamma: exponent of the focal losses; 0.5 is the choice for nfl.

@@ -70,7 +70,7 @@ class Options:
       rounds: 2 or more iterate; 0 is base training alone.
       iterate: later rounds drop the flagged images in base and identify, or mix
         all by their scores; the release has no code for it.
-      starts: first epoch of every phase of every round but the first.
+      starts: epochs of the run before every phase but the first.
       mix: base training: ce, mixup, or weighted by the clean probabilities of
         any run's labels.csv, ``scores``.
       mixup_alpha: parameter of the Beta distribution.

@@ -175,9 +175,9 @@ class Options:
 
     Attributes:
       loss: cross-entropy or LDAM on a cosine classifier.
-      soft_start: first epoch with soft labels.
+      soft_start: epochs before those with soft labels.
       drw: whether classes are re-weighted from ``drw_start`` on.
-      drw_start: first epoch with deferred re-weighting.
+      drw_start: epochs before deferred re-weighting.
       drw_beta: of its effective numbers.
       ldam_margin: largest margin of LDAM.
       ldam_scale: of the cosines in LDAM.

@@ -21,7 +21,7 @@ from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import outputs as outputs_log
-from jaxnlt.results import report
+from jaxnlt.results import report, writers
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint
@@ -81,6 +81,7 @@ class Journal(Silent):
         noise.save_noise(directory / "noise.json", dataset.train)
         self._log = MetricsLog(directory)
         self._records = self._log.truncate(start - 1)
+        self._writers = writers.Writers(config, directory)
         self._seconds_before = sum(r["seconds"] for r in self._records)
         self._progress = Progress(config, dataset, directory, self._records)
 
@@ -95,6 +96,7 @@ class Journal(Silent):
     def epoch(self, record: Record) -> None:
         """Writes and prints the figures of an epoch."""
         self._log.write(record)
+        self._writers.write(record)
         self._records.append(record)
         self._progress.epoch(record)
 
@@ -112,7 +114,7 @@ class Journal(Silent):
         Returns:
           The summary.
         """
-        self._log.close()
+        self._writers.close()
         seconds = self._seconds_before + time.time() - self._began
         summary = summary_lib.summarise(
             self._config, self._dataset, self._records, run, seconds
@@ -183,17 +185,14 @@ def _describe(dataset: Dataset) -> Record:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events, one entry for each epoch.
+    """metrics.jsonl, one object for each epoch, counted from 0.
 
     Args:
       workdir: the run's folder.
     """
 
     def __init__(self, workdir: str | pathlib.Path) -> None:
-        workdir = pathlib.Path(workdir)
-        self._path = workdir / "metrics.jsonl"
-        self._events_folder = workdir / "events"
-        self._events: Any = None
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
 
     def truncate(self, epoch: int) -> list[Record]:
         """Cuts the file to the epochs up to ``epoch`` (-1: none).
@@ -225,32 +224,10 @@ class MetricsLog:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._write_events(json.loads(line))
 
     @staticmethod
     def _line(record: Record) -> str:
         return json.dumps(result_files.plain(record), allow_nan=False) + "\n"
-
-    def _write_events(self, record: Record) -> None:
-        epoch = record["epoch"]
-        if self._events is None:
-            from tensorboardX import SummaryWriter
-
-            # purge_step hides what an interrupted run wrote past this epoch.
-            self._events = SummaryWriter(
-                str(self._events_folder), purge_step=epoch
-            )
-        for name, value in record.items():
-            number = isinstance(value, int | float)
-            if number and not isinstance(value, bool) and name != "epoch":
-                self._events.add_scalar(name, value, epoch)
-        self._events.flush()
-
-    def close(self) -> None:
-        """Closes the events file."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
 
 
 class Progress:

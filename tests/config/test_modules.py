@@ -79,7 +79,9 @@ def test_a_group_of_fields_is_there_and_of_its_own():
         with pytest.raises(UserError, match="config.data, which all methods"):
             config_lib.check(config)
         config.method = "dividemix"
-        with pytest.raises(UserError, match="config.dividemix: is missing"):
+        with pytest.raises(
+            UserError, match=r"config.dividemix.\w+: is missing"
+        ):
             base.create(config, base.DataInfo([0, 1], 2))
 
 

@@ -109,7 +109,7 @@ def test_its_run_resumes_and_predicts(trained):
     home, away, command = trained
     (home / "summary.json").unlink()
     done = python(away, *command)
-    assert done.returncode == 0 and "resumed after epoch" in done.stderr
+    assert done.returncode == 0 and "resumed after epoch 2\n" in done.stderr
     predict = ["-m", "jaxnlt.predict", f"--workdir={home}"]
     predict.append(f"--images={home}/new.npz")
     done = python(home, *predict)
