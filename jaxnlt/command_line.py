@@ -81,7 +81,7 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with modules.search_path(path.parent, pathlib.Path.cwd()):
+    with modules.search_path(path.parent):
         try:
             spec.loader.exec_module(module)
             config = module.get_config(arg) if arg else module.get_config()

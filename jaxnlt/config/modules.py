@@ -21,6 +21,8 @@ from jaxnlt.runtime.errors import UserError
 
 #: The package of our own methods, and the group of installed ones.
 METHODS = "jaxnlt.methods"
+# How sys.path names the current folder.
+_CURRENT = ""
 
 
 def options_group(method: str) -> str:
@@ -29,16 +31,31 @@ def options_group(method: str) -> str:
 
 
 @contextlib.contextmanager
-def search_path(*folders: pathlib.Path) -> Iterator[None]:
-    """Lets Python import from folders, the first one first, while it lasts."""
-    before = list(sys.path)
-    sys.path[:0] = [str(folder.absolute()) for folder in folders]
+def search_path(first: pathlib.Path | None = None) -> Iterator[None]:
+    """Lets Python import from two more folders while it lasts.
+
+    Args:
+      first: comes before all others, as a script's folder does.  The current
+        folder comes last: a stray file in it hides no library.
+    """
+    own = [] if first is None else [str(first.absolute())]
+    sys.path[:] = [*own, *sys.path, _CURRENT]
     # Files may be newer than what Python remembers of their folder.
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:] = before
+        # What the imported code has added stays.
+        for folder in own:
+            _drop(folder, 0)
+        _drop(_CURRENT, -1)
+
+
+def _drop(folder: str, end: int) -> None:
+    """Removes the first (0) or the last (-1) such folder, if it is there."""
+    at = [i for i, entry in enumerate(sys.path) if entry == folder]
+    if at:
+        del sys.path[at[end]]
 
 
 def load_method(name: str) -> ModuleType:
@@ -58,7 +75,7 @@ def load_method(name: str) -> ModuleType:
         raise UserError(f"config.method: {name!r} is not the name of a module")
     target = _target(name)
     try:
-        with search_path(pathlib.Path.cwd()):
+        with search_path():
             return importlib.import_module(target)
     except UserError:
         raise

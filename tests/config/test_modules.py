@@ -37,6 +37,14 @@ def test_ours_and_those_of_the_current_folder(folder):
     assert modules.options_group("mine.small_loss") == "small_loss"
 
 
+def test_the_search_path_is_widened_for_a_while(folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", ["a"])
+    with modules.search_path(folder / "configs"):
+        assert sys.path == [str(folder / "configs"), "a", ""]
+        sys.path.insert(0, "added by the config file")
+    assert sys.path == ["added by the config file", "a"]
+
+
 def test_an_installed_one_by_its_entry_point(folder, monkeypatch):
     (folder / "theirs.py").write_text("from jaxnlt.methods.erm import Method")
     (folder / "their-1.dist-info").mkdir()
