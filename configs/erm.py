@@ -36,6 +36,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config = base.base(keys)
     config.method = "erm"
+    # Plain training takes the batches of the other methods' warm-up.
+    config.batch_size = config.warmup_batch_size
     loss, second = keys["loss"], keys["second"]
     if loss == "ldam_drw":
         loss, second = "ldam", "drw"

@@ -31,12 +31,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config = base.base(keys)
     config.method = "h2e"
+    # Plain training takes the batches of the other methods' warm-up.
+    config.batch_size = config.warmup_batch_size
     released, rounds = keys["as_released"], keys["rounds"]
     small = config.benchmark == "digits"
     large = bool(config.data.transform)  # images on disk are streamed
     length = DIGITS if small else NLT if large else MEMORY
     if large:  # sections 1 and 2
-        config.batch_size = config.warmup_batch_size = 512
+        config.batch_size = 512
         config.optimizer.learning_rate = 0.2
         config.optimizer.weight_decay = 1e-4
     first, identify, robust = length

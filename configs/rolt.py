@@ -33,6 +33,8 @@ def _single(
     config: ml_collections.ConfigDict, keys: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
     config.method = "rolt"
+    # Plain training takes the batches of the other methods' warm-up.
+    config.batch_size = config.warmup_batch_size
     released = keys["as_released"]
     values: dict[str, Any] = {"soft_start": 16, "drw_start": 32, "lr_rise": 1.0}
     if config.benchmark != "digits":

@@ -1,11 +1,9 @@
 """Reads command lines; says everything that goes wrong in one line."""
 
-import difflib
 import importlib.util
 import os
 import pathlib
 import re
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +11,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from jaxnlt import method
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules, suggest
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
@@ -64,7 +63,9 @@ def config_file(name: str) -> pathlib.Path:
 
 
 def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
-    """Calls `get_config` of a config file.
+    """Calls `get_config` of a config file, and imports the method it names.
+
+    Both may import modules from the file's folder and the current one.
 
     Args:
       name: see `config_file`.
@@ -75,28 +76,24 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
 
     Raises:
       UserError: no such file, or it fails; the line at fault is named.
-      config_lib.HelpRequested: the text after the colon is `help`.
+      config_lib.HelpRequested: `help` stands after the colon.
     """
     path = config_file(name)
     spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(arg) if arg else module.get_config()
-    except (UserError, config_lib.HelpRequested):
-        raise
-    except Exception as error:
-        own = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == str(path)
-        ]
-        line = getattr(error, "lineno", None) or (own or [None])[-1]
-        where = str(path) if line is None else f"{path}, line {line}"
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"{path}: get_config must return a ConfigDict")
+    with modules.search_path(path.parent):
+        try:
+            spec.loader.exec_module(module)
+            config = module.get_config(arg) if arg else module.get_config()
+        except (UserError, config_lib.HelpRequested):
+            raise
+        except Exception as error:
+            raise UserError(modules.described(error, path)) from error
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise UserError(f"{path}: get_config must return a ConfigDict")
+        # Once imported it is found again from any folder.
+        modules.load_method(config.get("method", ""))
     return config
 
 
@@ -121,7 +118,7 @@ def with_selector(
     if entry.method != config.method:
         shared = config_lib.shared_keys(arg)
         source = load_config(entry.config, ",".join([shared, *entry.keys]))
-        found = source[source.method]
+        found = source[modules.options_group(source.method)]
         with config.unlocked():
             config[name] = {
                 field: found[field] for field in fields.names(kind.options_type)
@@ -129,6 +126,36 @@ def with_selector(
     with config.unlocked():
         config.selector = name
     return config
+
+
+def describe(config: ml_collections.ConfigDict) -> dict[str, fields.FieldHelp]:
+    """What every field of a config may hold and what it means.
+
+    Args:
+      config: of any method, with another's selector or its own.
+
+    Returns:
+      Dotted field names, in the config's order.
+    """
+    group = modules.options_group(config.method)
+    kinds: dict[str, Any] = {group: method.find(config.method).options_type}
+    if config.selector:
+        kind: Any = selectors.find(config.selector)
+        kinds = {config.selector: kind.options_type} | kinds
+    known = fields.describe(config_lib.RunOptions)
+    for name, options in kinds.items():
+        known |= fields.describe(options, f"{name}.")
+    unknown = fields.FieldHelp("any", "")
+    found = {}
+    for field, value in config_lib.flatten(config.to_dict()).items():
+        path = field
+        while path and path not in known:  # a dict is one field
+            path = path.rpartition(".")[0]
+        kind, meaning = known.get(path, unknown)
+        if kind == "any":
+            kind = type(value).__name__
+        found[field] = fields.FieldHelp(kind, meaning)
+    return found
 
 
 def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -156,24 +183,21 @@ def take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 def _check_names(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     """Refuses overrides of what is no field, or follows from --config."""
-    fields = config_lib.flatten(config.to_dict())
+    known = config_lib.flatten(config.to_dict())
     for text in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", text)
-        if not match or match[1] in fields:
+        if not match or match[1] in known:
             continue
         path = match[1]
-        inside = [name for name in fields if name.startswith(f"{path}.")]
+        inside = [name for name in known if name.startswith(f"{path}.")]
         if inside:
             raise UserError(
                 f"config.{path}: is a group of fields; set one, such as "
                 f"config.{inside[0]}"
             )
-        # The name alone counts first: its group may have been forgotten.
-        last = path.rpartition(".")[2]
-        near = difflib.get_close_matches(path, fields, 1) or [
-            name for name in fields if name.rpartition(".")[2] == last
-        ]
-        hint = f", did you mean config.{near[0]}?" if near else ""
+        about = {f: entry.meaning for f, entry in describe(config).items()}
+        near = suggest.nearest(path, about)
+        hint = f", did you mean config.{near}?" if near else ""
         raise UserError(f"config.{path}: no such field{hint}")
 
 
@@ -206,7 +230,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
 
     Raises:
       UserError: whatever is wrong with it.
-      config_lib.HelpRequested: the text after the colon is `help`.
+      config_lib.HelpRequested: `help` stands after the colon.
     """
     value, rest = take_config(argv)
     name, colon, arg = value.partition(":")
@@ -225,7 +249,16 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
         )
     except flags.Error as error:
         raise UserError(f"command line: {console.one_line(error)}") from error
-    console.parse_flags(values, rest)
+    try:
+        console.parse_flags(values, rest)
+    except UserError as error:
+        unknown = error.__cause__
+        if not isinstance(unknown, flags.UnrecognizedFlagError):
+            raise
+        about = {f"config.{f}": h.meaning for f, h in describe(config).items()}
+        near = suggest.nearest(unknown.flagname, {"workdir": ""} | about)
+        hint = f", did you mean --{near}?" if near else ""
+        raise UserError(f"{error}{hint}") from error
     _check_values(before, config_lib.flatten(config.to_dict()))
     folder = workdir.value and str(paths.expanded(workdir.value, "--workdir"))
     return config, folder

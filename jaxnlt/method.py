@@ -1,6 +1,7 @@
 """What a method is: phases, a selector, losses, and how its networks vote.
 
-A method file in ``jaxnlt/methods/`` defines a class named ``Method``.  It
+A method's module, in ``jaxnlt/methods/`` or elsewhere, defines a class
+``Method``.  It
 decides *when* (phase), *whom to trust* (selector), *what to feed* (streams,
 views), *what to minimise* (loss) and *how to vote* (predict); the loop in
 train.py does everything else.  The dataclasses below are what the loop and a
@@ -8,7 +9,6 @@ method exchange.
 """
 
 import collections
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
@@ -19,8 +19,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxnlt.config import fields
-from jaxnlt.data import sampling
+from jaxnlt.config import fields, modules
+from jaxnlt.data import registry, sampling
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
@@ -486,22 +486,27 @@ class Method:
       data: what may be known of the training set.
 
     Attributes:
-      options_type: the class of its fields, ``config.METHOD``.
+      options_type: the class of its fields.
+      group: of the config that holds them, the last part of config.method.
       options: these fields, checked.
       own_selector: name in selection/registry.py of its selector; empty if no
         other can take its place.
+      one_batch_size: whether all epochs take ``config.batch_size``; else those
+        of warm-up and plain training take ``config.warmup_batch_size``.
       num_nets: how many networks are trained.
       heads: heads that the parameters hold.
       vote: heads that ``predict`` adds up.
       network_options: further arguments of ``models.build``.
 
     Raises:
-      UserError: a field is out of its range, or no other selector can be taken.
+      UserError: a field is out of its range or not used, or no other selector
+        can be taken.
     """
 
     options_type: ClassVar[type[fields.OptionsClass]]
     options: Any
     own_selector: ClassVar[str] = ""
+    one_batch_size: ClassVar[bool] = False
     num_nets: int = 1
     heads: ClassVar[tuple[str, ...]] = ("logits",)
     vote: ClassVar[tuple[str, ...]] = ("logits",)
@@ -509,21 +514,37 @@ class Method:
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
         self.config, self.data = config, data
         self.network_options: dict[str, Any] = {}
+        self.group = modules.options_group(config.method)
         self.options = fields.read(
-            self.options_type, config[config.method], f"config.{config.method}"
+            self.options_type,
+            config.get(self.group, {}),
+            f"config.{self.group}",
         )
         if config.selector and not self.own_selector:
             raise UserError(
                 f"config.selector: {config.method} takes no other selector"
             )
+        usual = registry.get(config.benchmark).warmup_batch_size
+        unused = {usual, config.batch_size}
+        if self.one_batch_size and config.warmup_batch_size not in unused:
+            raise UserError(
+                f"config.warmup_batch_size: {config.method} does not use it; "
+                "set config.batch_size, which all its epochs take"
+            )
 
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""
         name = self.config.selector or self.own_selector
-        group = self.config.method if name == self.own_selector else name
+        group = self.group if name == self.own_selector else name
         return selectors.create(
             name, self.config[group], f"config.{group}", self.heads
         )
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Sizes of the batches that it trains on."""
+        warmup = [] if self.one_batch_size else [self.config.warmup_batch_size]
+        return [self.config.batch_size, *warmup]
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -681,8 +702,21 @@ def single_stream(batch_size: int) -> Streams:
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method, from its file in jaxnlt/methods/."""
-    return importlib.import_module(f"jaxnlt.methods.{name}").Method
+    """The class of a method.
+
+    Args:
+      name: ``config.method``, see ``config.modules``.
+
+    Raises:
+      UserError: there is no such module, or it has no class ``Method``.
+    """
+    kind = getattr(modules.load_method(name), "Method", None)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise UserError(
+            f"config.method: the module {name!r} has no class Method that "
+            "extends jaxnlt.Method"
+        )
+    return kind
 
 
 def create(config: ml_collections.ConfigDict, data: DataInfo) -> Method:

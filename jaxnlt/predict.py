@@ -23,7 +23,7 @@ from jaxnlt import infer as inference
 from jaxnlt import method as base
 from jaxnlt import models, selection
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import Count, Natural, Positive
 from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.results import files as result_files
@@ -43,7 +43,8 @@ usage: python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz
              images (or test_images), uint8 [N, H, W, C]
   --out      the table to write: index or path, predicted_label, confidence;
              'unreadable' for an image that cannot be read
-  --epoch    0-based, one that the run kept; the last one if not given
+  --epoch    number of a folder in WORKDIR/checkpoints, whose names count from
+             0 as all files do; the last one if not given
 """
 # Batches that are decoded and held at once.
 _BATCHES = 16
@@ -105,7 +106,7 @@ def read_run(
       The configuration, lists as tuples again, and the training set.
 
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or its method's module cannot be imported.
     """
     directory = pathlib.Path(workdir)
     config, facts = (
@@ -114,6 +115,8 @@ def read_run(
     checkpoint.check_layout(facts, directory / "dataset.json")
     made = ml_collections.ConfigDict(config).lock()
     try:
+        # Its module may bring the benchmark along.
+        modules.load_method(str(config.get("method", "")))
         config_lib.check(made)
     except UserError as error:
         raise UserError(f"{directory / 'config.json'}: {error}") from error
@@ -294,7 +297,7 @@ def predict(
         [state.variables for state in fresh],
         base.init_memory(method, fresh, len(training_set.labels)),
     )
-    mesh = sharding.make_mesh([config.batch_size, config.warmup_batch_size])
+    mesh = sharding.make_mesh(method.batch_sizes)
     infer = inference.Inference(
         network, method.outputs, config, training_set, mesh
     )

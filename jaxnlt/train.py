@@ -14,12 +14,13 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import modules
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics, summary
+from jaxnlt.results import journal, metrics, summary, writers
 from jaxnlt.runtime import (
     checkpoint,
     console,
@@ -95,6 +96,9 @@ def _run(
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
+    # It may bring the benchmark along.
+    modules.load_method(config.method)
+    writers.check(config)
     resolved = config_lib.as_json(config)
     # What a checkpoint must agree with to belong to this run.
     origin: dict[str, Any] = {"config": resolved}
@@ -130,7 +134,7 @@ def _run(
         states, memory = restored.states, restored.memory
         start = restored.epoch + 1
         watch.saved(restored.epoch)
-        _print(f"resumed after epoch {restored.epoch}")
+        _print(f"resumed after epoch {start}")
     writer = journal.Silent()
     if processes.is_lead():
         sealed = restored.meta.get("records") if restored else []

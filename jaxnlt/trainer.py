@@ -105,9 +105,7 @@ class Trainer:
             **self.method.network_options,
         )
         self.float_dtype = models.DTYPES[config.model.dtype][1]
-        self.mesh = sharding.make_mesh(
-            [config.batch_size, config.warmup_batch_size]
-        )
+        self.mesh = sharding.make_mesh(self.method.batch_sizes)
         self.images = streaming.hold(dataset.train, config, self.mesh)
         self.test_images = {
             name: streaming.hold(split, config, self.mesh)
@@ -307,12 +305,15 @@ class Trainer:
         epoch: int,
         phase: Phase,
     ) -> Selection:
-        """Warns of degenerate selections; an empty one trusts all samples."""
+        """Warns of degenerate selections; an empty one trusts all samples.
+
+        Messages count epochs from 1.
+        """
         if not len(selection.labelled):
             logger.warning(
                 "network %d trusts no sample in epoch %d; all are trained on",
                 k,
-                epoch,
+                epoch + 1,
             )
             labels = self.info.labels[rows]
             everyone = np.arange(len(rows))
@@ -327,7 +328,7 @@ class Trainer:
                 "network %d leaves nothing unlabelled in epoch %d; the "
                 "unlabelled terms weigh nothing",
                 k,
-                epoch,
+                epoch + 1,
             )
         emptied = np.flatnonzero(np.asarray(selection.counts) == 0)
         if len(emptied):
@@ -337,7 +338,7 @@ class Trainer:
                 "counts as one in the class prior",
                 k,
                 names,
-                epoch,
+                epoch + 1,
             )
         return selection
 

@@ -8,13 +8,15 @@
                                                   queue, a job each
     python launch/sweep.py digits --gather        the table in markdown
 
-A table of one's own is a product; its methods are names of configs/ or rows of
-the other tables.  Give --run, --submit and --gather the same words:
+A table of one's own is a product; its methods are names of configs/, files of
+your own or rows of the other tables.  Give --run, --submit and --gather the
+same words:
 
     python launch/sweep.py --methods ce mixup dasc --benchmarks cifar10 \\
         --imb 0.1 0.02 --noise none sym --rate 0.4 0.6 --seeds 0 1 2 \\
         --submit "sbatch --gpus-per-node=1 launch/slurm.sbatch"
 
+--config.FIELD=VALUE goes to every run, as in --config.data.path=DIR.
 --dry-run prints what --run or --submit would do.  Several runs can go on at
 once, each in its own folder; submit no job twice while it runs.
 """
@@ -25,6 +27,7 @@ import csv
 import itertools
 import json
 import pathlib
+import re
 import shlex
 import shutil
 import statistics
@@ -150,7 +153,8 @@ def product(
     """A row for every method on every data set.
 
     Args:
-      methods: names of configs/, or of rows of the tables above.
+      methods: names of configs/, config files, or names of rows of the tables
+        above.
       benchmarks: names.
       axes: values of `KEYS`; without any the benchmark's default stays.
       seeds: how many a row has.
@@ -162,6 +166,7 @@ def product(
     from jaxnlt.runtime.errors import UserError
 
     known = {name: [f"configs/{name}.py"] for name in command_line.methods()}
+    known |= {name: [name] for name in methods if name.endswith(".py")}
     for table in TABLES.values():
         for name, row in table.rows.items():
             known.setdefault(name.lower(), row)
@@ -170,9 +175,10 @@ def product(
     for benchmark, *cells, method in itertools.product(
         benchmarks, *values, methods
     ):
-        if method.lower() not in known:
+        found = known.get(method) or known.get(method.lower())
+        if found is None:
             raise UserError(f"--methods {method}: is no config or row")
-        line, *rest = known[method.lower()]
+        line, *rest = found
         file, _, own = line.partition(":")
         keys = dict(zip(KEYS, cells, strict=True))
         if keys["noise"] == "none" or keys["noise"].startswith("human:"):
@@ -206,12 +212,31 @@ def runs(
                 line = ",".join(keys)
                 file, _, rest = line.partition(":")
                 folder = "-".join([pathlib.Path(file).stem, rest, *overrides])
-                for old, new in (("--", ""), ("config.", ""), (",", "-")):
+                cleaned = {"--": "", "config.": "", ",": "-", "/": "_"}
+                for old, new in cleaned.items():
                     folder = folder.replace(old, new)
                 workdir = out / folder
                 arguments = [f"--config={line}", *overrides]
                 arguments.append(f"--workdir={workdir}")
                 yield name, column, workdir, arguments
+
+
+def overridden(table: Table, overrides: Sequence[str]) -> Table:
+    """A table whose runs all have some overrides; each row is checked.
+
+    Args:
+      table: its rows.
+      overrides: --config.FIELD=VALUE, or --noconfig.FIELD.
+
+    Raises:
+      UserError: a row's config has no such field, or not such a value.
+    """
+    from jaxnlt import command_line
+
+    rows = {name: [*row, *overrides] for name, row in table.rows.items()}
+    for config, *rest in rows.values() if overrides else ():
+        command_line.parse(["main", f"--config={config}", *rest])
+    return table._replace(rows=rows)
 
 
 def cell(values: list[float | None]) -> str:
@@ -227,7 +252,8 @@ def cell(values: list[float | None]) -> str:
 def lambda_u(workdir: pathlib.Path) -> str:
     """The weight of the squared error after its ramp, if there is one."""
     config = json.loads((workdir / "config.json").read_text())
-    value = config.get(config["method"], {}).get("lambda_u")
+    group = config["method"].rpartition(".")[2]
+    value = config.get(group, {}).get("lambda_u")
     return "–" if value is None else f"{value:g}"
 
 
@@ -307,26 +333,44 @@ def gather(
             value = cell([s["mean_last10_test_accuracy"] for s in others])
             line.append(f"{value} ({len(others)})" if others else "–")
         lines.append(line)
+    state = finished(table, out, only)
+    if not rows:
+        return state
     text = ["| " + " | ".join(line) + " |" for line in lines]
-    if rows:
-        text += ["", remarks(rows)]
-    return "\n".join(text)
+    return "\n".join([*text, "", f"{remarks(rows)} {state}"])
+
+
+def finished(
+    table: Table, out: pathlib.Path, only: Collection[int] | None = None
+) -> str:
+    """How many runs of a table are finished; arguments as of `runs`."""
+    done = [
+        (workdir / "summary.json").exists()
+        for _, _, workdir, _ in runs(table, out, only)
+    ]
+    return f"{sum(done)} of {len(done)} finished in {out}."
 
 
 def remarks(rows: dict[str, dict[str, list[dict]]]) -> str:
     """What a table does not say: noise, the worst seeds, the device."""
-    every = [s for found in rows.values() for s in found.get("", [])]
-    wrong = [100 * s["noise_rate_realised"] for s in every]
+    every = [
+        s for row in rows.values() for found in row.values() for s in found
+    ]
+    rates = [s["noise_rate_realised"] for s in every]
+    wrong = [100 * rate for rate in rates if rate is not None]
     devices = ", ".join(sorted({s["device"] for s in every}))
     lowest = []
     for name, found in rows.items():
         if "" in found:
             worst = min(s["mean_last10_test_accuracy"] for s in found[""])
             lowest.append(f"{name} {100 * worst:.1f}")
-    return (
-        f"Labels really wrong: {min(wrong):.1f}-{max(wrong):.1f} %. "
-        f"Lowest last-10 of a seed: {', '.join(lowest)}. Device: {devices}."
-    )
+    facts = [f"Device: {devices}."]
+    if lowest:
+        facts.insert(0, f"Lowest last-10 of a seed: {', '.join(lowest)}.")
+    if wrong:
+        share = f"{min(wrong):.1f}-{max(wrong):.1f} %"
+        facts.insert(0, f"Labels really wrong: {share}.")
+    return " ".join(facts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,7 +393,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(args: argparse.Namespace) -> int:
+def _command(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.table:
         table = TABLES[args.table]
     else:
@@ -357,6 +401,7 @@ def _command(args: argparse.Namespace) -> int:
         axes = {key: getattr(args, key) for key in KEYS}
         benchmarks = args.benchmarks or ["digits"]
         table = product(args.methods, benchmarks, axes, max(args.seeds) + 1)
+    table = overridden(table, overrides)
     from jaxnlt.runtime import console
 
     program = shlex.split(args.submit or "python -m jaxnlt.main")
@@ -370,6 +415,8 @@ def _command(args: argparse.Namespace) -> int:
         command = [sys.executable, *program[1:]] if args.run else program
         done = subprocess.run([*command, *arguments], check=False)
         if done.returncode:
+            if args.run:
+                print(finished(table, args.out, args.seeds), file=sys.stderr)
             return done.returncode
     if args.gather or args.run and not args.dry_run:
         console.echo(gather(table, args.out, args.seeds))
@@ -383,14 +430,17 @@ def main() -> int:
     from jaxnlt.runtime.errors import UserError
 
     parser = _parser()
-    args = parser.parse_args()
+    args, rest = parser.parse_known_args()
+    for text in rest:
+        if not re.match(r"--(no)?config\.\w", text):
+            parser.error(f"{text}: is not known; see --help")
     cells = (args.methods, args.benchmarks, args.imb, args.noise, args.rate)
     if bool(args.table) == bool(args.methods) or args.table and any(cells):
         parser.error("expects either a table or --methods and its other axes")
     if args.submit and not shutil.which((shlex.split(args.submit) or [""])[0]):
         parser.error(f"--submit {args.submit!r}: no such command")
     try:
-        return _command(args)
+        return _command(args, rest)
     except UserError as error:
         line = f"jaxnlt: error: {console.one_line(error)}"
         console.echo(line, sys.stderr)

@@ -225,7 +225,7 @@ def test_noise_file_gives_the_same_labels(finished, tmp_path):
 
 def test_non_finite_loss_stops_the_run(tmp_path):
     config = tiny("erm", **{"optimizer.learning_rate": 1e30, "epochs": 2})
-    with pytest.raises(UserError, match="epoch 0: .*not finite.*loss_ce"):
+    with pytest.raises(UserError, match="epoch 1: .*not finite.*loss_ce"):
         train.run(config, str(tmp_path / "run"))
 
 

@@ -176,7 +176,7 @@ def test_nobody_trusted_trains_on_all_and_says_so(toy_trainer, caplog):
     np.testing.assert_array_equal(chosen.counts, [3, 3, 2])
     assert result.results[0].steps == [4]
     said = [text for text in warnings(caplog) if "trusts no sample in" in text]
-    assert said == ["network 0 trusts no sample in epoch 0; all are trained on"]
+    assert said == ["network 0 trusts no sample in epoch 1; all are trained on"]
 
 
 def test_nothing_left_unlabelled_is_said(toy_trainer, caplog):
@@ -188,11 +188,11 @@ def test_nothing_left_unlabelled_is_said(toy_trainer, caplog):
     with caplog.at_level(logging.WARNING, "jaxnlt"):
         run(toy_trainer(now, num_nets=1))
     (text,) = warnings(caplog)
-    assert text.startswith("network 0 leaves nothing unlabelled in epoch 0")
+    assert text.startswith("network 0 leaves nothing unlabelled in epoch 1")
 
 
 def test_an_emptied_class_is_named(toy_trainer, caplog):
     with caplog.at_level(logging.WARNING, "jaxnlt"):
         run(toy_trainer(phase(selector=Recorder([0, 2])), num_nets=1))
     (text,) = warnings(caplog)
-    assert text.startswith("network 0 trusts no sample of class bee in epoch 0")
+    assert text.startswith("network 0 trusts no sample of class bee in epoch 1")

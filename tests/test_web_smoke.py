@@ -41,14 +41,16 @@ CASES = (
     list(itertools.product(METHODS, MINIATURES))
     if EVERYTHING
     else [(method, name) for name, method in DIAGONAL.items()]
+    + [(method, "tfds") for method in {*METHODS} - {*DIAGONAL.values()}]
 )
 FILES = {"checkpoints", "config.json", "dataset.json", "events", "labels.csv"}
-FILES |= {"metrics.jsonl", "noise.json", "report.html", "summary.json"}
+FILES |= {"fingerprint.json", "metrics.jsonl", "noise.json", "report.html"}
+FILES |= {"summary.json"}
 
 
 def test_by_default_every_method_and_every_set_is_met():
     assert set(DIAGONAL) == set(MINIATURES)
-    assert set(DIAGONAL.values()) == set(METHODS)
+    assert {method for method, _ in CASES} == set(METHODS)
     streamed = {b.name for b in registry.BENCHMARKS.values() if b.transform}
     met = {made.benchmark for made in MINIATURES.values()}
     assert met == streamed | {"tfds"}

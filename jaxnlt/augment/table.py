@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
 from jaxnlt.augment import autoaugment, digits, pillow, randaugment
+from jaxnlt.runtime import tables
 
 #: Levels 0..255 before and after an augmentation.
 Images = UInt8[Array, "B H W C"] | Float[Array, "B H W C"]
@@ -180,6 +181,20 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
     "jitter_flip": (flip, pillow.jitter),
     "jitter_flip_autoaugment": (flip, pillow.jitter, autoaugment.policy),
 }
+
+
+def register(name: str, *parts: Augmentation) -> None:
+    """Adds an augmentation; called where the module of a method is imported.
+
+    Args:
+      name: for ``config.augment.weak`` or ``config.augment.strong``.
+      *parts: functions (key, images) -> images that follow one another, of
+        uint8 [B, H, W, C] levels, whose shape stays.
+
+    Raises:
+      UserError: another augmentation has the name, or it is no name.
+    """
+    tables.add(AUGMENTATIONS, "augmentation", name, parts)
 
 
 def augment(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import ml_collections
 
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules, suggest
 from jaxnlt.config.fields import (
     Count,
     Decay,
@@ -67,15 +67,16 @@ KEYS: dict[str, Key] = {
 
 
 class HelpRequested(Exception):
-    """``parse`` found ``help`` in place of a benchmark.
+    """``parse`` found ``help`` among benchmark and keys.
 
     Attributes:
       keys: all keys of the method.
+      rest: the text after the colon without ``help``.
     """
 
-    def __init__(self, keys: Mapping[str, Key]):
+    def __init__(self, keys: Mapping[str, Key], rest: str):
         super().__init__("help")
-        self.keys = keys
+        self.keys, self.rest = keys, rest
 
 
 def _value(key: str, kind: type, text: str | None) -> Any:
@@ -104,13 +105,14 @@ def parse(arg: str | None, **extra: Key) -> Mapping[str, Any]:
 
     Raises:
       UserError: an unknown key, a value of the wrong type.
-      HelpRequested: the text is ``help``.
+      HelpRequested: ``help`` is among them.
     """
     keys = KEYS | extra
-    if arg == "help":
-        raise HelpRequested(keys)
+    items = (arg or "digits").split(",")
+    if "help" in items:
+        raise HelpRequested(keys, ",".join(i for i in items if i != "help"))
     values = {name: key.default for name, key in keys.items()}
-    first, *rest = (arg or "digits").split(",")
+    first, *rest = items
     if "=" in first or first in keys:
         first, rest = "digits", [first, *rest]
     for item in rest:
@@ -118,10 +120,20 @@ def parse(arg: str | None, **extra: Key) -> Mapping[str, Any]:
         if name not in keys:
             raise UserError(
                 f"{name}: unknown key; known are {', '.join(sorted(keys))}"
+                f"{_meant(name, keys)}"
             )
         given = text if "=" in item else None
         values[name] = _value(name, keys[name].kind, given)
     return {"benchmark": first, **values}
+
+
+def _meant(name: str, keys: Mapping[str, Key]) -> str:
+    """The key or the field that an unknown key may mean, as a question."""
+    known = {key: entry.about for key, entry in keys.items()}
+    for field, about in fields.describe(RunOptions, "--config.").items():
+        known[field] = about.meaning
+    near = suggest.nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def shared_keys(arg: str | None) -> str:
@@ -215,7 +227,8 @@ class OptimizerOptions:
       learning_rate: step size at the start.
       momentum: of the gradients.
       weight_decay: weight of the squared parameters.
-      drops: epochs at which the step size is multiplied by ``drop_factor``.
+      drops: epochs after which the step size is multiplied by
+        ``drop_factor``.
       drop_factor: see ``drops``.
     """
 
@@ -231,13 +244,15 @@ class RunOptions:
     """Fields that all methods share.
 
     Attributes:
-      method: file in jaxnlt/methods/.
+      method: file in jaxnlt/methods/, entry point of the group
+        ``jaxnlt.methods``, or dotted name of any module.
       benchmark: entry of jaxnlt/data/registry.py.
       seed: of initialisation, shuffles, augmentation, mixtures.
       data_seed: of subset and noise; -1 takes the seed.
       epochs: number of epochs run.
       batch_size: images a step.
-      warmup_batch_size: images a step of warm-up and of plain training.
+      warmup_batch_size: images a step of the warm-up; methods of plain training
+        alone (erm, h2e, rolt) do not use it.
       eval_batch_size: images a step of inference.
       max_steps: at most so many steps an epoch; 0 takes all.
       split: dev puts a development set in place of the test set.
@@ -248,6 +263,8 @@ class RunOptions:
       deterministic: bit-identical reruns on GPU, at some cost; CPU always is.
       log_outputs: keep what every selection reads in WORKDIR/outputs, for
         launch/study_selector.py.
+      wandb: project of Weights & Biases that the figures go to as well; '' is
+        none.
       init_from: WORKDIR[@EPOCH] whose networks to start from.
       start_phase: phase to start at, with memory and momentum of
         ``init_from``.
@@ -271,6 +288,7 @@ class RunOptions:
     selector: str = ""
     deterministic: bool = False
     log_outputs: bool = changeable(False)
+    wandb: str = changeable("")
     init_from: str = changeable("")
     start_phase: str = ""
     data: DataOptions = DataOptions()
@@ -377,9 +395,16 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Checks the fields that all methods share.
 
     Raises:
-      UserError: a field of another type, out of its range, or not finite.
+      UserError: a field of another type, out of its range, or not finite; or
+        a method's group of fields is called like one that all methods share.
     """
     fields.read(RunOptions, config, "config")
+    group = modules.options_group(config.method)
+    if group in fields.names(RunOptions):
+        raise UserError(
+            f"config.method: {config.method!r} would have its fields in "
+            f"config.{group}, which all methods share; rename the module"
+        )
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

@@ -15,7 +15,7 @@ class SemiOptions:
     """The semi-supervised stage of every method of the family.
 
     Attributes:
-      warmup: first semi-supervised epoch.
+      warmup: epochs before the semi-supervised ones.
       lambda_u: weight of the squared error of unlabelled samples after the
         ramp.
       ramp: epochs over which ``lambda_u`` rises from 0.

@@ -19,6 +19,7 @@ from jaxnlt.data.readers import (
     webvision,
 )
 from jaxnlt.data.records import Benchmark
+from jaxnlt.runtime import tables
 from jaxnlt.runtime.errors import UserError
 
 #: Fields of ``config.data`` that all benchmarks of streamed images use.
@@ -270,6 +271,19 @@ _TABLE = (
     *_LARGE,
 )
 BENCHMARKS: dict[str, Benchmark] = {entry.name: entry for entry in _TABLE}
+
+
+def register(entry: Benchmark) -> None:
+    """Adds a benchmark; called where the module of a method is imported.
+
+    Args:
+      entry: its reader is ``entry.read``, from a ``ReadRequest`` to a
+        ``Source``.
+
+    Raises:
+      UserError: another benchmark has the name, or it is no name.
+    """
+    tables.add(BENCHMARKS, "benchmark", entry.name, entry)
 
 
 def get(name: str) -> Benchmark:

@@ -222,7 +222,7 @@ class DaCC(Selector):
                 "threshold %.3f in epoch %d; all make the centroids",
                 k,
                 threshold,
-                epoch,
+                epoch + 1,
             )
         clean = selection.per_class_gmm(
             scores.losses, data.labels, data.num_classes
@@ -313,7 +313,7 @@ class Options(SemiOptions, DaCCOptions):
     """Fields of ``config.dasc``.
 
     Attributes:
-      contrast_start: first epoch of SBCL, within the warm-up.
+      contrast_start: epochs before SBCL, within the warm-up.
       contrast_weight: of SBCL.
       contrast_temperature: of SBCL.
       confidence_threshold: of the largest target: rows above it are anchors of
@@ -329,8 +329,8 @@ class Options(SemiOptions, DaCCOptions):
         ones as in the figure (D2).
       prior_penalty: in the code, not among the paper's terms (D3).
       memory_exchange: in the code, not in the paper's text (D6).
-      lr_decay: divide the step size by 10 from ``lr_decay_epoch`` on; off in
-        the released command.
+      lr_decay: divide the step size by 10 after ``lr_decay_epoch`` epochs; off
+        in the released command.
       lr_decay_epoch: see ``lr_decay``.
     """
 

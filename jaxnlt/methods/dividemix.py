@@ -264,7 +264,7 @@ class Method(base.Method):
         averaged = getattr(self.semi.selector.options, "average_losses", 1)
         if self.options.pool_samples and averaged > 1:
             raise UserError(
-                f"config.{config.method}.pool_samples: every epoch draws other "
+                f"config.{self.group}.pool_samples: every epoch draws other "
                 "samples, so average_losses must be 1"
             )
         self.warn_of_scratch()

@@ -81,7 +81,7 @@ class Options:
       sampling: how often the classes are drawn.
       second: second phase: deferred re-weighting, classifier re-training or
         tau-normalisation.
-      second_start: its first epoch; 0 without a second phase.
+      second_start: epochs before it; 0 without a second phase.
       mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
         CIFAR.
       focal_gamma: exponent of the focal losses; 0.5 is the choice for nfl.
@@ -169,6 +169,7 @@ class Method(base.Method):
     """One or more networks, each trained by itself on every given label."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
@@ -252,7 +253,7 @@ class Method(base.Method):
         )
 
     def _streams(self, name: str) -> Streams:
-        batch, labels = self.config.warmup_batch_size, self.data.labels
+        batch, labels = self.config.batch_size, self.data.labels
         if name == "instance":
             return base.single_stream(batch)
         exponent = sampling.EXPONENTS[name]

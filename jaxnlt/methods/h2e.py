@@ -72,7 +72,7 @@ class Options:
       rounds: 2 or more iterate; 0 is base training alone.
       iterate: later rounds drop the flagged images in base and identify, or mix
         all by their scores; the release has no code for it.
-      starts: first epoch of every phase of every round but the first.
+      starts: epochs of the run before every phase but the first.
       mix: base training: ce, mixup, or weighted by the clean probabilities of
         any run's labels.csv, ``scores``.
       mixup_alpha: parameter of the Beta distribution.
@@ -645,6 +645,7 @@ class Method(base.Method):
     """H2E with the switches of ``config.h2e``."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
     heads = ("logits", "identifier")
 
@@ -677,7 +678,7 @@ class Method(base.Method):
     def _make_phases(self) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """The phases of the first round and of all later ones, by STEPS."""
         options, config = self.options, self.config
-        one_pass = base.single_stream(config.warmup_batch_size)
+        one_pass = base.single_stream(config.batch_size)
         everyone = base.trust_all(self.data)
         factor = options.weight_decay_factor
         block = last_block(config.model)
@@ -698,7 +699,7 @@ class Method(base.Method):
                 name="base",
                 loss=partial(self.base_loss, options.mix),
                 draws=self.mixing_draws(options.mix),
-                streams=class_aware(self.data.labels, config.warmup_batch_size)
+                streams=class_aware(self.data.labels, config.batch_size)
                 if options.resample
                 else one_pass,
                 views={"x": (options.view,)},
@@ -793,7 +794,7 @@ class Method(base.Method):
 
         Source: ``papers/h2e.md`` section 3.
         """
-        rows, size = selection.labelled, self.config.warmup_batch_size
+        rows, size = selection.labelled, self.config.batch_size
         raw = sampling.one_pass(rows, size, rng)
         return {
             name: raw

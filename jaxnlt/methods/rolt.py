@@ -175,9 +175,9 @@ class Options:
 
     Attributes:
       loss: cross-entropy or LDAM on a cosine classifier.
-      soft_start: first epoch with soft labels.
+      soft_start: epochs before those with soft labels.
       drw: whether classes are re-weighted from ``drw_start`` on.
-      drw_start: first epoch with deferred re-weighting.
+      drw_start: epochs before deferred re-weighting.
       drw_beta: of its effective numbers.
       ldam_margin: largest margin of LDAM.
       ldam_scale: of the cosines in LDAM.
@@ -433,6 +433,7 @@ class Method(base.Method):
     """RoLT with the switches of ``config.rolt``."""
 
     options_type = Options
+    one_batch_size = True
     options: Options
 
     def __init__(self, config: ml_collections.ConfigDict, data: DataInfo):
@@ -440,7 +441,7 @@ class Method(base.Method):
         options = self.options
         cosine = options.loss == "ldam"
         everyone = base.trust_all(data)
-        one_pass = base.single_stream(config.warmup_batch_size)
+        one_pass = base.single_stream(config.batch_size)
         self.train = Phase(
             name="train",
             loss=self.loss,

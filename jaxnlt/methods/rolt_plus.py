@@ -100,8 +100,8 @@ class Options(PenaltyOptions, CoDivideOptions):
     """Fields of ``config.rolt_plus``.
 
     Attributes:
-      drw_start: first epoch whose labelled rows weigh by class; 0 is never, as
-        in the release's default.
+      drw_start: epochs before those whose labelled rows weigh by class; 0 is
+        never, as in the release's default.
       drw_beta: of the effective numbers.
     """
 

@@ -22,7 +22,12 @@ HEADS = (
 
 
 class Backbone(Protocol):
-    """A Linen module that turns images [B, H, W, C] into features [B, F]."""
+    """A Linen module that turns images [B, H, W, C] into features [B, F].
+
+    It may have ``drops = True``, where dropout in train mode draws from the rng
+    named 'dropout', and ``redraw(params, seed) -> params`` for initial values
+    of its own.
+    """
 
     @property
     def feature_dim(self) -> int:

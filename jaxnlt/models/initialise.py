@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from jaxnlt.runtime.errors import UserError
+
 #: Initial values that are not drawn, by the last part of their path.
 CONSTANTS = {
     "scale": 1.0,
@@ -41,6 +43,9 @@ def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
     Returns:
       The same tree with numpy arrays.
 
+    Raises:
+      UserError: a parameter of another kind, in a user's own network.
+
     Source: ``papers/preact_resnet18.md``, Init.
     """
     return _fill(shapes, (), seed, np.dtype(dtype))
@@ -55,6 +60,12 @@ def _fill(
         place = (*path, name)
         if isinstance(child, Mapping):
             values[name] = _fill(child, place, seed, dtype)
+        elif fan_in is None and name not in CONSTANTS:
+            raise UserError(
+                f"config.model.name: nothing is known of initial values of "
+                f"{'/'.join(place)}; parameters are a kernel and a bias, or "
+                f"one of {', '.join(CONSTANTS)}"
+            )
         elif fan_in is None:
             values[name] = np.full(child.shape, CONSTANTS[name], dtype)
         else:

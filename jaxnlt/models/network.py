@@ -18,6 +18,7 @@ from jaxnlt.models.preact_resnet import PreActResNet
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
 from jaxnlt.models.resnet_cifar import ResNetCifar, SmallResNet
 from jaxnlt.models.vgg import VGG
+from jaxnlt.runtime import tables
 from jaxnlt.runtime.errors import UserError
 
 Variables = dict[str, Any]
@@ -35,7 +36,8 @@ class Published(NamedTuple):
     """A backbone and its published size.
 
     Attributes:
-      kind: Linen module, made of width, blocks, dtype and param_dtype.
+      kind: Linen module, made of width, blocks, dtype and param_dtype; see
+        ``heads.Backbone``.
       width: channels of the first layer or stage.
       blocks: blocks of every stage.
     """
@@ -55,6 +57,23 @@ BACKBONES = {
     "vgg19_bn": Published(VGG, 64, (2, 2, 4, 4, 4)),
     "inception_resnet_v2": Published(InceptionResNetV2, 32, (10, 20, 9)),
 }
+
+
+def register(
+    name: str, kind: type[Any], width: int, blocks: tuple[int, ...]
+) -> None:
+    """Adds a backbone; called where the module of a method is imported.
+
+    Args:
+      name: for ``config.model.name``.
+      kind: see ``Published``, as ``width`` and ``blocks``.
+      width: its usual width.
+      blocks: its usual blocks.
+
+    Raises:
+      UserError: another backbone has the name, or it is no name.
+    """
+    tables.add(BACKBONES, "network", name, Published(kind, width, blocks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +122,7 @@ class Network:
     def shapes(self, image_shape: tuple[int, int, int]) -> Variables:
         """The tree that ``init`` fills, with shapes as its leaves."""
         _check_dtype(self.module.dtype)
-        return jax.eval_shape(
+        found = jax.eval_shape(
             lambda: self.module.init(
                 jax.random.key(0),
                 jnp.zeros((1, *image_shape), self.module.dtype),
@@ -111,6 +130,8 @@ class Network:
                 train=False,
             )
         )
+        # A network may have no BatchNorm.
+        return {"batch_stats": {}, **found}
 
     def apply(
         self,
@@ -163,12 +184,12 @@ class Network:
             mutable=["batch_stats"],
             rngs={"dropout": key} if self.drops else {},
         )
-        return outputs, moved["batch_stats"]
+        return outputs, moved.get("batch_stats", {})
 
     @property
     def drops(self) -> bool:
         """Whether the network has dropout."""
-        return isinstance(self.module.backbone, VGG)
+        return getattr(self.module.backbone, "drops", False)
 
     def seeded(
         self, key: jax.Array

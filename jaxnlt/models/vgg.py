@@ -1,6 +1,6 @@
 """VGG19-BN: torchvision's configuration E with batch normalisation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ class VGG(nn.Module):
       param_dtype: of the parameters and of the features.
     """
 
+    drops: ClassVar[bool] = True
     width: int = 64
     blocks: tuple[int, ...] = (2, 2, 4, 4, 4)
     dtype: Any = jnp.float32

@@ -70,9 +70,14 @@ def _series(records: Records, key: str) -> np.ndarray:
     return np.array([math.nan if v is None else v for v in values], float)
 
 
+def _epochs(records: Records) -> np.ndarray:
+    """The epochs, counted from 1."""
+    return _series(records, "epoch") + 1
+
+
 def _phases(ax: "Axes", records: Records, names: bool) -> None:
     """Shades every second phase; writes its name above the axes."""
-    epochs = [record["epoch"] for record in records]
+    epochs = _epochs(records)
     phases = [record.get("phase", "") for record in records]
     starts = [i for i in range(len(phases)) if phases[i - 1 : i] != [phases[i]]]
     for number, (start, end) in enumerate(
@@ -108,7 +113,7 @@ def _lines(
     linestyle: Any = "-",
 ) -> None:
     """Draws figures over the epochs, each a key, a name and a colour."""
-    epochs = _series(records, "epoch")
+    epochs = _epochs(records)
     for key, name, color in keys:
         values = _series(records, key)
         if np.isfinite(values).any():
@@ -156,7 +161,7 @@ def accuracy(records: Records, more_tests: Sequence[str] = ()) -> str:
             ("accuracy_few", "few-shot", "#f3b17a"),
         ],
     )
-    epochs = _series(records, "epoch")
+    epochs = _epochs(records)
     values = 100 * _series(records, "test_accuracy")
     ax.plot(epochs, values, color=INK, linewidth=2.2, label="all classes")
     shades = itertools.cycle([PURPLE, "#0e7490", "#be185d", SOFT])

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import modules
 from jaxnlt.data import fingerprint, noise
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT, Dataset
@@ -22,7 +23,7 @@ from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import outputs as outputs_log
-from jaxnlt.results import report
+from jaxnlt.results import report, writers
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint, console
@@ -133,6 +134,7 @@ class Journal(Silent):
         result_files.write_json(directory / CONFIG_FILE, resolved)
         self._log = MetricsLog(directory)
         self.records = self._log.truncate(start - 1, sealed)
+        self._writers = writers.Writers(config, directory)
         self._seconds_before = sum(r["seconds"] for r in self.records)
         self._progress = Progress(config, dataset, directory, self.records)
 
@@ -147,6 +149,7 @@ class Journal(Silent):
     def epoch(self, record: Record) -> None:
         """Writes and prints the figures of an epoch."""
         self._log.write(record)
+        self._writers.write(record)
         self.records.append(record)
         self._progress.epoch(record)
 
@@ -167,7 +170,7 @@ class Journal(Silent):
         Returns:
           The summary.
         """
-        self._log.close()
+        self._writers.close()
         seconds = self._seconds_before + time.time() - self._began
         summary = summary_lib.summarise(
             self._config, self._dataset, self.records, run, seconds
@@ -276,17 +279,14 @@ def _describe(dataset: Dataset) -> Record:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events, one entry for each epoch.
+    """metrics.jsonl, one object for each epoch, counted from 0.
 
     Args:
       workdir: the run's folder.
     """
 
     def __init__(self, workdir: str | pathlib.Path) -> None:
-        workdir = pathlib.Path(workdir)
-        self._path = workdir / "metrics.jsonl"
-        self._events_folder = workdir / "events"
-        self._events: Any = None
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
 
     def truncate(
         self, epoch: int, sealed: list[Record] | None = None
@@ -350,44 +350,10 @@ class MetricsLog:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._write_events(json.loads(line))
 
     @staticmethod
     def _line(record: Record) -> str:
         return json.dumps(result_files.plain(record), allow_nan=False) + "\n"
-
-    def _write_events(self, record: Record) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
-
-        epoch, now = record["epoch"], time.time()
-        if self._events is None:
-            self._events_folder.mkdir(exist_ok=True)
-            # Its SummaryWriter writes in a thread, where a full disk is a
-            # traceback, and after it for ever waits.
-            self._events = EventsWriter(str(self._events_folder / "events"))
-            # Hides what an interrupted run wrote past this epoch.
-            start = SessionLog(status=SessionLog.START)
-            self._events.write_event(
-                Event(wall_time=now, step=epoch, session_log=start)
-            )
-        for name, value in record.items():
-            number = isinstance(value, int | float)
-            if number and not isinstance(value, bool) and name != "epoch":
-                self._events.write_event(
-                    Event(
-                        wall_time=now, step=epoch, summary=scalar(name, value)
-                    )
-                )
-        with naming(self._events_folder):
-            self._events.flush()
-
-    def close(self) -> None:
-        """Closes the events file."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
 
 
 class Progress:
@@ -509,7 +475,7 @@ def _header(
             f"labels really wrong: {100 * about.noise_rate_realised:.1f} % "
             f"(noise {about.noise}{rate})"
         )
-    options = config[config.method].to_dict()
+    options = config[modules.options_group(config.method)].to_dict()
     if options:
         text = ", ".join(f"{key} {value}" for key, value in options.items())
         lines.append(text)

@@ -213,7 +213,7 @@ def mean_terms(
     Args:
       sums: for each network the sums of its terms over its steps.
       steps: for each network how many steps it took.
-      epoch: for the message.
+      epoch: counted from 0; the message counts from 1.
 
     Raises:
       UserError: a mean is not finite.
@@ -229,8 +229,8 @@ def mean_terms(
     if broken:
         terms = ", ".join(sorted(broken, key=lambda name: name == "loss"))
         raise UserError(
-            f"epoch {epoch}: the training loss is not finite (term {terms}); "
-            "try a smaller config.optimizer.learning_rate"
+            f"epoch {epoch + 1}: the training loss is not finite (term "
+            f"{terms}); try a smaller config.optimizer.learning_rate"
         )
     return means
 

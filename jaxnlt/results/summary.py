@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields
+from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import NotNegative, Share
 from jaxnlt.data.records import VALIDATION, Dataset
 from jaxnlt.results.files import Record, read_json
@@ -141,7 +141,9 @@ def summarise(
         "noise": dataset.description.noise,
         "noise_rate_realised": dataset.description.noise_rate_realised,
         "data": dataset.description.as_json(),
-        "options": config_lib.as_json(config)[config.method],
+        "options": config_lib.as_json(config)[
+            modules.options_group(config.method)
+        ],
     }
 
 

@@ -211,8 +211,8 @@ def load(
         epoch, content, _ = _newest_sound(folder)
     elif epoch not in epochs:
         raise UserError(
-            f"{folder}: no checkpoint of epoch {epoch}, "
-            f"there are {', '.join(map(str, epochs))}"
+            f"{folder}: no checkpoint {epoch}, there are "
+            f"{', '.join(map(str, epochs))} (counted from 0)"
         )
     else:
         try:
@@ -406,7 +406,7 @@ def _newest_sound(folder: pathlib.Path) -> tuple[int, _Content, list[int]]:
             damaged.append(epoch)
     epochs = ", ".join(map(str, reversed(damaged)))
     raise UserError(
-        f"{folder}: every checkpoint is damaged (epochs {epochs}); "
+        f"{folder}: every checkpoint is damaged ({epochs}); "
         "remove the folder to start anew"
     )
 

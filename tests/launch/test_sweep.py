@@ -118,10 +118,29 @@ def test_runs_one_after_the_other_then_gathers(command, monkeypatch, tmp_path):
     status, lines, _ = command(words)
     assert status == 0
     assert started[0][:3] == [sys.executable, "-m", "jaxnlt.main"]
-    assert lines[0].startswith("python -m") and lines[1].startswith("|  |")
+    assert lines[0].startswith("python -m")
+    assert lines[1:] == [f"0 of 1 finished in {tmp_path}."]
     # A run that was stopped stops them all.
-    status, lines, _ = command(f"{words} --seeds 0 1 2")
+    status, lines, err = command(f"{words} --seeds 0 1 2")
     assert (status, len(started), len(lines)) == (75, 3, 2)
+    assert err == [f"0 of 3 finished in {tmp_path}."]
+
+
+def test_overrides_reach_every_run(command):
+    words = "--methods ce sfa --out=OUT --seeds 0 1"
+    fields = ("--config.data.path=/d/x", "--noconfig.deterministic")
+    _, lines, _ = command(words, *fields)
+    assert len(lines) == 4
+    assert lines[1] == (
+        "python -m jaxnlt.main --config=configs/sfa.py:digits,seed=0 "
+        f"{' '.join(fields)} "
+        "--workdir=OUT/sfa-digits-seed=0-data.path=_d_x-nodeterministic"
+    )
+    _, lines, _ = command("digits-h2e", fields[1])
+    assert len(lines) == 15 and all(fields[1] in line for line in lines)
+    # A field that only one of the methods has.
+    status, lines, err = command(words, "--config.sfa.phi=1")
+    assert (status, lines) == (2, []) and "config.sfa.phi" in err[-1]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +153,8 @@ def test_runs_one_after_the_other_then_gathers(command, monkeypatch, tmp_path):
         ("--methods ce --imb x", "imb"),
         ("digits --submit no-such-queue", "no such command"),
         ("digits --run --gather", "not allowed with"),
+        ("digits --sed=1", "--sed=1: is not known"),
+        ("digits --config.sed=1", "config.sed: no such field"),
     ],
 )
 def test_mistakes(words, part, command):

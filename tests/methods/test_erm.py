@@ -178,7 +178,7 @@ def test_sampling_reaches_the_streams():
     ):
         config = erm_config.get_config(f"digits,sampling={sampling}")
         with config.unlocked():
-            config.warmup_batch_size = 10
+            config.batch_size = 10
         phase = erm.Method(config, info).phase(0)
         rows = phase.streams(base.trust_all(info), np.random.default_rng(0))
         assert rows["x"].shape == (5, 10)

@@ -10,6 +10,7 @@ import pytest
 import jaxnlt.methods
 from jaxnlt import method as base
 from jaxnlt import train
+from jaxnlt.runtime.errors import UserError
 from tests import runs
 
 METHODS = sorted(runs.methods())
@@ -101,3 +102,22 @@ def test_smoke(finished):
 
 def test_resumes_alike(finished):
     runs.check_resume(finished.config, finished.workdir)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_batch_size_is_ignored(name):
+    """What plain training would not read is refused where it was set."""
+    config = runs.tiny(name, batch_size=8, warmup_batch_size=24)
+    info = base.DataInfo(np.arange(10), 10)
+    if name in ("erm", "h2e", "rolt"):
+        with pytest.raises(UserError, match="config.warmup_batch_size: "):
+            base.create(config, info)
+        with config.unlocked():
+            config.warmup_batch_size = 8
+    method = base.create(config, info)
+    streams = [
+        phase.streams(base.trust_all(info), np.random.default_rng(0))
+        for phase in method.phases()
+    ]
+    sizes = {rows.shape[1] for stream in streams for rows in stream.values()}
+    assert set(method.batch_sizes) <= sizes

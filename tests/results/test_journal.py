@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
 from jaxnlt.results import files, journal
 
@@ -14,7 +13,6 @@ def test_log_writes_full_precision_and_null(tmp_path):
         {"epoch": np.int64(0), "loss": third, "auc": np.float32("nan")}
         | {"accuracy_per_class": np.array([third, 1.0])}
     )
-    log.close()
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail) == {
         "epoch": 0,
@@ -32,31 +30,13 @@ def test_log_is_cut_to_the_restored_epoch(tmp_path):
     before = path.read_text()
     with open(path, "a") as file:
         file.write('{"epoch": 4, "lo')
-    log.close()
     log = journal.MetricsLog(tmp_path)
     kept = log.truncate(1)
     assert [record["epoch"] for record in kept] == [0, 1]
     assert path.read_text() == "".join(before.splitlines(True)[:2])
     for epoch in (2, 3):
         log.write({"epoch": epoch, "loss": 0.1 * epoch})
-    log.close()
     assert path.read_text() == before
     assert files.read_jsonl(path)[3] == {"epoch": 3, "loss": 0.1 * 3}
     assert journal.MetricsLog(tmp_path).truncate(-1) == []
     assert path.read_text() == ""
-
-
-def test_tensorboard_events(tmp_path):
-    log = journal.MetricsLog(tmp_path)
-    log.write({"epoch": 3, "phase": "warm_up", "loss": 0.25, "none": None})
-    log.close()
-    (path,) = (tmp_path / "events").iterdir()
-    content, values = path.read_bytes(), {}
-    while content:
-        # A record: length (8 bytes), its checksum (4), data, checksum (4).
-        length = int.from_bytes(content[:8], "little")
-        event = event_pb2.Event.FromString(content[12 : 12 + length])
-        for value in event.summary.value:
-            values[value.tag] = (event.step, value.simple_value)
-        content = content[16 + length :]
-    assert values == {"loss": (3, 0.25)}

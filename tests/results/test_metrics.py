@@ -141,5 +141,5 @@ def test_a_term_that_is_not_finite_is_named():
     terms = [{"loss": np.float32(2), "mse": np.float32(4)}] * 2
     assert metrics.mean_terms(terms, [2, 4], 0) == {"loss": 0.75, "mse": 1.5}
     terms[1] = terms[1] | {"mse": np.float32("nan")}
-    with pytest.raises(UserError, match=r"^epoch 7: .*\bmse\b"):
+    with pytest.raises(UserError, match=r"^epoch 8: .*\bmse\b"):
         metrics.mean_terms(terms, [2, 4], 7)
