@@ -646,7 +646,11 @@ def init_memory(
     )
 
 
-def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
+def split_streams(
+    labelled_batch: int,
+    unlabelled_batch: int,
+    last: sampling.LastBatch = "filled",
+) -> Streams:
     """Streams of divided data: one pass over x, u cycled to its length.
 
     Where nothing is unlabelled, u repeats labelled rows, so that shapes stay;
@@ -655,6 +659,7 @@ def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
     Args:
       labelled_batch: rows of x a step.
       unlabelled_batch: rows of u a step.
+      last: see ``sampling.one_pass``.
 
     Returns:
       Streams ``x`` and ``u``.
@@ -663,20 +668,22 @@ def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
     def rows(
         selection: Selection, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        x = sampling.one_pass(selection.labelled, labelled_batch, rng)
+        x = sampling.one_pass(selection.labelled, labelled_batch, rng, last)
         pool = selection.unlabelled
         if not len(pool):
             pool = selection.labelled
-        u = sampling.cycle(pool, len(x), unlabelled_batch, rng)
+        u = sampling.cycle(pool, len(x), unlabelled_batch, rng, last)
         return {"x": x, "u": u}
 
     return rows
 
 
-def single_stream(batch_size: int) -> Streams:
+def single_stream(
+    batch_size: int, last: sampling.LastBatch = "filled"
+) -> Streams:
     """A stream ``x`` of one pass over all trusted rows."""
     return lambda selection, rng: {
-        "x": sampling.one_pass(selection.labelled, batch_size, rng)
+        "x": sampling.one_pass(selection.labelled, batch_size, rng, last)
     }
 
 

@@ -147,6 +147,8 @@ class DataOptions:
       image_size: ``folder`` and ``tfds`` resize every image to this square, 0
         expects equal sizes; streamed images are cut to it, 0 takes the paper's
         size.
+      statistics: benchmark whose mean and deviation standardise the images; ''
+        takes the data set's own.
       transform: how streamed images are cut, a name in jaxnlt/data/decode.py.
       on_bad_image: what happens at a streamed image that cannot be read.
       workers: threads that decode streamed images; 0 takes all cores.
@@ -164,6 +166,7 @@ class DataOptions:
     labels_file: str = ""
     name: str = ""
     image_size: Natural = 0
+    statistics: str = ""
     transform: str = ""
     on_bad_image: Literal["stop", "skip"] = "stop"
     workers: Natural = 0

@@ -8,6 +8,7 @@ import ml_collections
 
 from jaxnlt.config import fields
 from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
+from jaxnlt.runtime.errors import logger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,10 @@ class PenaltyOptions(FamilyOptions):
     """Of methods that warm up on the cross-entropy of the given labels.
 
     Attributes:
-      confidence_penalty: mean of sum p log p in the warm-up, against
-        asymmetric noise.
+      confidence_penalty: mean of sum p log p in the warm-up, against the noise
+        ``asym``.
+
+    Source: ``papers/dividemix_rolt.md`` sections 3.1 and 6.
     """
 
     confidence_penalty: bool = False
@@ -101,11 +104,6 @@ WEB_SCHEDULES = {
 TEN_CLASSES = ("cifar10", "cifar10n")
 
 
-def is_asymmetric(config: ml_collections.ConfigDict) -> bool:
-    """Whether the drawn noise moves labels between certain classes only."""
-    return config.data.noise in ("asym", "asym_block", "flip")
-
-
 def is_web(config: ml_collections.ConfigDict) -> bool:
     """Whether DivideMix's settings for large images from the web apply.
 
@@ -118,9 +116,9 @@ def is_web(config: ml_collections.ConfigDict) -> bool:
     return bool(config.data.transform) and not small
 
 
-# (benchmark, noise, rate) -> lambda_u: appendix, table 7 of DivideMix as its
-# author confirmed it in the repository's issues 9, 10, 15, 26, 41.  The
-# release's default of 25 does not reproduce the 0 rows.
+# (benchmark, noise, rate) -> lambda_u on balanced data: appendix, table 7 of
+# DivideMix as its author confirmed it in the repository's issues 9, 10, 15, 26,
+# 41.  The release's default of 25 does not reproduce the 0 rows.
 LAMBDA_U = {
     ("cifar10", "sym_count", 0.2): 0.0,
     ("cifar10", "sym_count", 0.5): 25.0,
@@ -130,13 +128,16 @@ LAMBDA_U = {
     ("cifar100", "sym_count", 0.8): 150.0,
     ("cifar100", "sym_count", 0.9): 150.0,
 }
+DEFAULT_LAMBDA_U = 25.0
 
 
 def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     """DivideMix's weight of the squared error in a published setting, else 25.
 
+    The settings are balanced; a long tail takes 25, which a note says.
+
     Args:
-      data: ``noise`` and ``rate``; ``sym`` has the probabilities of
+      data: ``imb``, ``noise`` and ``rate``; ``sym`` has the probabilities of
         ``sym_count``.
       benchmark: its name.
 
@@ -146,7 +147,19 @@ def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     Source: ``papers/dividemix_rolt.md`` section 1.
     """
     noise = "sym_count" if data["noise"] == "sym" else data["noise"]
-    return LAMBDA_U.get((benchmark, noise, data["rate"]), 25.0)
+    published = LAMBDA_U.get((benchmark, noise, data["rate"]), DEFAULT_LAMBDA_U)
+    if data["imb"] == 1 or published == DEFAULT_LAMBDA_U:
+        return published
+    logger.info(
+        "lambda_u: is %g on a long tail; the published %g of %s with noise=%s, "
+        "rate=%g holds for balanced data (imb=1)",
+        DEFAULT_LAMBDA_U,
+        published,
+        benchmark,
+        data["noise"],
+        data["rate"],
+    )
+    return DEFAULT_LAMBDA_U
 
 
 def semi_fields(
@@ -175,9 +188,9 @@ def semi_fields(
     Source: ``papers/dividemix_rolt.md`` sections 1 and 2.2, ``papers/smr.md``
     sections 2 and 14.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"confidence_penalty": config.data.noise == "asym"}
     if config.benchmark == "digits":
-        found = {"warmup": 15, "ramp": 8.0}
+        found |= {"warmup": 15, "ramp": 8.0}
     elif not is_web(config):
         config.epochs = epochs or config.epochs
         config.optimizer.drops = drops

@@ -82,6 +82,7 @@ class Options:
       second: second phase: deferred re-weighting, classifier re-training or
         tau-normalisation.
       second_start: its first epoch; 0 without a second phase.
+      lr_rise: epochs over which the learning rate rises; 0 starts with it.
       mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
         CIFAR.
       focal_gamma: exponent of the focal losses; 0.5 is the choice for nfl.
@@ -120,6 +121,7 @@ class Options:
     ] = "instance"
     second: Literal["none", "drw", "crt", "tau_norm"] = "none"
     second_start: Natural = 0
+    lr_rise: NotNegative = 0.0
     mixup_alpha: Positive = 1.0
     focal_gamma: NotNegative = 2.0
     adjustment: float = 1.0
@@ -274,6 +276,15 @@ class Method(base.Method):
     def phase(self, epoch: int) -> Phase:
         later = epoch >= self.options.second_start
         return self.second if later else self.train
+
+    def learning_rate(self, epoch: int) -> float:
+        """Rises over the first epochs, then falls by the drops.
+
+        Source: Cao et al. 2019, section 4.
+        """
+        rise = self.options.lr_rise
+        share = min(1.0, (epoch + 1) / rise) if rise else 1.0
+        return super().learning_rate(epoch) * share
 
     def init_carry(self) -> PyTree:
         """Running targets of ELR."""

@@ -22,6 +22,7 @@ import numpy as np
 from jaxnlt import losses, selection
 from jaxnlt import method as base
 from jaxnlt.config.fields import Decay, Natural, NotNegative, Positive
+from jaxnlt.data.sampling import LastBatch
 from jaxnlt.method import (
     Batch,
     DataInfo,
@@ -187,6 +188,8 @@ class Options:
         at every epoch (compounding).
       clean_on: images that the selection looks at; the release's loader
         augments them.
+      last_batch: the end of an epoch that is no whole batch: filled from the
+        start of the pass, or dropped as in the release.
       vote_by: ncm votes by the centroids of the epoch's start.
     """
 
@@ -201,6 +204,7 @@ class Options:
     ensemble_decay: Decay = 0.6
     ensembling: Literal["standard", "compounding"] = "standard"
     clean_on: Literal["eval", "augmented"] = "eval"
+    last_batch: LastBatch = "filled"
     vote_by: Literal["logits", "ncm"] = "logits"
 
 
@@ -440,7 +444,9 @@ class Method(base.Method):
         options = self.options
         cosine = options.loss == "ldam"
         everyone = base.trust_all(data)
-        one_pass = base.single_stream(config.warmup_batch_size)
+        one_pass = base.single_stream(
+            config.warmup_batch_size, options.last_batch
+        )
         self.train = Phase(
             name="train",
             loss=self.loss,

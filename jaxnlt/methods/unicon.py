@@ -23,6 +23,7 @@ from jaxnlt import losses, selection
 from jaxnlt import method as base
 from jaxnlt.config.family import PenaltyOptions
 from jaxnlt.config.fields import Count, NotNegative, Positive, Range
+from jaxnlt.data.sampling import LastBatch
 from jaxnlt.method import (
     DataInfo,
     Net,
@@ -242,6 +243,9 @@ class Options(PenaltyOptions, UniformSelectionOptions):
       unlabelled_batch: unlabelled rows a step: exact takes int(B / 2 share) as
         the release, rounded a multiple of 8 in [B/2, 2 B], same takes B as the
         scripts for large images.
+      last_batch: the end of a semi-supervised pass that is no whole batch:
+        filled from the start of the pass, or dropped as in the release, whose
+        WebVision script keeps it.
       contrast_weight: of the loss of two strong views.
       contrast_temperature: of that loss.
       projection_dim: length of embeddings.
@@ -256,6 +260,7 @@ class Options(PenaltyOptions, UniformSelectionOptions):
     lambda_u: NotNegative = 30.0
     scoring_mode: Literal["eval", "train"] = "eval"
     unlabelled_batch: Literal["rounded", "exact", "same"] = "rounded"
+    last_batch: LastBatch = "filled"
     contrast_weight: NotNegative = 0.025
     contrast_temperature: Positive = 0.05
     projection_dim: Count = 128
@@ -316,9 +321,9 @@ class Method(dividemix.Method):
         self, selection: Selection, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """One pass over x; u at a pace that follows the selected share."""
-        batch = self.config.batch_size
+        batch, last = self.config.batch_size, self.options.last_batch
         if self.options.unlabelled_batch == "same":
-            return base.split_streams(batch, batch)(selection, rng)
+            return base.split_streams(batch, batch, last)(selection, rng)
         labelled, rest = len(selection.labelled), len(selection.unlabelled)
         share = labelled / (labelled + rest)
         if isinstance(selection.shared, Selected):
@@ -326,7 +331,7 @@ class Method(dividemix.Method):
         unlabelled = unlabelled_batch(
             batch, share, self.options.unlabelled_batch == "rounded"
         )
-        return base.split_streams(batch, unlabelled)(selection, rng)
+        return base.split_streams(batch, unlabelled, last)(selection, rng)
 
     def learning_rate(self, epoch: int) -> float:
         """Half a cosine; it rises again after ``cosine_epochs``, as released.
