@@ -44,7 +44,7 @@ def _single(
         config.optimizer.drop_factor = 0.01
     if config.benchmark.startswith("cifar"):  # the paper's network
         config.model.name = "resnet32"
-        if released:  # CIFAR-10's constants for CIFAR-100 as well, section 4
+        if released and config.benchmark.startswith("cifar100"):  # section 4
             config.data.statistics = "cifar10"
     options = rolt.Options(
         loss=keys["loss"],

@@ -19,6 +19,7 @@ from tests.methods import toy
 TABLE = {
     "rolt.ensembling": ("standard", "compounding"),
     "rolt.clean_on": ("eval", "augmented"),
+    "rolt.last_batch": ("filled", "dropped"),
 }
 # Class 2 is rare; class 1 of three is half as large as class 0.
 LABELS = np.array([0, 1, 2, 0, 1, 0, 0], np.int32)

@@ -114,6 +114,7 @@ SWITCHES = {
     "unicon.scoring_mode": ("eval", "train"),
     "unicon.unfilled": ("none", "repeat_index_0"),
     "unicon.unlabelled_batch": ("rounded", "exact"),
+    "unicon.last_batch": ("filled", "dropped"),
 }
 # Batches of the release's scoring: ``papers/unicon.md`` section 3.
 SCORED = {"eval_batch_size": (256, 100)}
