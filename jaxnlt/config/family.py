@@ -2,13 +2,28 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 
 from jaxnlt.config import fields
-from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
+from jaxnlt.config.fields import (
+    Decay,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+)
 from jaxnlt.runtime.errors import logger
+
+#: Growth of a confidence threshold an epoch.
+Growth = Annotated[float, Range(0.5, 2)]
+#: Largest margin and scale of LDAM's cosines.
+Margin = Annotated[float, Range(0, 2)]
+Scale = Annotated[float, Range(1e-3, 1e3)]
+#: Length of embeddings; hidden layers are four times as wide.
+ProjectionDim = Annotated[int, Range(1, 4096)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +44,8 @@ class SemiOptions:
     warmup: Natural = 30
     lambda_u: NotNegative = 25.0
     ramp: Positive = 16.0
-    alpha: Positive = 4.0
-    sharpen_temperature: Positive = 0.5
+    alpha: fields.BetaParameter = 4.0
+    sharpen_temperature: Annotated[float, Range(0.1, 100)] = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +90,7 @@ class ThresholdOptions:
       p_threshold: samples of a larger clean probability are trusted.
     """
 
-    p_threshold: Share = 0.5
+    p_threshold: Decay = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +103,9 @@ class MixtureOptions:
       gmm_reg_covar: added to the variances.
     """
 
-    gmm_max_iter: fields.Count = 10
-    gmm_tol: NotNegative = 1e-2
-    gmm_reg_covar: NotNegative = 5e-4
+    gmm_max_iter: Annotated[int, Range(1, 10_000)] = 10
+    gmm_tol: Share = 1e-2
+    gmm_reg_covar: Annotated[float, Range(1e-10, 1)] = 5e-4
 
 
 #: Benchmark -> warm-up epochs and drops of the step size.

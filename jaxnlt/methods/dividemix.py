@@ -11,7 +11,7 @@ extend this file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jaxnlt.config.family import (
     PenaltyOptions,
     ThresholdOptions,
 )
-from jaxnlt.config.fields import Count
+from jaxnlt.config.fields import Range
 from jaxnlt.data import sampling
 from jaxnlt.losses import mixmatch
 from jaxnlt.losses.mixmatch import MixupDraws, Targets
@@ -60,7 +60,7 @@ class LossMixtureOptions(ThresholdOptions, MixtureOptions):
         a sample is averaged.
     """
 
-    average_losses: Count = 1
+    average_losses: Annotated[int, Range(1, 1000)] = 1
 
 
 class LossHistory(NamedTuple):
@@ -284,6 +284,20 @@ class Method(base.Method):
                 "run from random ones; see config.model.pretrained",
                 config.benchmark,
             )
+
+    def starts(self) -> dict[str, int]:
+        return {f"config.{self.config.method}.warmup": self.options.warmup}
+
+    def check(self) -> None:
+        super().check()
+        least = 2 * self.data.num_classes
+        for name in ("warmup_samples", "pool_samples"):
+            size = getattr(self.options, name)
+            if 0 < size < least:
+                raise UserError(
+                    f"config.{self.config.method}.{name}: must be 0, which "
+                    f"takes all, or at least two a class, {least}; is {size}"
+                )
 
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
         """One pass over the given labels, a weak view each.

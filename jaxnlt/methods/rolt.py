@@ -21,7 +21,8 @@ import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
-from jaxnlt.config.fields import Decay, Natural, NotNegative, Positive
+from jaxnlt.config.family import Margin, Scale
+from jaxnlt.config.fields import Decay, Natural, Positive
 from jaxnlt.data.sampling import LastBatch
 from jaxnlt.method import (
     Batch,
@@ -198,8 +199,8 @@ class Options:
     drw: bool = True
     drw_start: Natural = 160
     drw_beta: Decay = 0.9999
-    ldam_margin: NotNegative = 0.5
-    ldam_scale: Positive = 30.0
+    ldam_margin: Margin = 0.5
+    ldam_scale: Scale = 30.0
     lr_rise: Positive = 5.0
     ensemble_decay: Decay = 0.6
     ensembling: Literal["standard", "compounding"] = "standard"
@@ -458,6 +459,12 @@ class Method(base.Method):
             # A cosine classifier has no bias.
             trainable=lambda path: not cosine or path != ("logits", "bias"),
         )
+
+    def starts(self) -> dict[str, int]:
+        found = {"config.rolt.soft_start": self.options.soft_start}
+        if self.options.drw:
+            found["config.rolt.drw_start"] = self.options.drw_start
+        return found
 
     def phases(self) -> Sequence[Phase]:
         return (self.train,)

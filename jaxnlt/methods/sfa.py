@@ -11,14 +11,14 @@ a centroid drawn from it is divided by a mixture within every class.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, selection
-from jaxnlt.config.family import FamilyOptions, ThresholdOptions
-from jaxnlt.config.fields import Count, Decay, Natural, Positive, Share
+from jaxnlt.config.family import FamilyOptions, Growth, ThresholdOptions
+from jaxnlt.config.fields import Count, Decay, Natural, Range
 from jaxnlt.losses import mixmatch
 from jaxnlt.method import (
     Batch,
@@ -150,14 +150,14 @@ class StochasticCentroidsOptions(ThresholdOptions):
         first release, 1 in the last.
     """
 
-    base_confidence: Share = 0.0
-    phi: Positive = 1.005
+    base_confidence: Decay = 0.0
+    phi: Growth = 1.005
     first_exponent: Natural = FIRST_EPOCH
     beta: Decay = 0.99
     fresh_selections: Count = 1
     persist_moments: bool = True
     sampled_classes: Literal["all", "over_300"] = "all"
-    draws: Count = 1
+    draws: Annotated[int, Range(1, 1000)] = 1
 
 
 class StochasticCentroids(Selector):

@@ -230,7 +230,8 @@ def mean_terms(
         terms = ", ".join(sorted(broken, key=lambda name: name == "loss"))
         raise UserError(
             f"epoch {epoch}: the training loss is not finite (term {terms}); "
-            "try a smaller config.optimizer.learning_rate"
+            "take a smaller config.optimizer.learning_rate, or the defaults of "
+            "the weights, ramps and temperatures that were changed"
         )
     return means
 
