@@ -522,38 +522,15 @@ class Method:
         return {}
 
     def check(self) -> None:
-        """Refuses, before a run, fields that do not fit one another.
-
-        Raises:
-          UserError: a phase would begin before the one that it follows, or
-            after the last epoch.
-        """
-        before, name, epochs = -1, "", self.config.epochs
-        for field, start in self.starts().items():
-            if start <= before:
-                raise UserError(
-                    f"{field}: must be after {name}, {before}, is {start}"
-                )
-            if start >= epochs:
-                raise UserError(
-                    f"{field}: must be below config.epochs, {epochs}, is "
-                    f"{start}; the key epochs={epochs} after the benchmark "
-                    "scales all such fields"
-                )
-            before, name = start, field
+        """Refuses, before a run, fields that do not fit one another."""
+        fields.check_starts(self.starts(), self.config.epochs)
 
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""
         name = self.config.selector or self.own_selector
         group = self.config.method if name == self.own_selector else name
-        if group not in self.config:
-            selectors.find(name)
-            raise UserError(
-                f"config.{group}: is missing; config.selector={name} on the "
-                "command line adds it"
-            )
         return selectors.create(
-            name, self.config[group], f"config.{group}", self.heads
+            name, self.config.get(group), f"config.{group}", self.heads
         )
 
     @property

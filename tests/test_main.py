@@ -79,7 +79,10 @@ def refused(command: str, capsys) -> str:
         ("--config=dasc:digits,epochs=1", "epochs: dasc needs at least 3"),
         ("--config=dasc:digits,rate=1.5", "config.data.rate: must be in [0"),
         ("--config=dasc:digits,rate=nan", "config.data.rate: must"),
-        ("--config=dasc:digits,imb=0", "config.data.imb: must be in (0, 1]"),
+        (
+            "--config=dasc:digits,imb=0",
+            "config.data.imb: must be in [0.0",
+        ),
         ("--config=dasc:digits,noise=x", "config.data.noise: "),
         ("--config=dasc:digits,split=x", "config.split: "),
         ("--config=dasc:digits,seed=-1", "config.seed: must be at least 0"),
@@ -96,7 +99,7 @@ def refused(command: str, capsys) -> str:
         ("--config=dasc --config.seed=x", "config.seed: expects int, is 'x'"),
         ("--config=dasc --config.seed=", "config.seed: expects int, is ''"),
         ("--config=dasc --config.seed", "command line: Missing value"),
-        ("--config=dasc --config.epochs=0", "config.epochs: must be at least"),
+        ("--config=dasc --config.epochs=0", "config.epochs: must be in"),
         ("--config=dasc --config.batch_size=0", "config.batch_size: must be"),
         (
             "--config=dasc --config.optimizer.learning_rate=nan",

@@ -13,7 +13,6 @@ from jaxnlt.data import load
 from jaxnlt.data.records import Dataset
 from jaxnlt.results import journal
 from jaxnlt.runtime import sharding
-from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 from tests.toy_epochs import (
     CLASSES,
@@ -151,13 +150,6 @@ def test_vote_hands_the_collected_heads_to_the_method(toy_trainer):
     assert scores.shape == (5, CLASSES)
     np.testing.assert_array_equal(scores[:, 0], 100 + np.arange(5))
     np.testing.assert_array_equal(suggested, scores)
-
-
-def test_an_unknown_augmentation_is_refused():
-    config = configuration()
-    config.augment.strong = "sideways"
-    with pytest.raises(UserError, match="^config.augment.strong: "):
-        Trainer(config, DATASET)
 
 
 def test_networks_start_from_seeds_of_their_own():

@@ -357,13 +357,12 @@ def finish(
     wanted = config.epochs if arg["epochs"] is None else arg["epochs"]
     if arg["smoke"]:
         wanted, config.max_steps = least, 2
-    else:
-        fields.check_value(Epochs, wanted, "epochs")
     if wanted < least:
         raise UserError(
             f"epochs: {config.method} needs at least {least}, one a phase, "
-            f"is {wanted}"
+            f"is {fields.shown(wanted)}"
         )
+    fields.check_value(Epochs, wanted, "epochs")
     ratio = wanted / config.epochs
     scaled: dict[str, Any] = {}
     previous = 0

@@ -15,7 +15,7 @@ from jaxnlt.config.fields import (
     Range,
     Share,
 )
-from jaxnlt.runtime.errors import logger
+from jaxnlt.runtime.errors import UserError, logger
 
 #: Growth of a confidence threshold an epoch.
 Growth = Annotated[float, Range(0.5, 2)]
@@ -66,6 +66,26 @@ class FamilyOptions(SemiOptions):
     warmup_samples: Natural = 0
     pool_samples: Natural = 0
     peer: Literal["updated", "epoch_start"] = "updated"
+
+
+def check_subsets(options: FamilyOptions, where: str, num_classes: int) -> None:
+    """Refuses subsets that are too small for a mixture of two.
+
+    Args:
+      options: of a method.
+      where: dotted name of the options.
+      num_classes: C.
+
+    Raises:
+      UserError: a subset has fewer than two images a class.
+    """
+    for name in ("warmup_samples", "pool_samples"):
+        size = getattr(options, name)
+        if 0 < size < 2 * num_classes:
+            raise UserError(
+                f"{where}.{name}: must be 0, which takes all, or at least two "
+                f"a class, {2 * num_classes}; is {size}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,8 +67,10 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        if self.high in (math.inf, LARGEST):
-            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        if self.high >= LARGEST:
+            least = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+            most = "" if self.high == math.inf else f" and at most {self.high}"
+            return least + most
         return (
             f"in {'[('[self.open_low]}{self.low:g}, {self.high:g}"
             f"{'])'[self.open_high]}"
@@ -212,6 +214,32 @@ def check_value(hint: Any, value: Any, path: str) -> None:
             f"{path}: must be at most {_LONGEST} characters, none of them a "
             f"control character, is {shown(value)}"
         )
+
+
+def check_starts(starts: Mapping[str, int], epochs: int) -> None:
+    """Checks that every phase of a run begins after the one before it.
+
+    Args:
+      starts: dotted field -> first epoch of a phase, in their order.
+      epochs: of the run.
+
+    Raises:
+      UserError: naming the field of a phase that begins before the one that it
+        follows, or after the last epoch.
+    """
+    before, name = -1, ""
+    for field, start in starts.items():
+        if start <= before:
+            raise UserError(
+                f"{field}: must be after {name}, {before}, is {start}"
+            )
+        if start >= epochs:
+            raise UserError(
+                f"{field}: must be below config.epochs, {epochs}, is {start}; "
+                f"the key epochs={epochs} after the benchmark scales all such "
+                "fields"
+            )
+        before, name = start, field
 
 
 def describe_type(hint: Any) -> str:

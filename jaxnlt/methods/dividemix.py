@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
+from jaxnlt.config import family
 from jaxnlt.config.family import (
     FamilyOptions,
     MixtureOptions,
@@ -290,14 +291,9 @@ class Method(base.Method):
 
     def check(self) -> None:
         super().check()
-        least = 2 * self.data.num_classes
-        for name in ("warmup_samples", "pool_samples"):
-            size = getattr(self.options, name)
-            if 0 < size < least:
-                raise UserError(
-                    f"config.{self.config.method}.{name}: must be 0, which "
-                    f"takes all, or at least two a class, {least}; is {size}"
-                )
+        family.check_subsets(
+            self.options, f"config.{self.config.method}", self.data.num_classes
+        )
 
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
         """One pass over the given labels, a weak view each.
