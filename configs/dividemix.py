@@ -23,16 +23,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.base(keys)
     config.method = "dividemix"
     released = keys["as_released"]
-    values: dict[str, Any] = {
-        "confidence_penalty": family.is_asymmetric(config)
-    }
+    values: dict[str, Any] = {}
     if not released:  # the release's default is 25 whatever the noise
         values["lambda_u"] = family.published_lambda_u(
             config.data, config.benchmark
         )
     if config.data.rate == 0.9:
         values["average_losses"] = 5
-        if not released:  # issue 10
+        if not released and config.data.imb == 1:  # issue 10
             values["p_threshold"] = 0.6
     values |= family.semi_fields(config, Options, 301, drops=(150,))
     if config.benchmark == "clothing1m":  # section 3.1

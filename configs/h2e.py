@@ -12,7 +12,7 @@ import ml_collections
 
 from jaxnlt.config import base, fields
 from jaxnlt.config.base import Key
-from jaxnlt.methods.h2e import Options
+from jaxnlt.methods.h2e import Options, Rounds
 
 # Epochs of base, identify and robust in one round.
 DIGITS = (20, 6, 14)
@@ -34,6 +34,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # Plain training takes the batches of the other methods' warm-up.
     config.batch_size = config.warmup_batch_size
     released, rounds = keys["as_released"], keys["rounds"]
+    fields.check_value(Rounds, rounds, "rounds")
     small = config.benchmark == "digits"
     large = bool(config.data.transform)  # images on disk are streamed
     length = DIGITS if small else NLT if large else MEMORY

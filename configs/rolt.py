@@ -46,11 +46,14 @@ def _single(
         config.optimizer.drop_factor = 0.01
     if config.benchmark.startswith("cifar"):  # the paper's network
         config.model.name = "resnet32"
+        if released and config.benchmark.startswith("cifar100"):  # section 4
+            config.data.statistics = "cifar10"
     options = rolt.Options(
         loss=keys["loss"],
         drw=keys["drw"],
         ensembling="compounding" if released else "standard",
         clean_on="augmented" if released else "eval",
+        last_batch="dropped" if released else "filled",
         **values,
     )
     config.rolt = fields.as_dict(options)

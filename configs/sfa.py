@@ -26,8 +26,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     values |= family.semi_fields(config, Options, 200, (150,), (30, 30))
     if config.benchmark == "webvision":
         config.epochs, config.optimizer.drops = 100, (49,)  # from 1: 50
-        # Its script trains both networks at once.
-        values |= {"peer": "epoch_start", "base_confidence": 0.02, "beta": 0.9}
+        # Its script trains both networks at once, and selects at the end of
+        # epochs, section 6.
+        values |= {
+            "peer": "epoch_start",
+            "base_confidence": 0.02,
+            "beta": 0.9,
+            "first_exponent": 0,
+            "fresh_selections": 2,
+        }
     elif released:
         values["sampled_classes"] = "over_300"
     config.sfa = fields.as_dict(Options(**values))

@@ -22,15 +22,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.method = "unicon"
     released, benchmark = keys["as_released"], config.benchmark
     small, web = benchmark == "digits", family.is_web(config)
-    values: dict[str, Any] = {
-        "confidence_penalty": family.is_asymmetric(config)
-    }
+    values: dict[str, Any] = {}
     if released:
         values |= {
             "jsd_log": "e",
             "unfilled": "repeat_index_0",
             "unlabelled_batch": "exact",
         }
+    if released and benchmark != "webvision":  # section 4
+        values["last_batch"] = "dropped"
     if released and not web:
         values["scoring_mode"] = "train"
         if not small:  # the batches whose statistics train-mode scoring takes
@@ -38,6 +38,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     values |= family.semi_fields(config, Options, 351)
     if small:
         values |= {"projection_dim": 64, "cosine_epochs": 40.0}
+    if config.augment.strong == "flip_autoaugment":  # section 9
+        config.augment.strong = "flip_autoaugment_imagenet"
     if web:
         values |= {"unlabelled_batch": "same", "cosine_epochs": 0.0}
     if benchmark == "clothing1m":

@@ -532,12 +532,20 @@ class Method:
                 "set config.batch_size, which all its epochs take"
             )
 
+    def starts(self) -> dict[str, int]:
+        """Fields that hold the first epoch of a phase, in their order."""
+        return {}
+
+    def check(self) -> None:
+        """Refuses, before a run, fields that do not fit one another."""
+        fields.check_starts(self.starts(), self.config.epochs)
+
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""
         name = self.config.selector or self.own_selector
         group = self.group if name == self.own_selector else name
         return selectors.create(
-            name, self.config[group], f"config.{group}", self.heads
+            name, self.config.get(group), f"config.{group}", self.heads
         )
 
     @property
@@ -667,7 +675,11 @@ def init_memory(
     )
 
 
-def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
+def split_streams(
+    labelled_batch: int,
+    unlabelled_batch: int,
+    last: sampling.LastBatch = "filled",
+) -> Streams:
     """Streams of divided data: one pass over x, u cycled to its length.
 
     Where nothing is unlabelled, u repeats labelled rows, so that shapes stay;
@@ -676,6 +688,7 @@ def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
     Args:
       labelled_batch: rows of x a step.
       unlabelled_batch: rows of u a step.
+      last: see ``sampling.one_pass``.
 
     Returns:
       Streams ``x`` and ``u``.
@@ -684,20 +697,22 @@ def split_streams(labelled_batch: int, unlabelled_batch: int) -> Streams:
     def rows(
         selection: Selection, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        x = sampling.one_pass(selection.labelled, labelled_batch, rng)
+        x = sampling.one_pass(selection.labelled, labelled_batch, rng, last)
         pool = selection.unlabelled
         if not len(pool):
             pool = selection.labelled
-        u = sampling.cycle(pool, len(x), unlabelled_batch, rng)
+        u = sampling.cycle(pool, len(x), unlabelled_batch, rng, last)
         return {"x": x, "u": u}
 
     return rows
 
 
-def single_stream(batch_size: int) -> Streams:
+def single_stream(
+    batch_size: int, last: sampling.LastBatch = "filled"
+) -> Streams:
     """A stream ``x`` of one pass over all trusted rows."""
     return lambda selection, rng: {
-        "x": sampling.one_pass(selection.labelled, batch_size, rng)
+        "x": sampling.one_pass(selection.labelled, batch_size, rng, last)
     }
 
 

@@ -354,8 +354,6 @@ def _initial(
     memory = trainer.init_memory(states)
     phases = [trainer.method.phase(e).name for e in range(config.epochs)]
     if not config.init_from:
-        if config.start_phase:
-            raise UserError("config.start_phase: needs config.init_from")
         return states, memory, 0
     source_path, epoch = checkpoint.split_source(config.init_from)
     folder = paths.expanded(source_path, "config.init_from")

@@ -34,7 +34,7 @@ from jaxnlt.method import (
     trust_all,
 )
 from jaxnlt.runtime import processes, sharding
-from jaxnlt.runtime.errors import logger, one_of
+from jaxnlt.runtime.errors import logger
 
 #: (network, step, steps, images) after every dispatched step.
 Progress = Callable[[int, int, int, int], None]
@@ -86,7 +86,6 @@ class Trainer:
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset):
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
-            one_of(f"config.augment.{view}", name, table.AUGMENTATIONS)
             if decode.crops(config) and table.crops(name):
                 logger.warning(
                     "config.augment.%s: %s crops images that were cropped "
@@ -98,6 +97,7 @@ class Trainer:
             dataset.train.labels, dataset.num_classes, dataset.train.ids
         )
         self.method = method_lib.create(config, self.info)
+        self.method.check()
         self.network = models.build(
             config.model,
             dataset.num_classes,

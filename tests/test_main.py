@@ -87,7 +87,7 @@ def refused(command: str, capsys) -> str:
         ("--config=dasc --config.seed=x", "config.seed: expects int, is 'x'"),
         ("--config=dasc --config.seed=", "config.seed: expects int, is ''"),
         ("--config=dasc --config.seed", "command line: Missing value"),
-        ("--config=dasc --config.epochs=0", "config.epochs: must be at least"),
+        ("--config=dasc --config.epochs=0", "config.epochs: must be in"),
         ("--config=dasc --config.batch_size=0", "config.batch_size: must be"),
         (
             "--config=dasc --config.optimizer.learning_rate=nan",

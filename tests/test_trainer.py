@@ -12,7 +12,6 @@ from jaxnlt import train
 from jaxnlt.data import load
 from jaxnlt.results import journal
 from jaxnlt.runtime import sharding
-from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 from tests.toy_epochs import (
     CLASSES,
@@ -140,13 +139,6 @@ def test_vote_hands_the_collected_heads_to_the_method(toy_trainer):
     assert scores.shape == (5, CLASSES)
     np.testing.assert_array_equal(scores[:, 0], 100 + np.arange(5))
     np.testing.assert_array_equal(suggested, scores)
-
-
-def test_an_unknown_augmentation_is_refused():
-    config = configuration()
-    config.augment.strong = "sideways"
-    with pytest.raises(UserError, match="^config.augment.strong: "):
-        Trainer(config, DATASET)
 
 
 def test_networks_start_from_seeds_of_their_own_and_an_empty_carry():

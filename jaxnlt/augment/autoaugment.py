@@ -1,9 +1,10 @@
-"""The learned AutoAugment policy for CIFAR-10: 25 pairs of operations.
+"""The learned AutoAugment policies: 25 pairs of operations each.
 
-The table states which operation, how strong and how likely; each image draws
-one pair, a sign and a coin for each operation.  pillow.py applies them.
+A table states which operation, how strong and how likely; each image draws one
+pair, a sign and a coin for each operation.  pillow.py applies them.
 
-Source: ``papers/dasc.md`` section 2 (table and magnitude grids).
+Source: ``papers/dasc.md`` section 2 (CIFAR-10's table and magnitude grids),
+``papers/unicon.md`` section 9 (both tables).
 """
 
 import functools
@@ -16,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from jaxnlt.augment import pillow
 from jaxnlt.augment.pillow import IDENTITY, Choice
 
-# --- the policy -------------------------------------------------------------
+# --- the policies -----------------------------------------------------------
 
 _ENHANCE_GRID = np.linspace(0.0, 0.9, 10)
 _SHEAR_GRID = np.linspace(0.0, 0.3, 10)
@@ -42,7 +43,10 @@ MAGNITUDES: dict[str, np.ndarray] = {
 
 # (operation, level, probability), twice; applied from left to right.
 Step = tuple[str, int, float]
-SUB_POLICIES: tuple[tuple[Step, Step], ...] = (
+Policy = tuple[tuple[Step, Step], ...]
+
+#: CIFAR-10's policy.
+SUB_POLICIES: Policy = (
     (("invert", 0, 0.1), ("contrast", 6, 0.2)),
     (("rotate", 2, 0.7), ("translateX", 9, 0.3)),
     (("sharpness", 1, 0.8), ("sharpness", 3, 0.9)),
@@ -68,6 +72,34 @@ SUB_POLICIES: tuple[tuple[Step, Step], ...] = (
     (("autocontrast", 0, 0.9), ("solarize", 3, 0.8)),
     (("equalize", 0, 0.8), ("invert", 0, 0.1)),
     (("translateY", 9, 0.7), ("autocontrast", 0, 0.9)),
+)
+#: ImageNet's policy.
+IMAGENET: Policy = (
+    (("posterize", 8, 0.4), ("rotate", 9, 0.6)),
+    (("solarize", 5, 0.6), ("autocontrast", 0, 0.6)),
+    (("equalize", 0, 0.8), ("equalize", 0, 0.6)),
+    (("posterize", 7, 0.6), ("posterize", 6, 0.6)),
+    (("equalize", 0, 0.4), ("solarize", 4, 0.2)),
+    (("equalize", 0, 0.4), ("rotate", 8, 0.8)),
+    (("solarize", 3, 0.6), ("equalize", 0, 0.6)),
+    (("posterize", 5, 0.8), ("equalize", 0, 1.0)),
+    (("rotate", 3, 0.2), ("solarize", 8, 0.6)),
+    (("equalize", 0, 0.6), ("posterize", 6, 0.4)),
+    (("rotate", 8, 0.8), ("color", 0, 0.4)),
+    (("rotate", 9, 0.4), ("equalize", 0, 0.6)),
+    (("equalize", 0, 0.0), ("equalize", 0, 0.8)),
+    (("invert", 0, 0.6), ("equalize", 0, 1.0)),
+    (("color", 4, 0.6), ("contrast", 8, 1.0)),
+    (("rotate", 8, 0.8), ("color", 2, 1.0)),
+    (("color", 8, 0.8), ("solarize", 7, 0.8)),
+    (("sharpness", 7, 0.4), ("invert", 0, 0.6)),
+    (("shearX", 5, 0.6), ("equalize", 0, 1.0)),
+    (("color", 0, 0.4), ("equalize", 0, 0.6)),
+    (("equalize", 0, 0.4), ("solarize", 4, 0.2)),
+    (("solarize", 5, 0.6), ("autocontrast", 0, 0.6)),
+    (("invert", 0, 0.6), ("equalize", 0, 1.0)),
+    (("color", 4, 0.6), ("contrast", 8, 1.0)),
+    (("equalize", 0, 0.8), ("equalize", 0, 0.6)),
 )
 
 
@@ -108,7 +140,7 @@ def resolve(
 
 @functools.lru_cache
 def slot_choices(
-    slot: int, height: int, width: int
+    slot: int, height: int, width: int, table: Policy = SUB_POLICIES
 ) -> tuple[tuple[Choice, ...], Int[np.ndarray, "25 2"]]:
     """All distinct operations of one half of the sub-policies.
 
@@ -116,14 +148,15 @@ def slot_choices(
       slot: 0 for the first operation of each pair, 1 for the second.
       height: of the images, pixels.
       width: of the images, pixels.
+      table: the policy.
 
     Returns:
       The choices, the identity first, and int32 [25, 2]: the choice of a
       sub-policy, for sign -1 and for sign +1.
     """
     choices = [IDENTITY]
-    index = np.zeros((len(SUB_POLICIES), 2), np.int32)
-    for row, sub_policy in enumerate(SUB_POLICIES):
+    index = np.zeros((len(table), 2), np.int32)
+    for row, sub_policy in enumerate(table):
         op, level, _ = sub_policy[slot]
         for column, sign in enumerate((-1, 1)):
             magnitude = float(MAGNITUDES[op][level])
@@ -135,15 +168,18 @@ def slot_choices(
     return tuple(choices), index
 
 
-def probabilities() -> Float[np.ndarray, "25 2"]:
+def probabilities(
+    table: Policy = SUB_POLICIES,
+) -> Float[np.ndarray, "25 2"]:
     """Probability with which each operation of a sub-policy is applied.
+
+    Args:
+      table: the policy.
 
     Returns:
       float32 [25, 2].
     """
-    return np.array(
-        [[step[2] for step in pair] for pair in SUB_POLICIES], np.float32
-    )
+    return np.array([[step[2] for step in pair] for pair in table], np.float32)
 
 
 # --- sampling and application -----------------------------------------------
@@ -163,30 +199,36 @@ class PolicyDraws(NamedTuple):
     applied: Bool[Array, "2 B"]
 
 
-def sample_policy(key: Key[Array, ""], batch: int) -> PolicyDraws:
+def sample_policy(
+    key: Key[Array, ""], batch: int, table: Policy = SUB_POLICIES
+) -> PolicyDraws:
     """Draws sub-policies and signs uniformly, coins by the table.
 
     Args:
       key: JAX key.
       batch: how many images.
+      table: the policy.
 
     Returns:
       Draws.
     """
     uniform = pillow.uniform(key, 5, batch)
-    policy = pillow.integers(uniform[0], len(SUB_POLICIES))
-    chances = jnp.asarray(probabilities())[policy].T
+    policy = pillow.integers(uniform[0], len(table))
+    chances = jnp.asarray(probabilities(table))[policy].T
     return PolicyDraws(policy, uniform[1:3] < 0.5, uniform[3:5] < chances)
 
 
 def apply_policy(
-    images: UInt8[Array, "B H W C"], draws: PolicyDraws
+    images: UInt8[Array, "B H W C"],
+    draws: PolicyDraws,
+    table: Policy = SUB_POLICIES,
 ) -> UInt8[Array, "B H W C"]:
     """Applies the drawn sub-policy, first operation, then second.
 
     Args:
       images: uint8 [B, H, W, C], C 1 or 3.
       draws: one entry an image.
+      table: the policy.
 
     Returns:
       uint8 [B, H, W, C].
@@ -195,7 +237,7 @@ def apply_policy(
     """
     height, width = images.shape[1:3]
     for slot in (0, 1):
-        choices, index = slot_choices(slot, height, width)
+        choices, index = slot_choices(slot, height, width, table)
         sign = draws.positive[slot].astype(jnp.int32)
         which = jnp.asarray(index)[draws.policy, sign]
         which = jnp.where(draws.applied[slot], which, 0)
@@ -206,5 +248,13 @@ def apply_policy(
 def policy(
     key: Key[Array, ""], images: UInt8[Array, "B H W C"]
 ) -> UInt8[Array, "B H W C"]:
-    """One of the 25 sub-policies an image (strong, after a weak one)."""
+    """One of CIFAR-10's sub-policies an image (strong, after a weak one)."""
     return apply_policy(images, sample_policy(key, images.shape[0]))
+
+
+def imagenet_policy(
+    key: Key[Array, ""], images: UInt8[Array, "B H W C"]
+) -> UInt8[Array, "B H W C"]:
+    """One of ImageNet's sub-policies an image (strong, after a weak one)."""
+    draws = sample_policy(key, images.shape[0], IMAGENET)
+    return apply_policy(images, draws, IMAGENET)

@@ -175,6 +175,7 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
     "flip": (flip,),
     "flip_rotate": (flip_rotate,),
     "flip_autoaugment": (flip, autoaugment.policy),
+    "flip_autoaugment_imagenet": (flip, autoaugment.imagenet_policy),
     "flip_randaugment": (flip, randaugment.standard),
     "flip_randaugment_pypi": (flip, randaugment.pypi),
     "flip_rotate_randaugment_pypi": (flip_rotate, randaugment.pypi),

@@ -15,19 +15,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import ml_collections
 
+from jaxnlt.augment import table
 from jaxnlt.config import fields, modules, suggest
 from jaxnlt.config.fields import (
-    Count,
     Decay,
+    Factor,
     Natural,
-    NotNegative,
     Range,
+    Rate,
     Seed,
     Share,
     changeable,
 )
 from jaxnlt.data import registry
-from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.errors import UserError, one_of
 
 
 class Key(NamedTuple):
@@ -144,6 +145,12 @@ def shared_keys(arg: str | None) -> str:
     return ",".join([first, *kept])
 
 
+#: Epochs of a run.
+Epochs = Annotated[int, Range(1, 100_000)]
+#: Images of one step.
+BatchSize = Annotated[int, Range(1, 65_536)]
+
+
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
     """Which images and labels are read, and what is drawn from them.
@@ -161,6 +168,8 @@ class DataOptions:
       image_size: ``folder`` and ``tfds`` resize every image to this square, 0
         expects equal sizes; streamed images are cut to it, 0 takes the paper's
         size.
+      statistics: benchmark whose mean and deviation standardise the images; ''
+        takes the data set's own.
       transform: how streamed images are cut, a name in jaxnlt/data/decode.py.
       on_bad_image: what happens where image files cannot be read: ``stop``
         names them, ``skip`` leaves them out, for which all files are read
@@ -171,7 +180,7 @@ class DataOptions:
     """
 
     path: str = changeable("")
-    imb: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    imb: Annotated[float, Range(1e-4, 1)] = 1.0
     imb_type: str = "exp"
     n_max: Natural = 0
     noise: str = "none"
@@ -179,10 +188,11 @@ class DataOptions:
     noise_file: str = changeable("")
     labels_file: str = changeable("")
     name: str = ""
-    image_size: Natural = 0
+    image_size: Annotated[int, Range(0, 4096)] = 0
+    statistics: str = ""
     transform: str = ""
     on_bad_image: Literal["stop", "skip"] = changeable("stop")
-    workers: Natural = changeable(0)
+    workers: Annotated[int, Range(0, 1024)] = changeable(0)
     divided: bool = False
 
 
@@ -200,8 +210,8 @@ class ModelOptions:
     """
 
     name: str = "preact_resnet18"
-    width: Natural = 0
-    blocks: tuple[Count, ...] = ()
+    width: Annotated[int, Range(0, 1024)] = 0
+    blocks: tuple[Annotated[int, Range(1, 400)], ...] = ()
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
 
@@ -232,11 +242,11 @@ class OptimizerOptions:
       drop_factor: see ``drops``.
     """
 
-    learning_rate: NotNegative = 0.02
+    learning_rate: Rate = 0.02
     momentum: Decay = 0.9
-    weight_decay: NotNegative = 5e-4
+    weight_decay: Share = 5e-4
     drops: tuple[Natural, ...] = ()
-    drop_factor: Share = 0.1
+    drop_factor: Factor = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,10 +288,10 @@ class RunOptions:
     benchmark: str = "digits"
     seed: Seed = 0
     data_seed: Annotated[int, Range(-1, 2**32 - 1)] = -1
-    epochs: Count = 1
-    batch_size: Count = 1
-    warmup_batch_size: Count = 1
-    eval_batch_size: Count = 1
+    epochs: Epochs = 1
+    batch_size: BatchSize = 1
+    warmup_batch_size: BatchSize = 1
+    eval_batch_size: BatchSize = 1
     max_steps: Natural = 0
     split: Literal["", "dev"] = ""
     groups: Literal["auto", "paper"] = "auto"
@@ -306,34 +316,34 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
     Returns:
       An unlocked ConfigDict with the fields of ``RunOptions``.
     """
-    table = registry.get(arg["benchmark"])
+    entry = registry.get(arg["benchmark"])
 
     def given(key: str) -> Any:
-        return getattr(table, key) if arg[key] is None else arg[key]
+        return getattr(entry, key) if arg[key] is None else arg[key]
 
     options = RunOptions(
         benchmark=arg["benchmark"],
         seed=arg["seed"],
         data_seed=-1 if arg["data_seed"] is None else arg["data_seed"],
-        epochs=table.epochs,
-        batch_size=table.batch_size,
-        warmup_batch_size=table.warmup_batch_size,
-        eval_batch_size=table.eval_batch_size,
+        epochs=entry.epochs,
+        batch_size=entry.batch_size,
+        warmup_batch_size=entry.warmup_batch_size,
+        eval_batch_size=entry.eval_batch_size,
         split=arg["split"],
         data=DataOptions(
             imb=given("imb"),
             noise=given("noise"),
             rate=given("rate"),
-            transform=table.transform,
+            transform=entry.transform,
         ),
         model=ModelOptions(
-            name=table.model, width=table.width, blocks=table.blocks
+            name=entry.model, width=entry.width, blocks=entry.blocks
         ),
-        augment=AugmentOptions(weak=table.weak, strong=table.strong),
+        augment=AugmentOptions(weak=entry.weak, strong=entry.strong),
         optimizer=OptimizerOptions(
-            learning_rate=table.learning_rate,
-            momentum=table.momentum,
-            weight_decay=table.weight_decay,
+            learning_rate=entry.learning_rate,
+            momentum=entry.momentum,
+            weight_decay=entry.weight_decay,
         ),
     )
     return ml_collections.ConfigDict(fields.as_dict(options))
@@ -372,8 +382,9 @@ def finish(
     if wanted < least:
         raise UserError(
             f"epochs: {config.method} needs at least {least}, one a phase, "
-            f"is {wanted}"
+            f"is {fields.shown(wanted)}"
         )
+    fields.check_value(Epochs, wanted, "epochs")
     ratio = wanted / config.epochs
     scaled: dict[str, Any] = {}
     previous = 0
@@ -395,16 +406,27 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Checks the fields that all methods share.
 
     Raises:
-      UserError: a field of another type, out of its range, or not finite; or
-        a method's group of fields is called like one that all methods share.
+      UserError: a field of another type, out of its range, not finite, or a
+        name that does not exist; or a method's group of fields is called like
+        one that all methods share.
     """
-    fields.read(RunOptions, config, "config")
+    options = fields.read(RunOptions, config, "config")
     group = modules.options_group(config.method)
     if group in fields.names(RunOptions):
         raise UserError(
             f"config.method: {config.method!r} would have its fields in "
             f"config.{group}, which all methods share; rename the module"
         )
+    for view in fields.names(AugmentOptions):
+        name = getattr(options.augment, view)
+        one_of(f"config.augment.{view}", name, table.AUGMENTATIONS)
+    drops = list(options.optimizer.drops)
+    if drops != sorted(drops):
+        raise UserError(
+            f"config.optimizer.drops: must be in order, is {tuple(drops)}"
+        )
+    if options.start_phase and not options.init_from:
+        raise UserError("config.start_phase: needs config.init_from")
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

@@ -2,12 +2,28 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 
 from jaxnlt.config import fields
-from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
+from jaxnlt.config.fields import (
+    Decay,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+)
+from jaxnlt.runtime.errors import UserError, logger
+
+#: Growth of a confidence threshold an epoch.
+Growth = Annotated[float, Range(0.5, 2)]
+#: Largest margin and scale of LDAM's cosines.
+Margin = Annotated[float, Range(0, 2)]
+Scale = Annotated[float, Range(1e-3, 1e3)]
+#: Length of embeddings; hidden layers are four times as wide.
+ProjectionDim = Annotated[int, Range(1, 4096)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +44,8 @@ class SemiOptions:
     warmup: Natural = 30
     lambda_u: NotNegative = 25.0
     ramp: Positive = 16.0
-    alpha: Positive = 4.0
-    sharpen_temperature: Positive = 0.5
+    alpha: fields.BetaParameter = 4.0
+    sharpen_temperature: Annotated[float, Range(0.1, 100)] = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +68,35 @@ class FamilyOptions(SemiOptions):
     peer: Literal["updated", "epoch_start"] = "updated"
 
 
+def check_subsets(options: FamilyOptions, where: str, num_classes: int) -> None:
+    """Refuses subsets that are too small for a mixture of two.
+
+    Args:
+      options: of a method.
+      where: dotted name of the options.
+      num_classes: C.
+
+    Raises:
+      UserError: a subset has fewer than two images a class.
+    """
+    for name in ("warmup_samples", "pool_samples"):
+        size = getattr(options, name)
+        if 0 < size < 2 * num_classes:
+            raise UserError(
+                f"{where}.{name}: must be 0, which takes all, or at least two "
+                f"a class, {2 * num_classes}; is {size}"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class PenaltyOptions(FamilyOptions):
     """Of methods that warm up on the cross-entropy of the given labels.
 
     Attributes:
-      confidence_penalty: mean of sum p log p in the warm-up, against
-        asymmetric noise.
+      confidence_penalty: mean of sum p log p in the warm-up, against the noise
+        ``asym``.
+
+    Source: ``papers/dividemix_rolt.md`` sections 3.1 and 6.
     """
 
     confidence_penalty: bool = False
@@ -72,7 +110,7 @@ class ThresholdOptions:
       p_threshold: samples of a larger clean probability are trusted.
     """
 
-    p_threshold: Share = 0.5
+    p_threshold: Decay = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +123,9 @@ class MixtureOptions:
       gmm_reg_covar: added to the variances.
     """
 
-    gmm_max_iter: fields.Count = 10
-    gmm_tol: NotNegative = 1e-2
-    gmm_reg_covar: NotNegative = 5e-4
+    gmm_max_iter: Annotated[int, Range(1, 10_000)] = 10
+    gmm_tol: Share = 1e-2
+    gmm_reg_covar: Annotated[float, Range(1e-10, 1)] = 5e-4
 
 
 #: Benchmark -> warm-up epochs and drops of the step size.
@@ -99,11 +137,6 @@ WEB_SCHEDULES = {
     "animal10n": (30, (80, 140)),
 }
 TEN_CLASSES = ("cifar10", "cifar10n")
-
-
-def is_asymmetric(config: ml_collections.ConfigDict) -> bool:
-    """Whether the drawn noise moves labels between certain classes only."""
-    return config.data.noise in ("asym", "asym_block", "flip")
 
 
 def is_web(config: ml_collections.ConfigDict) -> bool:
@@ -118,9 +151,9 @@ def is_web(config: ml_collections.ConfigDict) -> bool:
     return bool(config.data.transform) and not small
 
 
-# (benchmark, noise, rate) -> lambda_u: appendix, table 7 of DivideMix as its
-# author confirmed it in the repository's issues 9, 10, 15, 26, 41.  The
-# release's default of 25 does not reproduce the 0 rows.
+# (benchmark, noise, rate) -> lambda_u on balanced data: appendix, table 7 of
+# DivideMix as its author confirmed it in the repository's issues 9, 10, 15, 26,
+# 41.  The release's default of 25 does not reproduce the 0 rows.
 LAMBDA_U = {
     ("cifar10", "sym_count", 0.2): 0.0,
     ("cifar10", "sym_count", 0.5): 25.0,
@@ -130,13 +163,16 @@ LAMBDA_U = {
     ("cifar100", "sym_count", 0.8): 150.0,
     ("cifar100", "sym_count", 0.9): 150.0,
 }
+DEFAULT_LAMBDA_U = 25.0
 
 
 def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     """DivideMix's weight of the squared error in a published setting, else 25.
 
+    The settings are balanced; a long tail takes 25, which a note says.
+
     Args:
-      data: ``noise`` and ``rate``; ``sym`` has the probabilities of
+      data: ``imb``, ``noise`` and ``rate``; ``sym`` has the probabilities of
         ``sym_count``.
       benchmark: its name.
 
@@ -146,7 +182,19 @@ def published_lambda_u(data: Mapping[str, Any], benchmark: str) -> float:
     Source: ``papers/dividemix_rolt.md`` section 1.
     """
     noise = "sym_count" if data["noise"] == "sym" else data["noise"]
-    return LAMBDA_U.get((benchmark, noise, data["rate"]), 25.0)
+    published = LAMBDA_U.get((benchmark, noise, data["rate"]), DEFAULT_LAMBDA_U)
+    if data["imb"] == 1 or published == DEFAULT_LAMBDA_U:
+        return published
+    logger.info(
+        "lambda_u: is %g on a long tail; the published %g of %s with noise=%s, "
+        "rate=%g holds for balanced data (imb=1)",
+        DEFAULT_LAMBDA_U,
+        published,
+        benchmark,
+        data["noise"],
+        data["rate"],
+    )
+    return DEFAULT_LAMBDA_U
 
 
 def semi_fields(
@@ -175,9 +223,9 @@ def semi_fields(
     Source: ``papers/dividemix_rolt.md`` sections 1 and 2.2, ``papers/smr.md``
     sections 2 and 14.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"confidence_penalty": config.data.noise == "asym"}
     if config.benchmark == "digits":
-        found = {"warmup": 15, "ramp": 8.0}
+        found |= {"warmup": 15, "ramp": 8.0}
     elif not is_web(config):
         config.epochs = epochs or config.epochs
         config.optimizer.drops = drops

@@ -42,6 +42,14 @@ class OptionsClass(Protocol):
 T = TypeVar("T", bound=OptionsClass)
 
 
+#: Largest integer of a field: row numbers are int32.
+LARGEST = 2**31 - 1
+#: Sizes of a float other than 0, so that float32 holds it and its reciprocal.
+_LEAST_FLOAT, _LARGEST_FLOAT = 1e-30, 1e38
+#: Most characters of a text: a path that no system takes is none.
+_LONGEST = 4000
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """An interval of numbers.
@@ -65,23 +73,33 @@ class Range:
 
     def __str__(self) -> str:
         low, high = (f"{end:.10g}" for end in (self.low, self.high))
-        if self.high == math.inf:
-            return f"{'above' if self.open_low else 'at least'} {low}"
+        if self.high >= LARGEST:
+            least = f"{'above' if self.open_low else 'at least'} {low}"
+            most = "" if self.high == math.inf else f" and at most {high}"
+            return least + most
         return f"in {'[('[self.open_low]}{low}, {high}{'])'[self.open_high]}"
 
 
 #: A float of at least 0, such as the weight of a loss.
-NotNegative = Annotated[float, Range(0)]
-#: A float above 0, such as a temperature.
-Positive = Annotated[float, Range(0, open_low=True)]
+NotNegative = Annotated[float, Range(0, 1e6)]
+#: A float above 0, such as a number of epochs.
+Positive = Annotated[float, Range(1e-3, 1e6)]
+#: A step size, without an upper bound: a run that diverges says so.
+Rate = Annotated[float, Range(0)]
+#: What logits or similarities are divided by.
+Temperature = Annotated[float, Range(1e-3, 1e3)]
+#: The parameter of a symmetric Beta distribution.
+BetaParameter = Annotated[float, Range(1e-3, 1e3)]
 #: A float in [0, 1], such as a probability.
 Share = Annotated[float, Range(0, 1)]
 #: A float in [0, 1), such as a momentum.
 Decay = Annotated[float, Range(0, 1, open_high=True)]
+#: A float in (0, 1], such as the factor of a decay.
+Factor = Annotated[float, Range(0, 1, open_low=True)]
 #: An integer of at least 1.
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, LARGEST)]
 #: An integer of at least 0.
-Natural = Annotated[int, Range(0)]
+Natural = Annotated[int, Range(0, LARGEST)]
 #: What NumPy's RandomState takes.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
@@ -156,6 +174,8 @@ def read(kind: type[T], values: Mapping[str, Any], where: str) -> T:
       UserError: a field of another type, out of its range, or not among its
         choices.
     """
+    if not hasattr(values, "keys"):
+        raise UserError(f"{where}: is a group of fields, is {shown(values)}")
     found: dict[str, Any] = {}
     if not isinstance(values, Mapping | ml_collections.ConfigDict):
         raise UserError(f"{where}: expects a group of fields, is {values!r}")
@@ -169,6 +189,16 @@ def read(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             check_value(hint, value, path)
             found[name] = value
     return kind(**found)
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short and on one line, whatever it is."""
+    if hasattr(value, "keys"):
+        return "a group"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    text = "".join(c if c.isprintable() else " " for c in repr(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_value(hint: Any, value: Any, path: str) -> None:
@@ -189,26 +219,67 @@ def check_value(hint: Any, value: Any, path: str) -> None:
         kind, interval = typing.get_args(hint)
         check_value(kind, value, path)
         if value not in interval:
-            raise UserError(f"{path}: must be {interval}, is {value}")
+            raise UserError(f"{path}: must be {interval}, is {shown(value)}")
     elif typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
             known = ", ".join(repr(c) if c == "" else str(c) for c in choices)
-            raise UserError(f"{path}: {value!r} is not one of {known}")
+            raise UserError(f"{path}: {shown(value)} is not one of {known}")
     elif typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
         if not isinstance(value, tuple | list):
-            raise UserError(f"{path}: expects a tuple, is {value!r}")
+            raise UserError(f"{path}: expects a tuple, is {shown(value)}")
         for item in value:
             check_value(kind, item, path)
     elif hint in (int, float):
         kinds = int if hint is int else int | float
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UserError(f"{path}: expects {hint.__name__}, is {value!r}")
-        if not math.isfinite(value):
+            raise UserError(
+                f"{path}: expects {hint.__name__}, is {shown(value)}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{path}: must be finite, is {value}")
+        size = abs(value)
+        if hint is float and not (
+            value == 0 or _LEAST_FLOAT <= size <= _LARGEST_FLOAT
+        ):
+            raise UserError(
+                f"{path}: must be 0 or of a size that float32 holds, "
+                f"{_LEAST_FLOAT:g} to {_LARGEST_FLOAT:g}, is {shown(value)}"
+            )
     elif isinstance(hint, type) and not isinstance(value, hint):
-        raise UserError(f"{path}: expects {hint.__name__}, is {value!r}")
+        raise UserError(f"{path}: expects {hint.__name__}, is {shown(value)}")
+    elif hint is str and (len(value) > _LONGEST or not value.isprintable()):
+        raise UserError(
+            f"{path}: must be at most {_LONGEST} characters, none of them a "
+            f"control character, is {shown(value)}"
+        )
+
+
+def check_starts(starts: Mapping[str, int], epochs: int) -> None:
+    """Checks that every phase of a run begins after the one before it.
+
+    Args:
+      starts: dotted field -> first epoch of a phase, in their order.
+      epochs: of the run.
+
+    Raises:
+      UserError: naming the field of a phase that begins before the one that it
+        follows, or after the last epoch.
+    """
+    before, name = -1, ""
+    for field, start in starts.items():
+        if start <= before:
+            raise UserError(
+                f"{field}: must be after {name}, {before}, is {start}"
+            )
+        if start >= epochs:
+            raise UserError(
+                f"{field}: must be below config.epochs, {epochs}, is {start}; "
+                f"the key epochs={epochs} after the benchmark scales all such "
+                "fields"
+            )
+        before, name = start, field
 
 
 def describe_type(hint: Any) -> str:

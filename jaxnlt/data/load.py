@@ -74,6 +74,7 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"config.data.{field}: {bench.name} with noise={data.noise} "
                 f"does not use it; {', '.join(users)} do"
             )
+    statistics(bench, data.statistics)
     if bench.transform:
         one_of("config.data.transform", data.transform, decode.TRANSFORMS)
     if data.noise_file and own and own.adds_images:
@@ -150,7 +151,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     if not request.skip_bad:
         used = {"train": train, "test": test, **source.more_tests}
         readable.refuse_unreadable(used, data.workers)
-    mean, std = bench.mean, bench.std
+    mean, std = statistics(bench, data.statistics)
     if mean is None or std is None:
         mean, std = _mean_and_std(train.images)
     train, test = _cut(train, config), _cut(test, config)
@@ -185,6 +186,25 @@ def read_request(config: ml_collections.ConfigDict) -> ReadRequest:
         noise=data.noise,
         skip_bad=data.on_bad_image == "skip",
     )
+
+
+def statistics(
+    bench: Benchmark, name: str
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation of a benchmark, or of the one of another name."""
+    if not name:
+        return bench.mean, bench.std
+    known = {
+        entry.name: entry
+        for entry in registry.BENCHMARKS.values()
+        if entry.mean and entry.channels == bench.channels
+    }
+    if not known:
+        raise UserError(
+            f"config.data.statistics: {bench.name} has its own; leave it empty"
+        )
+    one_of("config.data.statistics", name, known)
+    return known[name].mean, known[name].std
 
 
 def _data_seed(config: ml_collections.ConfigDict) -> int:

@@ -5,7 +5,7 @@ resampled ones draw the classes more evenly than they are; a balanced subset
 takes equally many rows of each class.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -16,6 +16,10 @@ EXPONENTS = {
     "class_balanced": 0.0,
     "reversed": -1.0,
 }
+
+
+#: What becomes of the rows of a pass that do not fill a batch.
+LastBatch = Literal["filled", "dropped"]
 
 
 class Permutes(Protocol):
@@ -29,25 +33,36 @@ class Permutes(Protocol):
 
 
 def one_pass(
-    index: np.ndarray, batch_size: int, rng: np.random.Generator
+    index: np.ndarray,
+    batch_size: int,
+    rng: np.random.Generator,
+    last: LastBatch = "filled",
 ) -> np.ndarray:
-    """One shuffled pass over the rows, wrapped to whole batches.
+    """One shuffled pass over the rows, in whole batches.
 
     Args:
       index: int [n] rows, n > 0.
       batch_size: rows a step.
       rng: source of the draws.
+      last: whether a short last batch is filled from the start of the pass or
+        dropped; a pass that is shorter than a batch is filled.
 
     Returns:
-      int32 [ceil(n / batch_size), batch_size].
+      int32 [ceil(n / batch_size), batch_size], or floor.
     """
     order = rng.permutation(index)
     steps = -(-len(order) // batch_size)
+    if last == "dropped":
+        steps = max(1, len(order) // batch_size)
     return np.resize(order, (steps, batch_size)).astype(np.int32)
 
 
 def cycle(
-    index: np.ndarray, steps: int, batch_size: int, rng: np.random.Generator
+    index: np.ndarray,
+    steps: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    last: LastBatch = "filled",
 ) -> np.ndarray:
     """Shuffled passes one after the other until ``steps`` batches are full.
 
@@ -56,12 +71,18 @@ def cycle(
       steps: batches wanted.
       batch_size: rows a step.
       rng: source of the draws.
+      last: ``dropped`` leaves out the rows of every pass that do not fill a
+        batch.
 
     Returns:
       int32 [steps, batch_size].
     """
-    wanted = steps * batch_size
-    passes = [rng.permutation(index) for _ in range(-(-wanted // len(index)))]
+    wanted, length = steps * batch_size, len(index)
+    if last == "dropped" and length > batch_size:
+        length -= length % batch_size
+    passes = [
+        rng.permutation(index)[:length] for _ in range(-(-wanted // length))
+    ]
     rows = np.concatenate(passes)[:wanted]
     return rows.reshape(steps, batch_size).astype(np.int32)
 

@@ -13,7 +13,7 @@ others (MIDL) against a memory that the networks exchange.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,19 @@ import numpy as np
 
 from jaxnlt import losses, models, selection
 from jaxnlt import method as base
-from jaxnlt.config.family import SemiOptions, ThresholdOptions
-from jaxnlt.config.fields import Count, Natural, NotNegative, Positive, Share
+from jaxnlt.config.family import (
+    Growth,
+    ProjectionDim,
+    SemiOptions,
+    ThresholdOptions,
+)
+from jaxnlt.config.fields import (
+    Natural,
+    NotNegative,
+    Range,
+    Share,
+    Temperature,
+)
 from jaxnlt.losses import mixmatch
 from jaxnlt.losses.mixmatch import MixupDraws, Targets
 from jaxnlt.method import (
@@ -165,8 +176,8 @@ class DaCCOptions(ThresholdOptions):
         probability as weight; the release takes another sample's (B1).
     """
 
-    phi: Positive = 1.005
-    eval_temperature: Positive = 0.1
+    phi: Growth = 1.005
+    eval_temperature: Temperature = 0.1
     feature_type: Literal["project", "default"] = "project"
     contrast: bool = True
     untrained_projector: bool = False
@@ -336,13 +347,13 @@ class Options(SemiOptions, DaCCOptions):
 
     contrast_start: Natural = 10
     contrast_weight: NotNegative = 0.5
-    contrast_temperature: Positive = 0.1
+    contrast_temperature: Temperature = 0.1
     confidence_threshold: Share = 0.9
-    projection_dim: Count = 128
+    projection_dim: ProjectionDim = 128
     midl: bool = True
     midl_weight: NotNegative = 0.3
-    midl_temperature: Positive = 0.5
-    memory_size: Count = 1024
+    midl_temperature: Temperature = 0.5
+    memory_size: Annotated[int, Range(1, 2**20)] = 1024
     midl_label: Literal["zero", "arange"] = "zero"
     midl_key: Literal["mixed_batch", "two_views"] = "mixed_batch"
     memory_rows: Literal["all", "low_confidence"] = "all"
@@ -415,6 +426,14 @@ class Method(base.Method):
                 options.contrast or path[0] not in CONTRASTIVE
             ),
         )
+
+    def starts(self) -> dict[str, int]:
+        names = ["warmup"]
+        if self.options.contrast:
+            names.insert(0, "contrast_start")
+        return {
+            f"config.dasc.{name}": getattr(self.options, name) for name in names
+        }
 
     def phases(self) -> Sequence[Phase]:
         if self.options.contrast:

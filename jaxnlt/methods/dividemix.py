@@ -11,7 +11,7 @@ extend this file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,14 @@ import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
+from jaxnlt.config import family
 from jaxnlt.config.family import (
     FamilyOptions,
     MixtureOptions,
     PenaltyOptions,
     ThresholdOptions,
 )
-from jaxnlt.config.fields import Count
+from jaxnlt.config.fields import Range
 from jaxnlt.data import sampling
 from jaxnlt.losses import mixmatch
 from jaxnlt.losses.mixmatch import MixupDraws, Targets
@@ -60,7 +61,7 @@ class LossMixtureOptions(ThresholdOptions, MixtureOptions):
         a sample is averaged.
     """
 
-    average_losses: Count = 1
+    average_losses: Annotated[int, Range(1, 1000)] = 1
 
 
 class LossHistory(NamedTuple):
@@ -284,6 +285,15 @@ class Method(base.Method):
                 "run from random ones; see config.model.pretrained",
                 config.benchmark,
             )
+
+    def starts(self) -> dict[str, int]:
+        return {f"config.{self.config.method}.warmup": self.options.warmup}
+
+    def check(self) -> None:
+        super().check()
+        family.check_subsets(
+            self.options, f"config.{self.config.method}", self.data.num_classes
+        )
 
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
         """One pass over the given labels, a weak view each.

@@ -17,14 +17,13 @@ import numpy as np
 
 from jaxnlt import losses, models
 from jaxnlt import method as base
+from jaxnlt.config.family import Margin, Scale
 from jaxnlt.config.fields import (
-    Count,
+    BetaParameter,
     Decay,
     Natural,
     NotNegative,
-    Positive,
     Range,
-    Share,
 )
 from jaxnlt.data import sampling
 from jaxnlt.losses import mixmatch
@@ -82,6 +81,7 @@ class Options:
       second: second phase: deferred re-weighting, classifier re-training or
         tau-normalisation.
       second_start: epochs before it; 0 without a second phase.
+      lr_rise: epochs over which the learning rate rises; 0 starts with it.
       mixup_alpha: parameter of the Beta distribution; 1 is mixup's choice for
         CIFAR.
       focal_gamma: exponent of the focal losses; 0.5 is the choice for nfl.
@@ -114,27 +114,28 @@ class Options:
         ActivePassive,
     ] = "ce"
     view: Literal["weak", "strong", "none"] = "weak"
-    num_nets: Count = 1
+    num_nets: Annotated[int, Range(1, 100)] = 1
     sampling: Literal[
         "instance", "square_root", "class_balanced", "reversed"
     ] = "instance"
     second: Literal["none", "drw", "crt", "tau_norm"] = "none"
     second_start: Natural = 0
-    mixup_alpha: Positive = 1.0
-    focal_gamma: NotNegative = 2.0
-    adjustment: float = 1.0
-    ldam_margin: NotNegative = 0.5
-    ldam_scale: Positive = 30.0
+    lr_rise: NotNegative = 0.0
+    mixup_alpha: BetaParameter = 1.0
+    focal_gamma: Annotated[float, Range(0, 20)] = 2.0
+    adjustment: Annotated[float, Range(0, 100)] = 1.0
+    ldam_margin: Margin = 0.5
+    ldam_scale: Scale = 30.0
     drw_beta: Decay = 0.9999
-    gce_q: Annotated[float, Range(0, 1, open_low=True)] = 0.7
+    gce_q: Annotated[float, Range(1e-3, 1)] = 0.7
     sce_forward: NotNegative = 0.1
     sce_backward: NotNegative = 1.0
-    sce_log_zero: Annotated[float, Range(high=0)] = -4.0
+    sce_log_zero: Annotated[float, Range(-100, 0)] = -4.0
     apl_active: NotNegative = 1.0
     apl_passive: NotNegative = 1.0
     elr_weight: NotNegative = 3.0
-    elr_momentum: Share = 0.7
-    tau: NotNegative = 1.0
+    elr_momentum: Decay = 0.7
+    tau: Annotated[float, Range(0, 10)] = 1.0
 
 
 class Part(NamedTuple):
@@ -214,6 +215,25 @@ class Method(base.Method):
         }
         self.second = second[options.second]()
 
+    def starts(self) -> dict[str, int]:
+        if self.options.second == "none":
+            return {}
+        return {"config.erm.second_start": self.options.second_start}
+
+    def check(self) -> None:
+        super().check()
+        options = self.options
+        weights: tuple[str, ...] = ()
+        if options.loss == "sce":
+            weights = ("sce_forward", "sce_backward")
+        elif options.loss in get_args(ActivePassive) and "_" in options.loss:
+            weights = ("apl_active", "apl_passive")
+        if weights and not any(getattr(options, name) for name in weights):
+            raise UserError(
+                f"config.erm.{weights[0]}: and {weights[1]} are both 0, which "
+                f"leaves nothing of {options.loss}"
+            )
+
     def _phase(self, name: str, loss: base.Loss) -> Phase:
         """All data through the loss of config.erm.loss."""
         options = self.options
@@ -275,6 +295,15 @@ class Method(base.Method):
     def phase(self, epoch: int) -> Phase:
         later = epoch >= self.options.second_start
         return self.second if later else self.train
+
+    def learning_rate(self, epoch: int) -> float:
+        """Rises over the first epochs, then falls by the drops.
+
+        Source: Cao et al. 2019, section 4.
+        """
+        rise = self.options.lr_rise
+        share = min(1.0, (epoch + 1) / rise) if rise else 1.0
+        return super().learning_rate(epoch) * share
 
     def init_carry(self) -> PyTree:
         """Running targets of ELR."""

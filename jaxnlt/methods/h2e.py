@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,17 @@ import optax
 
 from jaxnlt import losses, models
 from jaxnlt import method as base
-from jaxnlt.config.fields import Natural, NotNegative, Positive, Share
+from jaxnlt.config import fields
+from jaxnlt.config.fields import (
+    BetaParameter,
+    Factor,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Rate,
+    Share,
+)
 from jaxnlt.data import cells, sampling, untrusted
 from jaxnlt.data.records import HELD_OUT
 from jaxnlt.losses import mixmatch
@@ -62,6 +72,7 @@ LEAST_WEIGHT = 0.5  # of the least sure sample whose label it confirms
 
 Array = jax.Array
 View = Literal["weak", "strong", "none"]
+Rounds = Annotated[int, Range(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -105,29 +116,29 @@ class Options:
       freeze: robust trains the last block and the classifier only.
     """
 
-    rounds: Natural = 1
+    rounds: Rounds = 1
     iterate: Literal["drop", "scores"] = "drop"
     starts: Any = None
     mix: Literal["ce", "mixup", "weighted"] = "mixup"
-    mixup_alpha: Positive = 1.0
+    mixup_alpha: BetaParameter = 1.0
     scores: str = ""
     resample: bool = False
     view: View = "strong"
     raw_view: View = "weak"
-    weight_decay_factor: NotNegative = 1.0
-    identify_weight_decay: NotNegative = 1e-4
-    robust_weight_decay: NotNegative = 1e-5
-    base_peak: NotNegative = 2.0
-    identify_rate: NotNegative = 0.001
+    weight_decay_factor: Annotated[float, Range(0, 1000)] = 1.0
+    identify_weight_decay: Share = 1e-4
+    robust_weight_decay: Share = 1e-5
+    base_peak: Annotated[float, Range(0, 1000)] = 2.0
+    identify_rate: Rate = 0.001
     rate_drop_every: Positive = 5.0
-    rate_drop_factor: Share = 0.9
-    robust_rate: NotNegative = 0.01
+    rate_drop_factor: Factor = 0.9
+    robust_rate: Rate = 0.01
     erm_weight: NotNegative = 1.0
     penalty_weight: NotNegative = 1.0
     penalty_start: NotNegative = 5.0
     penalty_ramp: NotNegative = 5.0
     train_exponents: bool = True
-    prior_subtractions: Natural = 1
+    prior_subtractions: Annotated[int, Range(0, 10)] = 1
     frozen_bn: Literal["eval", "train"] = "eval"
     freeze: bool = True
 
@@ -169,6 +180,7 @@ def schedule(rounds: int, starts: Mapping, epochs: int) -> tuple[Span, ...]:
     wanted = {f"round{r}": set(STEPS) for r in range(1, rounds + 1)}
     if rounds > 0:
         wanted["round1"] = {"identify", "robust"}
+    _check_starts(starts)
     if wanted != {name: set(part) for name, part in starts.items()}:
         raise UserError(
             f"config.h2e.rounds: is {rounds}, but config.h2e.starts holds "
@@ -190,8 +202,25 @@ def schedule(rounds: int, starts: Mapping, epochs: int) -> tuple[Span, ...]:
     last = begun[-1][-1]
     ends = [*(first for *_, first in begun[1:]), max(epochs, last + 1)]
     return tuple(
-        Span(*fields, end) for fields, end in zip(begun, ends, strict=True)
+        Span(*each, end) for each, end in zip(begun, ends, strict=True)
     )
+
+
+def _check_starts(starts: Any) -> None:
+    """Refuses what is no mapping of rounds to the epochs of their steps."""
+    where = "config.h2e.starts"
+    if not hasattr(starts, "items"):
+        raise UserError(
+            f"{where}: is a group of fields, is {fields.shown(starts)}"
+        )
+    for number, part in starts.items():
+        if not hasattr(part, "items"):
+            raise UserError(
+                f"{where}.{number}: is a group of fields, is "
+                f"{fields.shown(part)}"
+            )
+        for step, first in part.items():
+            fields.check_value(Natural, first, f"{where}.{number}.{step}")
 
 
 def ramp_since(
@@ -659,6 +688,21 @@ class Method(base.Method):
         self.network_options = {"prior": tuple(self.prior.tolist())}
         self.scores = self._given_scores()
         self.first, self.later = self._make_phases()
+
+    def starts(self) -> dict[str, int]:
+        return {
+            f"config.h2e.starts.round{span.round}.{span.step}": span.first
+            for span in self.spans[1:]
+        }
+
+    def check(self) -> None:
+        super().check()
+        options = self.options
+        if options.rounds and not options.erm_weight + options.penalty_weight:
+            raise UserError(
+                "config.h2e.erm_weight: and penalty_weight are both 0, which "
+                "leaves no loss of identify"
+            )
 
     def _given_scores(self) -> np.ndarray | None:
         """Scores of config.h2e.scores, of sum 1 within every class."""

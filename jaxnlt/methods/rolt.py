@@ -21,7 +21,9 @@ import numpy as np
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
-from jaxnlt.config.fields import Decay, Natural, NotNegative, Positive
+from jaxnlt.config.family import Margin, Scale
+from jaxnlt.config.fields import Decay, Natural, Positive
+from jaxnlt.data.sampling import LastBatch
 from jaxnlt.method import (
     Batch,
     DataInfo,
@@ -187,6 +189,8 @@ class Options:
         at every epoch (compounding).
       clean_on: images that the selection looks at; the release's loader
         augments them.
+      last_batch: the end of an epoch that is no whole batch: filled from the
+        start of the pass, or dropped as in the release.
       vote_by: ncm votes by the centroids of the epoch's start.
     """
 
@@ -195,12 +199,13 @@ class Options:
     drw: bool = True
     drw_start: Natural = 160
     drw_beta: Decay = 0.9999
-    ldam_margin: NotNegative = 0.5
-    ldam_scale: Positive = 30.0
+    ldam_margin: Margin = 0.5
+    ldam_scale: Scale = 30.0
     lr_rise: Positive = 5.0
     ensemble_decay: Decay = 0.6
     ensembling: Literal["standard", "compounding"] = "standard"
     clean_on: Literal["eval", "augmented"] = "eval"
+    last_batch: LastBatch = "filled"
     vote_by: Literal["logits", "ncm"] = "logits"
 
 
@@ -441,7 +446,7 @@ class Method(base.Method):
         options = self.options
         cosine = options.loss == "ldam"
         everyone = base.trust_all(data)
-        one_pass = base.single_stream(config.batch_size)
+        one_pass = base.single_stream(config.batch_size, options.last_batch)
         self.train = Phase(
             name="train",
             loss=self.loss,
@@ -453,6 +458,12 @@ class Method(base.Method):
             # A cosine classifier has no bias.
             trainable=lambda path: not cosine or path != ("logits", "bias"),
         )
+
+    def starts(self) -> dict[str, int]:
+        found = {"config.rolt.soft_start": self.options.soft_start}
+        if self.options.drw:
+            found["config.rolt.drw_start"] = self.options.drw_start
+        return found
 
     def phases(self) -> Sequence[Phase]:
         return (self.train,)

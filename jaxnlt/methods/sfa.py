@@ -11,14 +11,14 @@ a centroid drawn from it is divided by a mixture within every class.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, selection
-from jaxnlt.config.family import FamilyOptions, ThresholdOptions
-from jaxnlt.config.fields import Count, Decay, Positive, Share
+from jaxnlt.config.family import FamilyOptions, Growth, ThresholdOptions
+from jaxnlt.config.fields import Count, Decay, Natural, Range
 from jaxnlt.losses import mixmatch
 from jaxnlt.method import (
     Batch,
@@ -49,7 +49,7 @@ class Moments(NamedTuple):
     Attributes:
       first: float64 [C, D] running mean of the centroids.
       second: float64 [C, D] running mean of their squares.
-      known: bool [C] classes that have had a centroid.
+      known: int64 [C] selections that have given the class a centroid.
     """
 
     first: np.ndarray
@@ -60,11 +60,15 @@ class Moments(NamedTuple):
 def no_moments(num_classes: int, dimensions: int) -> Moments:
     """Moments before the first centroid."""
     zeros = np.zeros((num_classes, dimensions))
-    return Moments(zeros, zeros, np.zeros(num_classes, bool))
+    return Moments(zeros, zeros, np.zeros(num_classes, np.int64))
 
 
 def update_moments(
-    moments: Moments, centroids: np.ndarray, found: np.ndarray, beta: float
+    moments: Moments,
+    centroids: np.ndarray,
+    found: np.ndarray,
+    beta: float,
+    fresh: int = 1,
 ) -> Moments:
     r"""Exponential running averages of centroids and squared centroids.
 
@@ -75,20 +79,21 @@ def update_moments(
       moments: of the epochs before.
       centroids: [C, D] of this epoch.
       found: bool [C] classes with a centroid this epoch; others keep theirs.
-      beta: weight of the past; 0 for the first centroid of a class.
+      beta: weight of the past; 0 for the first centroids of a class.
+      fresh: how many centroids of a class forget the past.
 
     Returns:
       The new moments.
 
     Source: SFA section 3; ``papers/sfa.md`` section 6, step 4.
     """
-    past = np.where(moments.known, beta, 0.0)[:, None]
+    past = np.where(moments.known >= fresh, beta, 0.0)[:, None]
     mix = np.where(found[:, None], 1 - past, 0.0)
     keep = 1 - mix
     return Moments(
         keep * moments.first + mix * centroids,
         keep * moments.second + mix * centroids**2,
-        moments.known | found,
+        moments.known + found,
     )
 
 
@@ -131,7 +136,11 @@ class StochasticCentroidsOptions(ThresholdOptions):
       base_confidence: probability of the given label above which a sample
         makes centroids, at epoch 0; 0 takes 1 / C.
       phi: growth of that threshold an epoch.
+      first_exponent: of ``phi`` at epoch 0; WebVision's script, which selects
+        at the end of the epoch before, is at 0.
       beta: weight of the past in the moments; WebVision's script has 0.9.
+      fresh_selections: selections, from the first on, whose centroids are the
+        moments, without the past; 2 in WebVision's script.
       persist_moments: whether moments are kept from epoch to epoch; the
         release forgets them.
       sampled_classes: over_300 draws centroids only for classes of more than
@@ -141,12 +150,14 @@ class StochasticCentroidsOptions(ThresholdOptions):
         first release, 1 in the last.
     """
 
-    base_confidence: Share = 0.0
-    phi: Positive = 1.005
+    base_confidence: Decay = 0.0
+    phi: Growth = 1.005
+    first_exponent: Natural = FIRST_EPOCH
     beta: Decay = 0.99
+    fresh_selections: Count = 1
     persist_moments: bool = True
     sampled_classes: Literal["all", "over_300"] = "all"
-    draws: Count = 1
+    draws: Annotated[int, Range(1, 1000)] = 1
 
 
 class StochasticCentroids(Selector):
@@ -193,7 +204,7 @@ class StochasticCentroids(Selector):
     ) -> np.ndarray:
         r"""Samples whose given label is more probable than the threshold.
 
-        The threshold :math:`\phi^{epoch} / C` grows with the absolute epoch.
+        The threshold :math:`\phi^e / C` grows with the absolute epoch.
 
         Args:
           balanced: [N, C] logits of the balanced head.
@@ -207,7 +218,7 @@ class StochasticCentroids(Selector):
         """
         options = self.options
         threshold = selection.growing_threshold(
-            epoch + FIRST_EPOCH, data.num_classes, options.phi
+            epoch + options.first_exponent, data.num_classes, options.phi
         )
         if options.base_confidence:  # in place of 1 / C
             threshold *= data.num_classes * options.base_confidence
@@ -240,10 +251,10 @@ class StochasticCentroids(Selector):
         labels, classes = data.labels, data.num_classes
         zeros = no_moments(classes, rows.shape[1])
         past = memory if len(memory.known) else zeros
-        known = past.known
+        known = past.known > 0
         if not self.options.persist_moments:
-            # The release averages with zeros from the second selection on.
-            past, known = zeros._replace(known=known), zeros.known
+            # The release averages with zeros once centroids are not fresh.
+            past, known = zeros._replace(known=past.known), zeros.known > 0
         means, counts = selection.class_means(rows, labels, classes, confident)
         present = data.counts > 0
         unsure = present & (counts == 0)
@@ -266,7 +277,11 @@ class StochasticCentroids(Selector):
             of_all, _ = selection.class_means(rows, labels, classes, everyone)
             means = np.where(whole[:, None], of_all, means)
         moments = update_moments(
-            past, means, (counts > 0) | whole, self.options.beta
+            past,
+            means,
+            (counts > 0) | whole,
+            self.options.beta,
+            self.options.fresh_selections,
         )
         return moments, counts
 

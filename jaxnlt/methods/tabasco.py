@@ -10,7 +10,7 @@ Rules choose the score that separates the samples of the class.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -21,7 +21,7 @@ from jaxnlt.config.family import (
     PenaltyOptions,
     ThresholdOptions,
 )
-from jaxnlt.config.fields import Count, Natural, NotNegative
+from jaxnlt.config.fields import Natural, NotNegative, Range
 from jaxnlt.method import DataInfo, Outputs, PyTree, Selection, Selector
 from jaxnlt.methods import dividemix
 from jaxnlt.runtime.errors import logger
@@ -206,7 +206,7 @@ class BiDimensionalOptions(ThresholdOptions, MixtureOptions):
     centre: Literal["training_set", "separate_draw"] = "training_set"
     mean_batch: Natural = 0
     spread_ratio: NotNegative = 0.65
-    gmm_max_iter: Count = 30
+    gmm_max_iter: Annotated[int, Range(1, 10_000)] = 30
 
 
 class ClassDivision(NamedTuple):

@@ -21,8 +21,9 @@ import optax
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
-from jaxnlt.config.family import PenaltyOptions
-from jaxnlt.config.fields import Count, NotNegative, Positive, Range
+from jaxnlt.config.family import PenaltyOptions, ProjectionDim
+from jaxnlt.config.fields import NotNegative, Range, Rate, Share, Temperature
+from jaxnlt.data.sampling import LastBatch
 from jaxnlt.method import (
     DataInfo,
     Net,
@@ -35,6 +36,7 @@ from jaxnlt.method import (
 )
 from jaxnlt.methods import dividemix
 from jaxnlt.models.layers import l2_normalise
+from jaxnlt.runtime.errors import UserError
 
 # Selection -------------------------------------------------------------------
 
@@ -150,8 +152,8 @@ class UniformSelectionOptions:
     """
 
     jsd_log: Literal["2", "e"] = "2"
-    disagreement_limit: NotNegative = 0.7
-    cutoff_tau: Annotated[float, Range(1)] = 5.0
+    disagreement_limit: Share = 0.7
+    cutoff_tau: Annotated[float, Range(1, 1e6)] = 5.0
     unfilled: Literal["none", "repeat_index_0"] = "none"
 
 
@@ -242,6 +244,9 @@ class Options(PenaltyOptions, UniformSelectionOptions):
       unlabelled_batch: unlabelled rows a step: exact takes int(B / 2 share) as
         the release, rounded a multiple of 8 in [B/2, 2 B], same takes B as the
         scripts for large images.
+      last_batch: the end of a semi-supervised pass that is no whole batch:
+        filled from the start of the pass, or dropped as in the release, whose
+        WebVision script keeps it.
       contrast_weight: of the loss of two strong views.
       contrast_temperature: of that loss.
       projection_dim: length of embeddings.
@@ -256,13 +261,14 @@ class Options(PenaltyOptions, UniformSelectionOptions):
     lambda_u: NotNegative = 30.0
     scoring_mode: Literal["eval", "train"] = "eval"
     unlabelled_batch: Literal["rounded", "exact", "same"] = "rounded"
+    last_batch: LastBatch = "filled"
     contrast_weight: NotNegative = 0.025
-    contrast_temperature: Positive = 0.05
-    projection_dim: Count = 128
-    min_learning_rate: NotNegative = 2e-4
+    contrast_temperature: Temperature = 0.05
+    projection_dim: ProjectionDim = 128
+    min_learning_rate: Rate = 2e-4
     cosine_epochs: NotNegative = 280.0
     restart_every: NotNegative = 0.0
-    restart_rate: NotNegative = 1e-3
+    restart_rate: Rate = 1e-3
 
 
 class Method(dividemix.Method):
@@ -282,6 +288,18 @@ class Method(dividemix.Method):
         )
         # Plain training as in the warm-up, penalty aside.
         self.restart = replace(self.warmup, name="restart", loss=self.ce_loss)
+
+    def check(self) -> None:
+        super().check()
+        least, rate = (
+            self.options.min_learning_rate,
+            self.config.optimizer.learning_rate,
+        )
+        if self.options.cosine_epochs and least > rate:
+            raise UserError(
+                "config.unicon.min_learning_rate: must be at most "
+                f"config.optimizer.learning_rate, {rate:g}, is {least:g}"
+            )
 
     def phases(self) -> Sequence[Phase]:
         if self.options.restart_every:
@@ -316,9 +334,9 @@ class Method(dividemix.Method):
         self, selection: Selection, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """One pass over x; u at a pace that follows the selected share."""
-        batch = self.config.batch_size
+        batch, last = self.config.batch_size, self.options.last_batch
         if self.options.unlabelled_batch == "same":
-            return base.split_streams(batch, batch)(selection, rng)
+            return base.split_streams(batch, batch, last)(selection, rng)
         labelled, rest = len(selection.labelled), len(selection.unlabelled)
         share = labelled / (labelled + rest)
         if isinstance(selection.shared, Selected):
@@ -326,7 +344,7 @@ class Method(dividemix.Method):
         unlabelled = unlabelled_batch(
             batch, share, self.options.unlabelled_batch == "rounded"
         )
-        return base.split_streams(batch, unlabelled)(selection, rng)
+        return base.split_streams(batch, unlabelled, last)(selection, rng)
 
     def learning_rate(self, epoch: int) -> float:
         """Half a cosine; it rises again after ``cosine_epochs``, as released.

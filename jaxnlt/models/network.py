@@ -32,6 +32,12 @@ DTYPES = {
 }
 
 
+#: Every stage halves the resolution and most double the channels.
+MOST_STAGES = 8
+#: Most parameters of a network, 8 GiB of them.
+MOST_PARAMETERS = 2**31
+
+
 class Published(NamedTuple):
     """A backbone and its published size.
 
@@ -108,9 +114,14 @@ class Network:
           UserError: float64 without JAX_ENABLE_X64, images too small for the
             network, or a pretrained file that cannot be read or does not fit.
         """
-        values = initialise(
-            self.shapes(image_shape), seed, np.dtype(self.module.dtype)
-        )
+        shapes = self.shapes(image_shape)
+        size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        if size > MOST_PARAMETERS:
+            raise UserError(
+                f"config.model.width: makes {size:,} parameters with these "
+                f"blocks, more than {MOST_PARAMETERS:,}; take fewer"
+            )
+        values = initialise(shapes, seed, np.dtype(self.module.dtype))
         backbone = self.module.backbone
         if self.pretrained:
             return files.overlay(values, self.pretrained)
@@ -311,6 +322,10 @@ def sizes(
             f"one, is {model_config.width}"
         )
     given = tuple(model_config.blocks)
+    if len(given) > MOST_STAGES:
+        raise UserError(
+            f"config.model.blocks: has at most {MOST_STAGES} stages, is {given}"
+        )
     if given and min(given) < 1:
         raise UserError(
             "config.model.blocks: needs at least one block in each stage, is "

@@ -230,7 +230,8 @@ def mean_terms(
         terms = ", ".join(sorted(broken, key=lambda name: name == "loss"))
         raise UserError(
             f"epoch {epoch + 1}: the training loss is not finite (term "
-            f"{terms}); try a smaller config.optimizer.learning_rate"
+            f"{terms}); take a smaller config.optimizer.learning_rate, or the "
+            "defaults of the weights, ramps and temperatures that were changed"
         )
     return means
 

@@ -15,6 +15,7 @@ from tests import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "add_a_method.md"
+MOST_LINES = 80
 
 
 def example() -> dict[str, str]:

@@ -25,11 +25,11 @@ def make(arg="digits", **options):
 @pytest.mark.parametrize(
     "arg, lambda_u, threshold, averaged, penalty",
     [
-        ("cifar10,noise=sym_count,rate=0.2", 0, 0.5, 1, False),
-        ("cifar10,noise=sym,rate=0.2", 0, 0.5, 1, False),
-        ("cifar10,noise=asym,rate=0.4", 0, 0.5, 1, True),
+        ("cifar10,imb=1,noise=sym_count,rate=0.2", 0, 0.5, 1, False),
+        ("cifar10,imb=1,noise=sym,rate=0.2", 0, 0.5, 1, False),
+        ("cifar10,imb=1,noise=asym,rate=0.4", 0, 0.5, 1, True),
         ("cifar10,noise=sym_count,rate=0.8", 25, 0.5, 1, False),
-        ("cifar100,noise=sym_count,rate=0.9", 150, 0.6, 5, False),
+        ("cifar100,imb=1,noise=sym_count,rate=0.9", 150, 0.6, 5, False),
         ("cifar100,noise=sym_count,rate=0.9,as_released", 25, 0.5, 5, False),
         ("cifar10,noise=asym,rate=0.4,as_released", 25, 0.5, 1, True),
         ("digits", 25, 0.5, 1, False),

@@ -95,12 +95,14 @@ def test_a_bad_pair_is_refused(method, arg, refused, fields):
 ROLT = {
     "rolt.ensembling": ("standard", "compounding"),
     "rolt.clean_on": ("eval", "augmented"),
+    "rolt.last_batch": ("filled", "dropped"),
 }
 UNICON = {
     "unicon.jsd_log": ("2", "e"),
     "unicon.scoring_mode": ("eval", "train"),
     "unicon.unfilled": ("none", "repeat_index_0"),
     "unicon.unlabelled_batch": ("rounded", "exact"),
+    "unicon.last_batch": ("filled", "dropped"),
 }
 # Batches of the release's scoring: ``papers/unicon.md`` section 3.
 SCORED = {"eval_batch_size": (256, 100)}
