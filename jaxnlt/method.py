@@ -1,17 +1,16 @@
 """What a method is: phases, a selector, losses, and how its networks vote.
 
 A method's module, in ``jaxnlt/methods/`` or elsewhere, defines a class
-``Method``.  It
-decides *when* (phase), *whom to trust* (selector), *what to feed* (streams,
-views), *what to minimise* (loss) and *how to vote* (predict); the loop in
-train.py does everything else.  The dataclasses below are what the loop and a
-method exchange.
+``Method``.  It decides *when* (phase), *whom to trust* (selector), *what to
+feed* (streams, views), *what to minimise* (loss) and *how to vote* (predict);
+the loop in train.py does everything else.  The dataclasses below are what they
+exchange.
 """
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -417,12 +416,6 @@ def no_draws(key: jax.Array, sizes: Mapping[str, int]) -> tuple[()]:
     return ()
 
 
-def train_everything(path: tuple[str, ...]) -> bool:
-    """``Phase.trainable`` that trains every parameter."""
-    del path
-    return True
-
-
 @dataclass(frozen=True)
 class Phase:
     """One kind of epoch.
@@ -462,7 +455,7 @@ class Phase:
     taught_by: Literal["self", "peer"] = "self"
     order: Literal["in_turn", "select_train_each"] = "in_turn"
     peer: Literal["none", "updated", "epoch_start"] = "none"
-    trainable: Trainable = train_everything
+    trainable: Trainable = lambda path: True
     pool: Pool | None = None
     pool_view: View = "none"
     pool_train: bool = False
@@ -472,10 +465,7 @@ class Phase:
     def __post_init__(self) -> None:
         for name in ("taught_by", "order", "peer", "pool_view"):
             hint = Phase.__annotations__[name]
-            if getattr(self, name) not in get_args(hint):
-                raise ValueError(
-                    f"Phase.{name} must be one of {get_args(hint)}"
-                )
+            fields.check_value(hint, getattr(self, name), f"Phase.{name}")
 
 
 class Method:
@@ -717,21 +707,8 @@ def single_stream(
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method.
-
-    Args:
-      name: ``config.method``, see ``config.modules``.
-
-    Raises:
-      UserError: there is no such module, or it has no class ``Method``.
-    """
-    kind = getattr(modules.load_method(name), "Method", None)
-    if not (isinstance(kind, type) and issubclass(kind, Method)):
-        raise UserError(
-            f"config.method: the module {name!r} has no class Method that "
-            "extends jaxnlt.Method"
-        )
-    return kind
+    """The class of a method; see ``modules.load_class``."""
+    return modules.load_class(name, Method)
 
 
 def create(config: ml_collections.ConfigDict, data: DataInfo) -> Method:

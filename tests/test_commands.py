@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import jaxnlt
-from jaxnlt import commands, main
+from jaxnlt import __main__ as commands
+from jaxnlt import main
 
 
 def test_the_script_is_declared():
     project = Path(__file__).parents[1] / "pyproject.toml"
     scripts = tomllib.loads(project.read_text())["project"]["scripts"]
-    assert scripts == {"jaxnlt": "jaxnlt.commands:entry"}
+    assert scripts == {"jaxnlt": "jaxnlt.__main__:entry"}
 
 
 def test_version(capsys):

@@ -16,8 +16,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TypeVar
 
 from jaxnlt.runtime.errors import UserError
+
+T = TypeVar("T")
 
 #: The package of our own methods, and the group of installed ones.
 METHODS = "jaxnlt.methods"
@@ -89,6 +92,25 @@ def load_method(name: str) -> ModuleType:
         raise UserError(
             f"config.method: {target!r} cannot be imported: {described(error)}"
         ) from error
+
+
+def load_class(name: str, base: type[T]) -> type[T]:
+    """The class ``Method`` in the module of a method.
+
+    Args:
+      name: ``config.method``.
+      base: the class that it extends.
+
+    Raises:
+      UserError: see ``load_method``; or the module has no such class.
+    """
+    kind = getattr(load_method(name), "Method", None)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise UserError(
+            f"config.method: the module {name!r} has no class Method that "
+            "extends jaxnlt.Method"
+        )
+    return kind
 
 
 def _target(name: str) -> str:
