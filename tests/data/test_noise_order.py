@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxnlt.data import fingerprint, noise
+from jaxnlt.data import agreement, fingerprint, noise
 from jaxnlt.data.readers import cifar_human
 from jaxnlt.data.records import UNKNOWN, Dataset, Source, Split
 from jaxnlt.runtime.errors import UserError
@@ -38,7 +38,7 @@ def test_heavy_noise_is_in_order(kind, rate, n, classes):
     for seed in range(5):
         true = shuffled(n, classes, seed)
         given = noise.draw(kind, true, classes, rate, seed)
-        noise.check_order("here", given, true, classes)
+        agreement.check_order("here", given, true, classes)
 
 
 @pytest.mark.parametrize("n, classes", [(5000, 10), (5000, 3), (400, 100)])
@@ -50,9 +50,9 @@ def test_a_shuffled_list_and_other_codes_are_refused(n, classes):
         wrong += [given[::-1], (given + 1) % classes]
         for labels in wrong:
             with pytest.raises(UserError, match="^here: labels in the wrong"):
-                noise.check_order("here", labels, true, classes)
+                agreement.check_order("here", labels, true, classes)
         true[n // 20 :] = UNKNOWN  # too few are known to tell
-        noise.check_order("here", wrong[0], true, classes)
+        agreement.check_order("here", wrong[0], true, classes)
 
 
 def test_a_list_class_by_class_is_known_from_few():
@@ -60,7 +60,7 @@ def test_a_list_class_by_class_is_known_from_few():
     given = noise.draw("sym", true, 3, 0.3, 0)
     given = given[np.argsort(true, kind="stable")]
     with pytest.raises(UserError, match="agree class by class"):
-        noise.check_order("here", given, true, 3)
+        agreement.check_order("here", given, true, 3)
 
 
 def test_the_deviation_is_that_of_shuffles():
@@ -68,7 +68,9 @@ def test_the_deviation_is_that_of_shuffles():
     rng = np.random.default_rng(0)
     found = [(rng.permutation(given) == true).sum() for _ in range(4000)]
     counts = [np.bincount(labels, minlength=4) for labels in (given, true)]
-    assert noise._deviation(*counts) == pytest.approx(np.std(found), rel=0.05)
+    assert agreement._deviation(*counts) == pytest.approx(
+        np.std(found), rel=0.05
+    )
 
 
 # Our own lists ---------------------------------------------------------------

@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from jaxnlt.data import noise
+from jaxnlt.data import agreement
 from jaxnlt.data.readers import lists, npz, pickles
 from jaxnlt.data.records import (
     Benchmark,
@@ -154,7 +154,7 @@ def read(
             f"{path}: {kind} must be in 0..{num_classes - 1}, reaches from "
             f"{labels.min()} to {labels.max()}"
         )
-    noise.check_order(f"{path}: {kind}", labels, official, num_classes)
+    agreement.check_order(f"{path}: {kind}", labels, official, num_classes)
     return labels_array(labels)
 
 

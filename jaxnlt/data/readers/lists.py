@@ -1,5 +1,6 @@
 """What the readers share: folders, lists of files, checks of labels."""
 
+import csv
 import functools
 import os
 import pathlib
@@ -19,6 +20,11 @@ from jaxnlt.data.records import (
 from jaxnlt.runtime.errors import UserError, logger
 
 T = TypeVar("T")
+
+# Names of a column, the first that is there counts: those of a run's labels.csv
+# come after those that a person adds to it.
+PATH_COLUMNS = ("path", "filename", "image")
+LABEL_COLUMNS = ("label", "given_label", "suggested_label")
 
 
 class RawSet(NamedTuple):
@@ -294,11 +300,78 @@ def first_labels(
     return labels
 
 
+def csv_rows(
+    file: pathlib.Path, field: str
+) -> tuple[list[str], list[list[str]]]:
+    """Reads a CSV whose first line names its columns.
+
+    Args:
+      file: in UTF-8.
+      field: the field that names the file, for messages.
+
+    Returns:
+      The names of the columns, and at least one row; empty rows are left out.
+
+    Raises:
+      UserError: unreadable, no regular file, no CSV, without rows, or with two
+        columns of one name.
+    """
+    try:
+        # Opening a pipe would wait for its writer.
+        if file.exists() and not file.is_file():
+            raise UserError(f"{field}: {file}: is not a file")
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            columns = [name.strip() for name in next(reader, [])]
+            rows = [row for row in reader if row]
+    except OSError as error:
+        raise UserError(f"{field}: {file}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{file}: two columns are called {name}")
+    if columns and not rows:
+        raise UserError(f"{file}: lists no image")
+    return columns, rows
+
+
+def csv_column(
+    file: pathlib.Path,
+    columns: Sequence[str],
+    names: Sequence[str],
+    wanted: str,
+) -> str:
+    """The first of several names that a column has.
+
+    Args:
+      file: the CSV, for messages.
+      columns: names of its columns.
+      names: in the order in which they are looked for.
+      wanted: the first line as it should be, for the message.
+
+    Returns:
+      The name; unless it is the first, labels are said to be of that column.
+
+    Raises:
+      UserError: no column has one of the names.
+    """
+    for name in names:
+        if name in columns:
+            if name in LABEL_COLUMNS[1:]:
+                logger.info("%s: labels are those of the column %s", file, name)
+            return name
+    raise UserError(
+        f"{file}: no column {names[0]} (nor {', '.join(names[1:])}); the first "
+        f"line must name the columns {wanted}"
+    )
+
+
 # Splits ----------------------------------------------------------------------
 
 
 def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses labels outside 0..C-1.
+    """Refuses no labels, and labels outside 0..C-1.
 
     Args:
       where: what holds them, for the message.
@@ -308,6 +381,8 @@ def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
     Raises:
       UserError: naming the smallest and the largest label.
     """
+    if not len(labels):
+        raise UserError(f"{where}: holds no image of these classes")
     if labels.min() < 0 or labels.max() >= len(names):
         raise UserError(
             f"{where}: must be in 0..{len(names) - 1}, reach from "
@@ -360,19 +435,21 @@ def labelled_split(
       labels: given labels by path.
       names: C class names.
       file: the list, for messages.
-      right: whether the labels are the true ones.
+      right: whether the labels are the true ones, as those of test sets,
+        which may lack a class.
 
     Returns:
       The split.
 
     Raises:
-      UserError: a folder is missing, or a class has no image.
+      UserError: a folder is missing, or a class has no training image.
     """
     paths = sorted(labels)
     check_folders(root, paths, file)
     given = [labels[path] for path in paths]
     split = file_split(root, paths, given, given if right else None)
-    check_classes(str(file), split.labels, names)
+    check = check_range if right else check_classes
+    check(str(file), split.labels, names)
     return split
 
 
@@ -387,20 +464,21 @@ def raw_source(root: pathlib.Path, raw: RawSet) -> Source:
       The source.
 
     Raises:
-      UserError: a class has no image.
+      UserError: a class has no training image, or there is no test image.
     """
 
     def split(images: Sequence[ListedImage]) -> Split:
         images = sorted(images, key=lambda image: image.path)
         true = [image.true_label for image in images]
-        found = file_split(
+        return file_split(
             root,
             [image.path for image in images],
             [image.label for image in images],
             [UNKNOWN if label is None else label for label in true],
         )
-        check_classes(str(root), found.labels, raw.class_names)
-        return found
 
-    train = [image for images in raw.images for image in images]
-    return Source(split(train), split(raw.test), raw.class_names, str(root))
+    train = split([image for images in raw.images for image in images])
+    test = split(raw.test)
+    check_classes(str(root), train.labels, raw.class_names)
+    check_range(f"{root}: test images", test.labels, raw.class_names)
+    return Source(train, test, raw.class_names, str(root))

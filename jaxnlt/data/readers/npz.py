@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from jaxnlt.data import noise
+from jaxnlt.data import agreement
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime.errors import UserError, logger
@@ -97,7 +97,13 @@ def read(request: ReadRequest) -> Source:
     if true is not None:
         lists.check_range(f"{file}: train_true_labels", true, names)
     lists.check_classes(f"{file}: train_labels", labels, names, true)
-    noise.check_order(f"{file}: train_labels", labels, true, len(names))
+    agreement.check_order(
+        f"{file}: train_labels",
+        labels,
+        true,
+        len(names),
+        ", or leave out train_true_labels",
+    )
     test = None
     if "test_images" in arrays:
         test_images = _images(file, arrays, "test_images")
