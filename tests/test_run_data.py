@@ -110,6 +110,18 @@ def test_old_memory_needs_the_old_data(case, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    "names, first",
+    [(["1", "0", "2"], "class 0 .*'0', .*'1'"), (["0", "1", "b"], "class 2 ")],
+)
+def test_old_networks_need_the_old_classes(case, tmp_path, names, first):
+    path, workdir = case
+    edit(path, class_names=np.array(names), train_labels=mended)
+    with pytest.raises(UserError, match=f"^config.init_from: .*{first}"):
+        train.run(config_of(path, init_from=str(workdir)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_the_workdir_tells(ran):
     path, workdir = ran
     facts = result_files.read_json(workdir / "dataset.json")

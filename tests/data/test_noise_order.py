@@ -41,6 +41,30 @@ def test_heavy_noise_is_in_order(kind, rate, n, classes):
         agreement.check_order("here", given, true, classes)
 
 
+@pytest.mark.parametrize(
+    "n, classes, wrong, legal",
+    [
+        # Agreement 1 - wrong, chance 1 / classes: z in standard deviations.
+        (50_000, 10, 0.88, True),  # z = 15
+        (50_000, 10, 0.90, False),  # sym_excl 0.9: chance itself
+        (250_000, 2, 0.49, True),  # z = 10
+        (50_000, 2, 0.50, False),
+        (6_000, 2, 0.50, True),  # too few to tell
+        (50_000, 2, 0.90, False),  # the other class's number
+    ],
+)
+def test_noise_near_chance(n, classes, wrong, legal):
+    true = shuffled(n, classes)
+    rng = np.random.default_rng(1)
+    other = (true + rng.integers(1, classes, n)) % classes
+    given = np.where(rng.random(n) < wrong, other, true)
+    if legal:
+        agreement.check_order("here", given, true, classes)
+        return
+    with pytest.raises(UserError, match="wrong order.* do so$"):
+        agreement.check_order("here", given, true, classes, " or do so")
+
+
 @pytest.mark.parametrize("n, classes", [(5000, 10), (5000, 3), (400, 100)])
 def test_a_shuffled_list_and_other_codes_are_refused(n, classes):
     for seed in range(5):
