@@ -61,7 +61,9 @@ def test_noise_near_chance(n, classes, wrong, legal):
     if legal:
         agreement.check_order("here", given, true, classes)
         return
-    with pytest.raises(UserError, match="wrong order.* do so$"):
+    share = f"{100 * (given == true).mean():.1f} % agree"
+    words = f"order.* {share} .* by chance {100 / classes:.1f} % .* do so$"
+    with pytest.raises(UserError, match=words):
         agreement.check_order("here", given, true, classes, " or do so")
 
 
@@ -77,6 +79,13 @@ def test_a_shuffled_list_and_other_codes_are_refused(n, classes):
                 agreement.check_order("here", labels, true, classes)
         true[n // 20 :] = UNKNOWN  # too few are known to tell
         agreement.check_order("here", wrong[0], true, classes)
+
+
+@pytest.mark.parametrize("true", [[UNKNOWN] * 400, [1] * 400, [0]])
+def test_nothing_to_compare(true):
+    given = np.ones(len(true), np.int32)
+    agreement.check_order("here", given, np.array(true), 2)
+    agreement.check_order("here", given, None, 2)
 
 
 def test_a_list_class_by_class_is_known_from_few():
