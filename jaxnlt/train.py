@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -211,6 +212,7 @@ def _run(
                     **origin,
                     "phase": phase.name,
                     "records": result_files.plain(writer.records),
+                    "class_names": data.class_names,
                 },
                 accuracy=record.get(f"{dataset.choosing}_accuracy"),
                 last_of_phase=phase
@@ -360,6 +362,7 @@ def _initial(
     if not config.start_phase:
         part = [state.variables for state in states]
         source = checkpoint.load(folder, epoch, part)
+        _check_classes(folder, source.meta["class_names"], data.class_names)
         states = [
             replace(state, **variables)
             for state, variables in zip(states, source.states, strict=True)
@@ -378,6 +381,19 @@ def _initial(
             "alone are taken"
         )
     return source.states, source.memory, phases.index(config.start_phase)
+
+
+def _check_classes(
+    folder: pathlib.Path, old: Sequence[str], new: Sequence[str]
+) -> None:
+    """Refuses networks whose outputs stand for other classes."""
+    for k, (name, other) in enumerate(zip(old, new, strict=False)):
+        if name != other:
+            raise UserError(
+                f"config.init_from: {folder}: class {k} of its networks is "
+                f"{name!r}, of the data {other!r}; give the classes their old "
+                "names, in the old order, or start without init_from"
+            )
 
 
 def describe_device(used: int) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnlt import train
+from jaxnlt.data import fingerprint, load
 from jaxnlt.results import files as result_files
 from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError
@@ -88,13 +89,18 @@ def test_other_data_are_refused(case, changes, words, stopped):
 def test_the_same_data_are_complete(case, monkeypatch):
     path, workdir = case
     edit(path)  # another file of the same content
+    (workdir / "fingerprint.json").write_text("{}")  # of no use where all is
     monkeypatch.setattr(train, "Trainer", None)
     assert train.run(config_of(path), workdir)["method"] == "erm"
 
 
-def test_without_its_rows_a_change_is_refused_too(case):
+@pytest.mark.parametrize(
+    "old, new", [("class_names", "x"), ("held_out", "test")]
+)
+def test_without_its_rows_a_change_is_refused_too(case, old, new):
     path, workdir = case
-    (workdir / "fingerprint.json").write_text("{}")
+    file = workdir / "fingerprint.json"
+    file.write_text(file.read_text().replace(old, new, 1))
     edit(path, train_labels=mended)
     with pytest.raises(UserError, match="fingerprint.json is damaged"):
         train.run(config_of(path), workdir)
@@ -110,10 +116,25 @@ def test_old_memory_needs_the_old_data(case, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    "names, first",
+    [(["1", "0", "2"], "class 0 .*'0', .*'1'"), (["0", "1", "b"], "class 2 ")],
+)
+def test_old_networks_need_the_old_classes(case, tmp_path, names, first):
+    path, workdir = case
+    edit(path, class_names=np.array(names), train_labels=mended)
+    with pytest.raises(UserError, match=f"^config.init_from: .*{first}"):
+        train.run(config_of(path, init_from=str(workdir)), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_the_workdir_tells(ran):
     path, workdir = ran
     facts = result_files.read_json(workdir / "dataset.json")
-    assert checkpoint.load(workdir).meta["data"] == facts["fingerprint"]
+    meta = checkpoint.load(workdir).meta
+    assert meta["data"] == facts["fingerprint"]
+    data = fingerprint.of_dataset(load.dataset(config_of(path)))
+    assert meta["train"] == data.train_sha256
     noise = result_files.read_json(workdir / "noise.json")
     assert noise["class_names"] == ["0", "1", "2"]
     assert len(noise["source_sha256"]) == 64

@@ -128,6 +128,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     if request.skip_bad:
         source = readable.without_unreadable(source, data.workers)
     seed = _data_seed(config)
+    _warn_lacking(source)
     pool, test, test_kind = source.train, source.test, "test"
     if test is None:
         pool, test = _hold_out(source, np.random.RandomState(seed))
@@ -340,6 +341,23 @@ def _warn_whole(
             len(whole),
             ", ".join(listed + ["..."] * (len(whole) > _NAMED)),
         )
+
+
+def _warn_lacking(source: Source) -> None:
+    """One warning for each test set that lacks classes."""
+    tests = {} if source.test is None else {"test": source.test}
+    for name, split in {**tests, **source.more_tests}.items():
+        counts = np.bincount(split.labels, minlength=len(source.class_names))
+        lacking = np.flatnonzero(counts == 0)
+        if len(lacking):
+            listed = [source.class_names[k] for k in lacking[:_NAMED]]
+            logger.warning(
+                "%s: the set %s holds no image of %d classes: %s",
+                source.path,
+                name,
+                len(lacking),
+                ", ".join(listed + ["..."] * (len(lacking) > _NAMED)),
+            )
 
 
 def _add_noise(

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.data import fingerprint, untrusted
+from jaxnlt.data import agreement, fingerprint
+from jaxnlt.data.readers import label_lists
 from jaxnlt.data.records import Dataset, Source, Split, labels_array
 from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError
@@ -283,10 +284,10 @@ def read_noise(
     """Reads given labels for the images of a training set.
 
     Args:
-      path: either our own JSON object, see ``as_json``, of which ``ids`` and
-        ``labels`` suffice, or DivideMix's flat JSON list: one label for every
-        image of the full official training set, or one for every kept image in
-        ascending order.
+      path: a list that names its images, as ``as_json`` does, or one label for
+        every image of the full official training set, or one for every kept
+        image in ascending order, as DivideMix's; for the forms see
+        ``label_lists.read``.
       train: the N kept images.
       source: the full set, in official order.
 
@@ -294,16 +295,16 @@ def read_noise(
       int32 [N] in the order of ``train``.
 
     Raises:
-      UserError: unreadable, of the wrong length, not integers, out of range,
-        without a label for an image, made for another set or other classes, or
-        in another order, see ``check_order``.
+      UserError: see ``label_lists.read``; of the wrong length, without a label
+        for an image, made for another set, or in another order, see
+        ``agreement.check_order``.
     """
-    field = "config.data.noise_file"
-    path = paths.expanded(path, field)
-    content = untrusted.read_json(path, field)
-    classes, ids = len(source.class_names), train.ids.tolist()
-    if isinstance(content, list):
-        labels = _checked(path, content, classes)
+    path = paths.expanded(path, "config.data.noise_file")
+    found, ids = label_lists.read(path, source.class_names), train.ids.tolist()
+    labels = found.labels
+    if found.ids is not None:
+        labels = labels[_rows_of(path, found.ids, len(labels), ids)]
+    else:
         all_ids = source.train.ids.tolist()
         if len(labels) == len(all_ids):
             rows = {key: row for row, key in enumerate(all_ids)}
@@ -314,40 +315,17 @@ def read_noise(
                 f"{len(all_ids)} (all training images) or {len(ids)} (those "
                 "kept)"
             )
-        check_order(path, labels, train.true_labels, classes)
-        return labels
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("ids", "labels")
-    ):
-        raise UserError(
-            f"{path}: neither a list of labels nor an object with the lists "
-            "ids and labels"
+    sha256 = fingerprint.of_source(source)
+    if found.source_sha256 is None:
+        agreement.check_order(
+            path,
+            labels,
+            train.true_labels,
+            len(source.class_names),
+            ", or if they are and the noise is that heavy, write them as JSON "
+            f"with ids, labels and source_sha256 {sha256}",
         )
-    names = content.get("class_names", list(source.class_names))
-    _check_names(path, names, source.class_names)
-    labels = _checked(path, content["labels"], classes)
-    if len(content["ids"]) != len(labels):
-        raise UserError(
-            f"{path}: {len(content['ids'])} ids but {len(labels)} labels"
-        )
-    try:
-        where = {key: row for row, key in enumerate(content["ids"])}
-    except TypeError:
-        raise UserError(f"{path}: ids must be numbers or paths") from None
-    if len(where) < len(labels):
-        raise UserError(f"{path}: ids must differ, {len(where)} of them do")
-    missing = [key for key in ids if key not in where]
-    if missing:
-        raise UserError(
-            f"{path}: no label for {len(missing)} of the {len(ids)} training "
-            f"images, the first is {missing[0]}; drawn with another seed, imb "
-            "or data set?"
-        )
-    labels = labels[[where[key] for key in ids]]
-    sha256 = content.get("source_sha256")
-    if sha256 is None:
-        check_order(path, labels, train.true_labels, classes)
-    elif sha256 != fingerprint.of_source(source):
+    elif found.source_sha256 != sha256:
         raise UserError(
             f"{path}: made for another set of images than {source.path}, or "
             "for another order of it; a list for these holds ids and labels "
@@ -356,109 +334,23 @@ def read_noise(
     return labels
 
 
-def _check_names(
-    path: str | os.PathLike, names: Any, wanted: tuple[str, ...]
-) -> None:
-    """Refuses a list whose label codes stand for other classes."""
-    if not isinstance(names, list) or len(names) != len(wanted):
-        count = len(names) if isinstance(names, list) else "no list of"
+def _rows_of(
+    path: str | os.PathLike, listed: Any, count: int, ids: list[int | str]
+) -> list[int]:
+    """The rows of a list of ``count`` labels that are those of ``ids``."""
+    try:
+        where = {key: row for row, key in enumerate(listed)}
+    except TypeError:
+        raise UserError(f"{path}: ids must be numbers or paths") from None
+    if len(listed) != count:
+        raise UserError(f"{path}: {len(listed)} ids but {count} labels")
+    if len(where) < count:
+        raise UserError(f"{path}: ids must differ, {len(where)} of them do")
+    missing = [key for key in ids if key not in where]
+    if missing:
         raise UserError(
-            f"{path}: class_names: holds {count} names, the data have "
-            f"{len(wanted)} classes"
+            f"{path}: no label for {len(missing)} of the {len(ids)} training "
+            f"images, the first is {missing[0]}; drawn with another seed, imb "
+            "or data set?"
         )
-    for code, (name, other) in enumerate(zip(names, wanted, strict=True)):
-        if name != other:
-            raise UserError(
-                f"{path}: class_names: label {code} is {name!r} there and "
-                f"{other!r} in the data; a list of other classes, or in "
-                "another order of them"
-            )
-
-
-def check_order(
-    where: str | os.PathLike,
-    labels: np.ndarray,
-    true_labels: np.ndarray | None,
-    num_classes: int,
-) -> None:
-    """Refuses labels that seem to belong to the images in another order.
-
-    They agree with the true labels as often as a shuffled list would, ``z`` < 3
-    standard deviations more than expected of the two class counts; and either
-    they agree in the order class by class, as SFA stores its lists, or there
-    are so many of them that a list with a tenth of the possible agreement (90 %
-    symmetric noise) would lie 8 deviations higher.
-
-    Args:
-      where: what holds the labels, for the message.
-      labels: int [N] given labels.
-      true_labels: int [N]; None, ``WRONG`` and ``UNKNOWN`` tell nothing.
-      num_classes: C.
-
-    Raises:
-      UserError: naming both shares of agreement.
-    """
-    if true_labels is None:
-        return
-    known = true_labels >= 0
-    labels, true = labels[known], true_labels[known]
-    given = np.bincount(labels, minlength=num_classes)
-    counts = np.bincount(true, minlength=num_classes)
-    n = len(true)
-    expected = float(given @ counts) / max(n, 1)
-    deviation = _deviation(given, counts)
-    if not deviation:  # one class, or nothing known
-        return
-
-    def z(agreement: np.ndarray) -> float:
-        return float(agreement.sum() - expected) / deviation
-
-    tenth = 0.1 * (np.minimum(given, counts).sum() - expected)
-    by_class = z(labels == np.sort(true)) >= 6
-    if z(labels == true) >= 3 or not (by_class or tenth >= 8 * deviation):
-        return
-    hint = "they agree class by class" if by_class else "another order?"
-    raise UserError(
-        f"{where}: labels in the wrong order, or of other classes: "
-        f"{100 * (labels == true).mean():.1f} % agree with the true labels, "
-        f"by chance {100 * expected / n:.1f} % would ({hint}); bring them into "
-        "the order of the images"
-    )
-
-
-def _deviation(given: np.ndarray, true: np.ndarray) -> float:
-    """Standard deviation of how many labels agree after a shuffle.
-
-    ``Var = sum_ij d_ij^2 / (N - 1)`` with the matches of every label with every
-    image, centred by rows and columns (Hoeffding's combinatorial theorem); all
-    labels of a class share their entries.
-
-    Args:
-      given: int [C] sizes of the given classes.
-      true: int [C] sizes of the true ones.
-    """
-    n = int(true.sum())
-    if n < 2:
-        return 0.0
-    a, b = given / n, true / n
-    centred = np.eye(len(a)) - b[:, None] - a[None, :] + a @ b
-    return float(np.sqrt(n * n / (n - 1) * (a @ centred**2 @ b)))
-
-
-def _checked(
-    path: str | os.PathLike, values: list[Any], num_classes: int
-) -> np.ndarray:
-    """The labels of a JSON list, int32 [N]."""
-    for row, value in enumerate(values):
-        # True and False are ints in Python.
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UserError(
-                f"{path}: labels must be integers, number {row} is "
-                f"{untrusted.shown(value)}"
-            )
-        if not 0 <= value < num_classes:
-            raise UserError(
-                f"{path}: labels must be in 0..{num_classes - 1}, number "
-                f"{row} is {untrusted.shown(value)}"
-            )
-    return labels_array(values)
+    return [where[key] for key in ids]

@@ -71,6 +71,7 @@ def compare(old, new):
             "2 classes changed their places, first: cat -> dog",
         ),
         ({"names": (*NAMES, "yak")}, "3 classes -> 4, first: yak is new"),
+        ({"names": (*"abcd",)}, "3 classes -> 4, first: cat is gone"),
         ({"rows": range(11)}, "1 image gone, first: train/11.png"),
         ({"rows": range(11, -1, -1)}, "the images are in another order"),
         ({"test": range(5)}, "test: 1 image gone, first: train/5.png"),
@@ -82,17 +83,32 @@ def test_every_change_is_told(changes, words):
     assert found.startswith(words) and bool(found) == bool(words)
 
 
-def test_held_out_images_are_of_the_same_pool():
+@pytest.mark.parametrize("kind", ["held_out", "dev"])
+def test_held_out_images_are_of_the_same_pool(kind):
     """A mended label draws another hold-out, which is no change of its own."""
-    one = dataset(range(9), range(9, 12), "held_out")
-    other = dataset(
-        range(3, 12), range(3), "held_out", labels=changed(LABELS, 4)[3:]
+    one = dataset(range(9), range(9, 12), kind)
+    mended = changed(LABELS, 4)[3:]
+    for field, what in (("labels", "label"), ("true_labels", "true label")):
+        other = dataset(range(3, 12), range(3), kind, **{field: mended})
+        words = f"1 {what} changed, first: train/4.png, dog -> owl"
+        assert compare(one, other) == words
+    assert "other parts" in compare(one, dataset(range(3, 12), range(3), kind))
+
+
+def test_further_test_sets_come_and_go():
+    one = dataset()
+    other = dataclasses.replace(one, more_tests={"val": one.test})
+    assert compare(one, other) == "the set val is new"
+    assert compare(other, one) == "the set val is gone"
+
+
+def test_pixels_are_told_apart():
+    pixels = (
+        np.arange(4000, dtype=np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
     )
-    words = "1 label changed, first: train/4.png, dog -> owl"
-    assert compare(one, other) == words
-    assert "other parts" in compare(
-        one, dataset(range(3, 12), range(3), "held_out")
-    )
+    split = Split(pixels, np.zeros(4000, int), None, np.arange(4000))
+    data = dataclasses.replace(dataset(), train=split)
+    assert len(set(fingerprint.of_dataset(data).sets["train"].contents)) == 4000
 
 
 @pytest.mark.parametrize(
@@ -102,7 +118,8 @@ def test_a_damaged_file_gives_none(content):
     assert fingerprint.from_json(content) is None
 
 
-def test_streamed_files_are_known_by_size(tmp_path):
+def test_streamed_files_are_known_by_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "_CHUNK", 2)
     paths = ["a.png", "b.png", "gone.png"]
     for path, text in zip(paths, ("12", "123"), strict=False):
         (tmp_path / path).write_text(text)

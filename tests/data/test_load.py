@@ -151,7 +151,8 @@ def test_user_data_are_kept_whole(tmp_path):
 
 def test_without_a_test_set_a_balanced_part_is_held_out(tmp_path, caplog):
     labels = np.repeat([0, 1, 2], [60, 30, 7])
-    path = npz(tmp_path / "a.npz", labels, train_true_labels=labels)
+    true = (labels + (np.arange(97) % 4 == 0)) % 3
+    path = npz(tmp_path / "a.npz", labels, train_true_labels=true)
     with caplog.at_level(logging.INFO, "jaxnlt"):
         d = load.dataset(fakes.config("npz", path=path))
     assert d.test_kind == "held_out"
@@ -159,7 +160,8 @@ def test_without_a_test_set_a_balanced_part_is_held_out(tmp_path, caplog):
     assert d.given_counts.tolist() == [50, 20, 7]
     assert not set(d.test.ids) & set(d.train.ids)
     assert len(d.train) + len(d.test) == 97
-    assert (d.test.true_labels == d.test.labels).all()
+    assert (d.test.true_labels == true[d.test.ids]).all()
+    assert (d.test.true_labels != d.test.labels).any()
     said = [r for r in caplog.records if "are held out" in r.message]
     assert len(said) == 1 and "given labels" in said[0].message
 

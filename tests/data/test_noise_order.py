@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxnlt.data import fingerprint, noise
+from jaxnlt.data import agreement, fingerprint, noise
 from jaxnlt.data.readers import cifar_human
 from jaxnlt.data.records import UNKNOWN, Dataset, Source, Split
 from jaxnlt.runtime.errors import UserError
@@ -38,7 +38,33 @@ def test_heavy_noise_is_in_order(kind, rate, n, classes):
     for seed in range(5):
         true = shuffled(n, classes, seed)
         given = noise.draw(kind, true, classes, rate, seed)
-        noise.check_order("here", given, true, classes)
+        agreement.check_order("here", given, true, classes)
+
+
+@pytest.mark.parametrize(
+    "n, classes, wrong, legal",
+    [
+        # Agreement 1 - wrong, chance 1 / classes: z in standard deviations.
+        (50_000, 10, 0.88, True),  # z = 15
+        (50_000, 10, 0.90, False),  # sym_excl 0.9: chance itself
+        (250_000, 2, 0.49, True),  # z = 10
+        (50_000, 2, 0.50, False),
+        (6_000, 2, 0.50, True),  # too few to tell
+        (50_000, 2, 0.90, False),  # the other class's number
+    ],
+)
+def test_noise_near_chance(n, classes, wrong, legal):
+    true = shuffled(n, classes)
+    rng = np.random.default_rng(1)
+    other = (true + rng.integers(1, classes, n)) % classes
+    given = np.where(rng.random(n) < wrong, other, true)
+    if legal:
+        agreement.check_order("here", given, true, classes)
+        return
+    share = f"{100 * (given == true).mean():.1f} % agree"
+    words = f"order.* {share} .* by chance {100 / classes:.1f} % .* do so$"
+    with pytest.raises(UserError, match=words):
+        agreement.check_order("here", given, true, classes, " or do so")
 
 
 @pytest.mark.parametrize("n, classes", [(5000, 10), (5000, 3), (400, 100)])
@@ -50,9 +76,16 @@ def test_a_shuffled_list_and_other_codes_are_refused(n, classes):
         wrong += [given[::-1], (given + 1) % classes]
         for labels in wrong:
             with pytest.raises(UserError, match="^here: labels in the wrong"):
-                noise.check_order("here", labels, true, classes)
+                agreement.check_order("here", labels, true, classes)
         true[n // 20 :] = UNKNOWN  # too few are known to tell
-        noise.check_order("here", wrong[0], true, classes)
+        agreement.check_order("here", wrong[0], true, classes)
+
+
+@pytest.mark.parametrize("true", [[UNKNOWN] * 400, [1] * 400, [0]])
+def test_nothing_to_compare(true):
+    given = np.ones(len(true), np.int32)
+    agreement.check_order("here", given, np.array(true), 2)
+    agreement.check_order("here", given, None, 2)
 
 
 def test_a_list_class_by_class_is_known_from_few():
@@ -60,7 +93,7 @@ def test_a_list_class_by_class_is_known_from_few():
     given = noise.draw("sym", true, 3, 0.3, 0)
     given = given[np.argsort(true, kind="stable")]
     with pytest.raises(UserError, match="agree class by class"):
-        noise.check_order("here", given, true, 3)
+        agreement.check_order("here", given, true, 3)
 
 
 def test_the_deviation_is_that_of_shuffles():
@@ -68,7 +101,9 @@ def test_the_deviation_is_that_of_shuffles():
     rng = np.random.default_rng(0)
     found = [(rng.permutation(given) == true).sum() for _ in range(4000)]
     counts = [np.bincount(labels, minlength=4) for labels in (given, true)]
-    assert noise._deviation(*counts) == pytest.approx(np.std(found), rel=0.05)
+    assert agreement._deviation(*counts) == pytest.approx(
+        np.std(found), rel=0.05
+    )
 
 
 # Our own lists ---------------------------------------------------------------

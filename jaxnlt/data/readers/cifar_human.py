@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from jaxnlt.data import noise, untrusted
+from jaxnlt.data import agreement, untrusted
 from jaxnlt.data.readers import lists, pickles
 from jaxnlt.data.records import (
     Benchmark,
@@ -155,7 +155,7 @@ def read(
             f"{path}: {kind} must be in 0..{num_classes - 1}, reaches from "
             f"{labels.min()} to {labels.max()}"
         )
-    noise.check_order(f"{path}: {kind}", labels, official, num_classes)
+    agreement.check_order(f"{path}: {kind}", labels, official, num_classes)
     return labels_array(labels)
 
 

@@ -7,9 +7,8 @@ labels.csv of a run too; ``train/`` is then not scanned.
 """
 
 import concurrent.futures
-import csv
+import contextlib
 import dataclasses
-import io
 import os
 import pathlib
 import unicodedata
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import cells, decode, listing, noise, readable, untrusted
+from jaxnlt.data import agreement, decode, listing, readable
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -35,10 +34,51 @@ from jaxnlt.runtime.errors import UserError, logger
 
 # Decoding releases Python's lock, so threads help.
 _THREADS = 8
-# Names of a column, the first that is there counts: those of a run's labels.csv
-# come after those that a person adds to it.
-_PATH = ("path", "filename", "image")
-_LABEL = ("label", "given_label", "suggested_label")
+_WANTED = "path,label[,true_label][,split]"
+
+
+class _Folders:
+    """What lies in folders, each of which is listed once.
+
+    Asking for every single file takes ten times as long, over a network more.
+
+    Args:
+      root: the folder that paths are relative to.
+    """
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self._seen: dict[str, tuple[str, dict[str, os.DirEntry[str]]]] = {}
+
+    def _find(self, path: str) -> tuple[str, os.DirEntry[str] | None]:
+        """Where the folder of a path leads with its name, and its entry."""
+        cut = path.rfind("/") + 1
+        folder, name = path[:cut], path[cut:]
+        if folder not in self._seen:
+            place = os.path.join(self.root, folder)
+            self._seen[folder] = place, {}
+            # A folder that is none is found out when its file is asked for.
+            with (
+                contextlib.suppress(OSError, ValueError),
+                os.scandir(place) as found,
+            ):
+                entries = {entry.name: entry for entry in found}
+                real = os.path.join(os.path.realpath(place), "")
+                self._seen[folder] = real, entries
+        real, entries = self._seen[folder]
+        return real + name, entries.get(name)
+
+    def is_file(self, path: str) -> bool:
+        """Whether a path leads to a file."""
+        place, entry = self._find(path)
+        # Some file systems take other case or encoding for the same name.
+        return entry.is_file() if entry else os.path.isfile(place)
+
+    def real(self, path: str) -> str:
+        """Where a path leads once all links are followed."""
+        place, entry = self._find(path)
+        plain = entry is not None and not entry.is_symlink()
+        return place if plain else os.path.realpath(place)
 
 
 class _Listed(NamedTuple):
@@ -116,7 +156,13 @@ def read_listed(request: ReadRequest) -> Source:
     labels = [codes[name] for name in listed.given]
     train = file_split(root, listed.paths, labels, known)
     lists.check_classes(origin, train.labels, names, train.true_labels)
-    noise.check_order(origin, train.labels, train.true_labels, len(names))
+    agreement.check_order(
+        origin,
+        train.labels,
+        train.true_labels,
+        len(names),
+        ", or leave out the column true_label",
+    )
     test = _read_test(root, codes) if (root / "test").is_dir() else None
     if test is not None:
         for k, path in _leaks(root, listed.paths, test.ids.tolist()):
@@ -169,18 +215,18 @@ def _leaks(
     root: pathlib.Path, paths: Sequence[str], tests: Sequence[str]
 ) -> Iterator[tuple[int, str]]:
     """Number and test image of each training image that is a test image."""
-    files = _identities(root, [*tests, *paths])
+    files = _identities(_Folders(root), [*tests, *paths])
     held = dict(zip(files, tests, strict=False))
     for k, file in enumerate(files[len(tests) :]):
         if file in held:
             yield k, held[file]
 
 
-def _identities(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
+def _identities(folders: _Folders, paths: Sequence[str]) -> list[str]:
     """For each path a text that all spellings of a file share, links too."""
     seen: dict[str, list[str]] = {}
     found = []
-    for real in _real_paths(root, paths):
+    for real in map(folders.real, paths):
         # Some file systems take upper and lower case, or two encodings of a
         # letter, for one.
         alike = seen.setdefault(
@@ -193,19 +239,6 @@ def _identities(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
         else:
             alike.append(real)
         found.append(real)
-    return found
-
-
-def _real_paths(root: pathlib.Path, paths: Sequence[str]) -> list[str]:
-    """Where each path leads once all links are followed."""
-    folders: dict[str, str] = {}
-    found = []
-    for path in paths:
-        folder, name = os.path.split(os.path.join(root, path))
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        real = os.path.join(folders[folder], name)
-        found.append(os.path.realpath(real) if os.path.islink(real) else real)
     return found
 
 
@@ -262,13 +295,11 @@ def _scan(
 
 def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
     """The rows of a CSV, values without the spaces around them."""
-    columns, rows = _csv_rows(file)
-    place, label = _column(file, columns, _PATH), _column(file, columns, _LABEL)
-    if not rows:
-        raise UserError(f"{file}: lists no image")
-    if label != _LABEL[0]:
-        logger.info("%s: labels are those of the column %s", file, label)
+    columns, rows = lists.csv_rows(file, "config.data.labels_file")
+    place = lists.csv_column(file, columns, lists.PATH_COLUMNS, _WANTED)
+    label = lists.csv_column(file, columns, lists.LABEL_COLUMNS, _WANTED)
     known = [place, label] + ["true_label"] * ("true_label" in columns)
+    folders = _Folders(root)
     paths, held_out = [], []
     for number, row in enumerate(rows, start=2):
         if len(row) > len(columns) and any(row[len(columns) :]):
@@ -289,14 +320,14 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
                 f"{HELD_OUT}; leave out rows that are not for training"
             )
         held_out.append(split == HELD_OUT)
-        paths.append(_path(root, found[place]))
-        if not os.path.isfile(os.path.join(root, paths[-1])):
+        paths.append(_path(folders, found[place]))
+        if not folders.is_file(paths[-1]):
             raise UserError(
                 f"{root / paths[-1]}: no such file, named in row {number} of "
                 f"{file}"
             )
     first: dict[str, str] = {}
-    identities = _identities(root, paths)
+    identities = _identities(folders, paths)
     for number, (path, real) in enumerate(
         zip(paths, identities, strict=True), start=2
     ):
@@ -316,38 +347,10 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
     )
 
 
-def _csv_rows(file: pathlib.Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and all rows that hold anything."""
-    try:
-        text = untrusted.read_text(file, "config.data.labels_file")
-        with io.StringIO(text, newline="") as stream:
-            reader = csv.reader(stream)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [[*map(cells.plain, row)] for row in reader if row]
-    except csv.Error as error:
-        raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
-    for name in columns:
-        if name and columns.count(name) > 1:
-            raise UserError(f"{file}: two columns are called {name}")
-    return columns, rows
-
-
-def _column(
-    file: pathlib.Path, columns: Sequence[str], names: Sequence[str]
-) -> str:
-    """The first of several names that a column has."""
-    for name in names:
-        if name in columns:
-            return name
-    raise UserError(
-        f"{file}: no column {names[0]} (nor {', '.join(names[1:])}); the first "
-        "line must name the columns path,label[,true_label][,split]"
-    )
-
-
-def _path(root: pathlib.Path, text: str) -> str:
+def _path(folders: _Folders, text: str) -> str:
     """A listed path relative to the root, in the spelling of ids."""
-    if not os.path.isfile(os.path.join(root, text)):
+    root = folders.root
+    if text != text.strip() and not folders.is_file(text):
         text = text.strip()
     if os.path.isabs(text):
         for base in (os.path.abspath(root), os.path.realpath(root)):

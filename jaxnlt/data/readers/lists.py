@@ -1,6 +1,8 @@
 """What the readers share: folders, lists of files, checks of labels."""
 
+import csv
 import functools
+import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnlt.data import listing, untrusted
+from jaxnlt.data import cells, listing, untrusted
 from jaxnlt.data.files import file_split
 from jaxnlt.data.records import (
     UNKNOWN,
@@ -21,6 +23,11 @@ from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
 T = TypeVar("T")
+
+# Names of a column, the first that is there counts: those of a run's labels.csv
+# come after those that a person adds to it.
+PATH_COLUMNS = ("path", "filename", "image")
+LABEL_COLUMNS = ("label", "given_label", "suggested_label")
 
 
 class RawSet(NamedTuple):
@@ -293,6 +300,69 @@ def first_labels(
     return labels
 
 
+def csv_rows(
+    file: pathlib.Path, field: str
+) -> tuple[list[str], list[list[str]]]:
+    """Reads a CSV whose first line names its columns.
+
+    Args:
+      file: in UTF-8.
+      field: the field that names the file, for messages.
+
+    Returns:
+      The names of the columns, and at least one row; empty rows are left out.
+
+    Raises:
+      UserError: unreadable, no regular file, no CSV, without rows, or with two
+        columns of one name.
+    """
+    text = untrusted.read_text(file, field)
+    try:
+        with io.StringIO(text, newline="") as stream:
+            reader = csv.reader(stream)
+            columns = [name.strip() for name in next(reader, [])]
+            rows = [[*map(cells.plain, row)] for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{file}: two columns are called {name}")
+    if columns and not rows:
+        raise UserError(f"{file}: lists no image")
+    return columns, rows
+
+
+def csv_column(
+    file: pathlib.Path,
+    columns: Sequence[str],
+    names: Sequence[str],
+    wanted: str,
+) -> str:
+    """The first of several names that a column has.
+
+    Args:
+      file: the CSV, for messages.
+      columns: names of its columns.
+      names: in the order in which they are looked for.
+      wanted: the first line as it should be, for the message.
+
+    Returns:
+      The name; unless it is the first, labels are said to be of that column.
+
+    Raises:
+      UserError: no column has one of the names.
+    """
+    for name in names:
+        if name in columns:
+            if name in LABEL_COLUMNS[1:]:
+                logger.info("%s: labels are those of the column %s", file, name)
+            return name
+    raise UserError(
+        f"{file}: no column {names[0]} (nor {', '.join(names[1:])}); the first "
+        f"line must name the columns {wanted}"
+    )
+
+
 # Splits ----------------------------------------------------------------------
 
 
@@ -354,7 +424,7 @@ def numbered_classes(where: str, *labels: np.ndarray) -> tuple[str, ...]:
 
 
 def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses labels outside 0..C-1.
+    """Refuses no labels, and labels outside 0..C-1.
 
     Args:
       where: what holds them, for the message.
@@ -364,6 +434,8 @@ def check_range(where: str, labels: np.ndarray, names: Sequence[str]) -> None:
     Raises:
       UserError: naming the smallest and the largest label.
     """
+    if not len(labels):
+        raise UserError(f"{where}: holds no image of these classes")
     if labels.min() < 0 or labels.max() >= len(names):
         raise UserError(
             f"{where}: must be in 0..{len(names) - 1}, reach from "
@@ -430,19 +502,21 @@ def labelled_split(
       labels: given labels by path.
       names: C class names.
       file: the list, for messages.
-      right: whether the labels are the true ones.
+      right: whether the labels are the true ones, as those of test sets,
+        which may lack a class.
 
     Returns:
       The split.
 
     Raises:
-      UserError: a folder is missing, or a class has no image.
+      UserError: a folder is missing, or a class has no training image.
     """
     paths = sorted(labels)
     check_folders(root, paths, file)
     given = [labels[path] for path in paths]
     split = file_split(root, paths, given, given if right else None)
-    check_classes(str(file), split.labels, names)
+    check = check_range if right else check_classes
+    check(str(file), split.labels, names)
     return split
 
 
@@ -457,20 +531,21 @@ def raw_source(root: pathlib.Path, raw: RawSet) -> Source:
       The source.
 
     Raises:
-      UserError: a class has no image.
+      UserError: a class has no training image, or there is no test image.
     """
 
     def split(images: Sequence[ListedImage]) -> Split:
         images = sorted(images, key=lambda image: image.path)
         true = [image.true_label for image in images]
-        found = file_split(
+        return file_split(
             root,
             [image.path for image in images],
             [image.label for image in images],
             [UNKNOWN if label is None else label for label in true],
         )
-        check_classes(str(root), found.labels, raw.class_names)
-        return found
 
-    train = [image for images in raw.images for image in images]
-    return Source(split(train), split(raw.test), raw.class_names, str(root))
+    train = split([image for images in raw.images for image in images])
+    test = split(raw.test)
+    check_classes(str(root), train.labels, raw.class_names)
+    check_range(f"{root}: test images", test.labels, raw.class_names)
+    return Source(train, test, raw.class_names, str(root))

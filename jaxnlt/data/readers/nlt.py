@@ -63,12 +63,10 @@ def read(request: ReadRequest) -> Source:
     if file.is_dir():
         file = file / MANIFEST
     names = class_names(file)
-    return Source(
-        _split(root, file, names),
-        _split(root, file.with_name(TEST), names),
-        names,
-        str(file),
-    )
+    train = _split(root, file, names)
+    lists.check_classes(str(file), train.labels, names)
+    test = _split(root, file.with_name(TEST), names)
+    return Source(train, test, names, str(file))
 
 
 def class_names(file: pathlib.Path) -> tuple[str, ...]:
@@ -149,5 +147,4 @@ def _split(
         else [UNKNOWN if label is None else label for label in true],
         [SIDE if image.source in _SQUARE else 0 for image in images],
     )
-    lists.check_classes(str(file), split.labels, names)
     return split

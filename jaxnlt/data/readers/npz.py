@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from jaxnlt.data import noise, untrusted
+from jaxnlt.data import agreement, untrusted
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import ReadRequest, Source, Split, labels_array
 from jaxnlt.runtime import paths
@@ -64,7 +64,13 @@ def read(request: ReadRequest) -> Source:
     if true is not None:
         lists.check_range(f"{file}: train_true_labels", true, names)
     lists.check_classes(f"{file}: train_labels", labels, names, true)
-    noise.check_order(f"{file}: train_labels", labels, true, len(names))
+    agreement.check_order(
+        f"{file}: train_labels",
+        labels,
+        true,
+        len(names),
+        ", or leave out train_true_labels",
+    )
     test = None
     if "test_images" in arrays:
         test_images = _images(file, arrays, "test_images")

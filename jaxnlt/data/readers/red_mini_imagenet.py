@@ -100,7 +100,7 @@ def read(request: ReadRequest) -> Source:
     paths = _placed(root, file, rows, VAL)
     labels = [label for _, label in rows]
     test = file_split(root, paths, labels, labels)
-    lists.check_classes(str(file), test.labels, names)
+    lists.check_range(str(file), test.labels, names)
     return Source(train, test, names, str(root), web=web)
 
 

@@ -77,6 +77,31 @@ def test_refused_with_its_row(root, tmp_path, more, words):
 
 
 @pytest.mark.parametrize(
+    "path", ["train/dog/none.png", "train/dog", "train/cat/0.png/x", "/0.png"]
+)
+def test_no_such_file(root, tmp_path, path):
+    with pytest.raises(UserError, match=f"{path}: no such file, .* row 8 of"):
+        read(root, tmp_path, [*ROWS, f"{path},cat"])
+
+
+def test_a_list_of_many_images_asks_for_few(root, tmp_path, monkeypatch):
+    """One look at each folder, none at each file: 100,000 take a second."""
+    asked = []
+    for name in ("stat", "lstat"):
+        whole = getattr(os, name)
+
+        def counted(path, *args, _whole=whole, **more):
+            asked.append(str(path))
+            return _whole(path, *args, **more)
+
+        monkeypatch.setattr(os, name, counted)
+    read(root, tmp_path, [*ROWS[:2], *ROWS[3:]])
+    assert asked and not [
+        path for path in asked if "/train/" in path and path.endswith(".png")
+    ]
+
+
+@pytest.mark.parametrize(
     "header, words",
     [
         ("path,label,label", "two columns are called label"),

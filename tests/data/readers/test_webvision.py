@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from jaxnlt.data import load
 from tests.data import fake_web, fakes
@@ -53,15 +52,12 @@ def test_imagenet_beside_webvision(made, tmp_path):
         assert len(split) == 55 and split.ids.tolist() == sorted(split.ids)
 
 
-@pytest.mark.parametrize("folder, words", [("0", "no image"), ("1", "no such")])
-def test_incomplete_imagenet(made, tmp_path, folder, words):
+def test_imagenet_without_images(made, tmp_path):
     (tmp_path / "webvision").symlink_to(made("webvision"))
     place = tmp_path / "imagenet" / "val"
     (place / "0").mkdir(parents=True)
-    if folder == "1":
-        fake_web.jpeg(place / "0" / "a.JPEG", 0)
     message = refused("webvision", tmp_path)
-    assert message.startswith(f"{place / folder}: ") and words in message
+    assert message.startswith(f"{place}: holds no image")
 
 
 def test_class_without_image(copy):
