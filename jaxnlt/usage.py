@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import ml_collections
 
-from jaxnlt import command_line, commands
+from jaxnlt import __main__ as commands
+from jaxnlt import command_line
 from jaxnlt.augment import table
 from jaxnlt.config import base as config_lib
 from jaxnlt.data import decode, imbalance, noise, registry
