@@ -1,6 +1,7 @@
 """Labels files of people: spellings, columns, leaks; the loop of an audit."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_refused_with_its_row(root, tmp_path, more, words):
 def test_no_such_file(root, tmp_path, path):
     with pytest.raises(UserError, match=f"{path}: no such file, .* row 8 of"):
         read(root, tmp_path, [*ROWS, f"{path},cat"])
+
+
+def test_class_names_in_two_encodings(root, tmp_path):
+    rows = [f"{PATHS[0]},\xe9", f"{PATHS[1]},e\u0301"]
+    with pytest.raises(UserError, match="classes .* differ only by spaces or"):
+        read(root, tmp_path, rows)
+
+
+def test_names_that_differ_by_case_alone(root, tmp_path):
+    """One image where the file system takes them for one, else two."""
+    shutil.copytree(root / "train", tmp_path / "train", symlinks=True)
+    os.link(tmp_path / "train/cat/0.png", tmp_path / "train/cat/0.PNG")
+    shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "train/cat/1.PNG")
+    two = [*ROWS, "train/cat/1.PNG,cat"]
+    assert len(read(tmp_path, tmp_path, two).train) == 7
+    with pytest.raises(UserError, match="row 9 repeats train/cat/0.png"):
+        read(tmp_path, tmp_path, [*two, "train/cat/0.PNG,cat"])
 
 
 def test_a_list_of_many_images_asks_for_few(root, tmp_path, monkeypatch):
