@@ -85,6 +85,21 @@ def test_no_such_file(root, tmp_path, path):
         read(root, tmp_path, [*ROWS, f"{path},cat"])
 
 
+def test_a_folder_behind_a_link_is_the_same(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    rows = [f"{root}/{row}" for row in ROWS]
+    found = read(tmp_path / "link", tmp_path, rows)
+    assert found.train.ids.tolist() == PATHS
+
+
+def test_a_class_that_is_held_out_whole(root, tmp_path):
+    (tmp_path / "train").symlink_to(root / "train")
+    parts = ["train"] * 3 + ["held_out"] * 3
+    rows = [f"{row},{part}" for row, part in zip(ROWS, parts, strict=True)]
+    with pytest.raises(UserError, match="held_out: class dog has no image"):
+        read(tmp_path, tmp_path, rows, "path,label,split")
+
+
 def test_class_names_in_two_encodings(root, tmp_path):
     rows = [f"{PATHS[0]},\xe9", f"{PATHS[1]},e\u0301"]
     with pytest.raises(UserError, match="classes .* differ only by spaces or"):
@@ -205,6 +220,7 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
         ([30, 30, 30], [10] * 3),
         ([60, 30, 7], [10, 10, 0]),
         ([1000, 100, 30], [24, 24, 10]),
+        ([29, 29], [3, 3]),
         ([12, 12, 12], [2, 2, 2]),
         ([2, 2, 1], [1, 1, 0]),
         ([1, 1], [0, 0]),
