@@ -191,11 +191,8 @@ def _read_test(root: pathlib.Path, codes: Mapping[str, int]) -> Split:
 
 
 def _class_names(listed: _Listed) -> list[str]:
-    """True labels that name a class."""
-    true = set(listed.true or []) - {""}
-    if WRONG_WORD not in listed.given:
-        true.discard(WRONG_WORD)
-    return sorted(true)
+    """True labels that name a class, unless it is among the given ones."""
+    return sorted(set(listed.true or []) - {"", WRONG_WORD})
 
 
 def _check_spaces(origin: str, names: Sequence[str]) -> None:

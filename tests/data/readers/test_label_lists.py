@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -91,6 +92,7 @@ def test_noise_at_chance_has_a_way_out(tmp_path, form):
     [
         ("a.csv", "index,label\n0,a\n1,k\n", "row 2: label is 'a', no class"),
         ("a.csv", "index,label\n0,a\n-1,b\n", "row 3: index is '-1', no num"),
+        ("a.csv", f"index,label\n{'9' * 5000},1\n", "9', no number of an"),
         ("a.csv", "index,label\n0,\n", "row 2 has no label"),
         ("a.csv", "index,label\n0\n", "row 2 has no label"),
         ("a.csv", "index,label\n", "lists no image"),
@@ -126,6 +128,16 @@ def test_refused_in_one_line(tmp_path, name, content, words):
     with pytest.raises(UserError, match=f"{file}: .*{words}") as error:
         noise.read_noise(file, source(ids).train, source(ids))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("ending", ["json", "npy", "npz", "csv"])
+def test_only_regular_files_are_opened(tmp_path, ending):
+    file = tmp_path / f"a.{ending}"
+    for make in (os.mkdir, os.mkfifo):  # A pipe would be waited for.
+        make(file)
+        with pytest.raises(UserError, match=f"{file}: is not a file"):
+            label_lists.read(file, NAMES)
+        file.rmdir() if file.is_dir() else file.unlink()
 
 
 def test_a_file_shorter_than_it_says_takes_no_memory(tmp_path):

@@ -1,6 +1,7 @@
 """Labels files of people: spellings, columns, leaks; the loop of an audit."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,38 @@ def test_refused_with_its_row(root, tmp_path, more, words):
 def test_no_such_file(root, tmp_path, path):
     with pytest.raises(UserError, match=f"{path}: no such file, .* row 8 of"):
         read(root, tmp_path, [*ROWS, f"{path},cat"])
+
+
+def test_a_folder_behind_a_link_is_the_same(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    rows = [f"{root}/{row}" for row in ROWS]
+    found = read(tmp_path / "link", tmp_path, rows)
+    assert found.train.ids.tolist() == PATHS
+
+
+def test_a_class_that_is_held_out_whole(root, tmp_path):
+    (tmp_path / "train").symlink_to(root / "train")
+    parts = ["train"] * 3 + ["held_out"] * 3
+    rows = [f"{row},{part}" for row, part in zip(ROWS, parts, strict=True)]
+    with pytest.raises(UserError, match="held_out: class dog has no image"):
+        read(tmp_path, tmp_path, rows, "path,label,split")
+
+
+def test_class_names_in_two_encodings(root, tmp_path):
+    rows = [f"{PATHS[0]},\xe9", f"{PATHS[1]},e\u0301"]
+    with pytest.raises(UserError, match="classes .* differ only by spaces or"):
+        read(root, tmp_path, rows)
+
+
+def test_names_that_differ_by_case_alone(root, tmp_path):
+    """One image where the file system takes them for one, else two."""
+    shutil.copytree(root / "train", tmp_path / "train", symlinks=True)
+    os.link(tmp_path / "train/cat/0.png", tmp_path / "train/cat/0.PNG")
+    shutil.copy(tmp_path / "train/cat/1.png", tmp_path / "train/cat/1.PNG")
+    two = [*ROWS, "train/cat/1.PNG,cat"]
+    assert len(read(tmp_path, tmp_path, two).train) == 7
+    with pytest.raises(UserError, match="row 9 repeats train/cat/0.png"):
+        read(tmp_path, tmp_path, [*two, "train/cat/0.PNG,cat"])
 
 
 def test_a_list_of_many_images_asks_for_few(root, tmp_path, monkeypatch):
@@ -187,6 +220,7 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
         ([30, 30, 30], [10] * 3),
         ([60, 30, 7], [10, 10, 0]),
         ([1000, 100, 30], [24, 24, 10]),
+        ([29, 29], [3, 3]),
         ([12, 12, 12], [2, 2, 2]),
         ([2, 2, 1], [1, 1, 0]),
         ([1, 1], [0, 0]),
