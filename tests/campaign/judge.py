@@ -1,0 +1,220 @@
+"""Judges a call on an altered input; batches run in processes of their own.
+
+A case is numbered; with the seed and the name of its kind the number draws all
+that the case changes, so that a fault replays by them.
+"""
+
+import collections
+import contextlib
+import io
+import multiprocessing
+import os
+import pathlib
+import re
+import resource
+import shutil
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import UserError
+
+HANG = 10  # seconds that a case may take
+MEMORY = 1 << 30  # bytes that a case may take over the start
+_ROOM = 6 << 30  # bytes of addresses that are never granted
+_SETUP = 240  # seconds for what a child does before its first case
+_ENOUGH = 5  # hangs and crashes of a kind after which its batch ends
+#: What a case may show; all others are faults.
+RIGHT = ("refused", "accepted")
+# What a message names: a field, a class, or the file.
+_NAMED = re.compile(r"(config\.|class |--)\S")
+# Names are shown as they are, but nothing that moves the terminal's cursor.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Silent(Exception):
+    """Accepted, but the result is not the right one."""
+
+
+class Kind(NamedTuple):
+    """Inputs of one kind.
+
+    Attributes:
+      make: (folder) writes a valid input.
+      alter: (rng, folder) changes it, and says what it changed.
+      act: (folder) uses it; raises ``Silent`` where the result is wrong.
+      cases: how many a campaign of size 1 tries.
+      seconds: that a case may take.
+    """
+
+    make: Callable[[pathlib.Path], Any]
+    alter: Callable[[np.random.Generator, pathlib.Path], str]
+    act: Callable[[pathlib.Path], Any]
+    cases: int
+    seconds: float = HANG
+
+
+class Fault(NamedTuple):
+    verdict: str
+    case: int
+    change: str
+    text: str
+
+
+def judge(act: Callable[[pathlib.Path], Any], folder) -> tuple[str, str]:
+    """The verdict on a call, and the message that goes with it."""
+    quiet = io.StringIO()
+    verdict, text = "accepted", ""
+    try:
+        with (
+            contextlib.redirect_stdout(quiet),
+            contextlib.redirect_stderr(quiet),
+        ):
+            act(folder)
+    except UserError as error:
+        verdict, text = "refused", console.one_line(error)
+        if str(folder) not in text and not _NAMED.search(text):
+            verdict = "unnamed"
+        if _CONTROL.search(text) or len(text) > 2000:
+            verdict = "not one line"
+    except Silent as error:
+        verdict, text = "silent", str(error)
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        verdict = "exception"
+        text = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno}"
+        text += f" {last.name})"
+    if verdict in RIGHT and any(folder.rglob("*.tmp")):
+        return "half-written", text
+    return verdict, repr(text)[1:-1][:400]
+
+
+def generator(seed: int, name: str, case: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), case])
+
+
+def prepare(kind: Kind, name, seed, case, whole, folder) -> str:
+    """Writes the input of a case into a fresh folder; says what is changed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder, symlinks=True)
+    return kind.alter(generator(seed, name, case), folder)
+
+
+def start(target, *args):
+    """Starts a process that has imported the package, but used no device."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["jaxnlt.main", "jaxnlt.predict", "matplotlib.pyplot", "tensorboardX"]
+    )
+    process = context.Process(target=target, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _serve(kind, name, seed, cases, whole, folder, pipe) -> None:
+    """A child's work; it ends early after a case that took much memory."""
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    shutil.copytree(whole, folder)
+    pipe.send(judge(kind.act, folder))
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    limit = used * resource.getpagesize() + _ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    base = _peak()
+    for case in cases:
+        pipe.send(prepare(kind, name, seed, case, whole, folder))
+        verdict, text = judge(kind.act, folder)
+        if grown := _peak() - base > MEMORY:
+            verdict, text = "memory", f"{verdict} {text}"
+        pipe.send((verdict, text))
+        if grown:
+            return
+
+
+def campaign(kind: Kind, name, seed, cases, tmp_path):
+    """Tries a kind's cases.
+
+    Returns:
+      Verdict -> count, and the faults.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    faults: list[Fault] = []
+    whole, folder = tmp_path / "whole", tmp_path / "case"
+    kind.make(whole)
+    left, child, lost = list(cases), None, 0
+
+    def receive(seconds):
+        # A dead child's pipe is ready, and then at its end.
+        return pipe.recv() if pipe.poll(seconds) else None
+
+    while left and lost < _ENOUGH:
+        if child is None or not child.is_alive():
+            shutil.rmtree(folder, ignore_errors=True)
+            pipe, theirs = multiprocessing.Pipe()
+            child = start(_serve, kind, name, seed, left, whole, folder, theirs)
+            theirs.close()
+            first = receive(_SETUP)
+            assert first and first[0] == "accepted", (name, first)
+        change, verdict, text = "", "hang", f"over {kind.seconds} s"
+        try:
+            change = receive(_SETUP)
+            verdict, text = receive(kind.seconds) or (verdict, text)
+        except EOFError:
+            child.join()
+            verdict, text = "crash", f"status {child.exitcode}"
+        if verdict in ("hang", "crash"):
+            lost += 1
+            child.kill()
+        if verdict in ("hang", "crash", "memory"):
+            child.join()
+        counts[verdict] += 1
+        case = left.pop(0)
+        if verdict not in RIGHT:
+            faults.append(Fault(verdict, case, change, text))
+    if child is not None:
+        child.kill()
+        child.join()
+    if left:
+        counts["not tried"] = len(left)
+    return counts, faults
+
+
+def check(kind: Kind, name, options, tmp_path, record) -> None:
+    """Asserts that a campaign finds no fault, and leaves its counts.
+
+    Args:
+      kind: what is tried.
+      name: of the kind.
+      options: see ``conftest.Options``.
+      tmp_path: an empty folder.
+      record: pytest's ``record_property``.
+    """
+    if options.case is not None:  # replay one, in this process
+        kind.make(tmp_path / "whole")
+        args = name, options.seed, options.case, tmp_path / "whole"
+        print(prepare(kind, *args, tmp_path / "case"), file=sys.stderr)
+        kind.act(tmp_path / "case")
+        return
+    began = time.monotonic()
+    cases = range(kind.cases * options.size)
+    counts, faults = campaign(kind, name, options.seed, cases, tmp_path)
+    seconds = round(time.monotonic() - began)
+    record("campaign", (name, dict(counts), seconds))
+    lines = [
+        f"{f.verdict}: case {f.case}, seed {options.seed}: {f.change}: {f.text}"
+        for f in faults
+    ]
+    assert not faults, "\n".join(
+        [f"{name}: {len(faults)} faults of {len(cases)} cases", *lines]
+    )
