@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnlt.runtime import console
-from jaxnlt.runtime.errors import UserError
 
 HANG = 10  # seconds that a case may take
 MEMORY = 1 << 30  # bytes that a case may take over the start
@@ -69,30 +68,38 @@ class Fault(NamedTuple):
 
 def judge(act: Callable[[pathlib.Path], Any], folder) -> tuple[str, str]:
     """The verdict on a call, and the message that goes with it."""
-    quiet = io.StringIO()
-    verdict, text = "accepted", ""
+    shown = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")
     try:
         with (
-            contextlib.redirect_stdout(quiet),
-            contextlib.redirect_stderr(quiet),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(shown),
         ):
-            act(folder)
-    except UserError as error:
-        verdict, text = "refused", console.one_line(error)
-        if str(folder) not in text and not _NAMED.search(text):
-            verdict = "unnamed"
-        if _CONTROL.search(text) or len(text) > 2000:
-            verdict = "not one line"
+            status = console.guarded(lambda _: act(folder), ["jaxnlt"], "")
     except Silent as error:
         verdict, text = "silent", str(error)
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        verdict = "exception"
-        text = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno}"
-        text += f" {last.name})"
+        verdict, text = "exception", f"{type(error).__name__}: {error} (line "
+        text += f"{last.lineno} of {last.filename})"
+    else:
+        shown.flush()
+        text = shown.buffer.getvalue().decode().removesuffix("\n")
+        verdict = _refusal(text, folder) if status else "accepted"
     if verdict in RIGHT and any(folder.rglob("*.tmp")):
         return "half-written", text
     return verdict, repr(text)[1:-1][:400]
+
+
+def _refusal(text: str, folder) -> str:
+    """The verdict on what stderr shows of a refusal."""
+    *notes, line = text.split("\n")
+    told = all(re.match("jaxnlt: (note|warning): ", note) for note in notes)
+    if not told or not line.startswith("jaxnlt: error: ") or len(line) > 2000:
+        return "not one line"
+    if any(map(_CONTROL.search, (*notes, line))):
+        return "control characters"
+    named = str(folder) in line or _NAMED.search(line)
+    return "refused" if named else "unnamed"
 
 
 def generator(seed: int, name: str, case: int) -> np.random.Generator:

@@ -61,7 +61,7 @@ def any_file(rng: np.random.Generator, folder: pathlib.Path) -> str:
         path = pick(rng, [p for p in files if _type(p) == chosen])
         name = path.relative_to(folder)
         way = pick(rng, (_content,) * 14 + (_replace,) * 4 + (_rename,))
-        done.append(f"{way(rng, path)} {name}")
+        done.append(f"{way(rng, path, folder)} {name}")
     return ", ".join(done)
 
 
@@ -69,19 +69,11 @@ def _type(path: pathlib.Path) -> str:
     return path.suffix or re.sub(r"[0-9a-f]{8,}|\d+", "", path.name)
 
 
-def _replace(rng, path: pathlib.Path) -> str:
+def _replace(rng, path: pathlib.Path, folder) -> str:
     """Puts something else in the place of a file."""
-    data = path.read_bytes()
-    way = pick(rng, (*_PLACES, "another"))
-    other = pick(rng, sorted(p for p in path.parent.iterdir() if p.is_file()))
-    if way == "another":
-        data = other.read_bytes()
+    way = pick(rng, list(_PLACES))
     path.unlink()
-    put = _PLACES.get(way)
-    if put is None:
-        path.write_bytes(data)
-    else:
-        put(path)
+    _PLACES[way](path)
     return f"{way} for"
 
 
@@ -105,9 +97,9 @@ _PLACES = {
 }
 
 
-def _rename(rng, path: pathlib.Path) -> str:
+def _rename(rng, path: pathlib.Path, folder) -> str:
     """Gives a file, or the folder that holds it, an odd name."""
-    source = pick(rng, (path, path.parent))
+    source = path if path.parent == folder else pick(rng, (path, path.parent))
     end = os.fsencode(path.suffix) if source is path else b""
     name = pick(rng, _NAMES) + pick(rng, (b"", end))
     target = os.path.join(os.fsencode(source.parent), name)
@@ -116,7 +108,7 @@ def _rename(rng, path: pathlib.Path) -> str:
     return f"{name[:20]!r} as name of"
 
 
-def _content(rng, path: pathlib.Path) -> str:
+def _content(rng, path: pathlib.Path, folder) -> str:
     """Changes the bytes of a file, or the objects that they encode."""
     data, ways = path.read_bytes(), _ways(path)
     way = pick(rng, ways * 3 + BYTES)
@@ -139,20 +131,8 @@ def _ways(path: pathlib.Path):
         return [pickled]
     if path.name.startswith(("data_batch", "test_batch", "batches")):
         return [pickled] * (path.suffix != ".bin")
-    structured = {
-        ".npz": [arrays, arrays, members, headers],
-        ".pth": [members, headers],
-        ".pt": [members, headers],
-        ".json": [tree],
-        ".jsonl": [line_tree, text],
-        ".safetensors": [safetensors],
-        ".gz": [gunzipped],
-        ".csv": [text],
-        ".tsv": [text],
-        ".txt": [text],
-    }
-    if path.suffix in structured:
-        return structured[path.suffix]
+    if path.suffix in _STRUCTURES:
+        return _STRUCTURES[path.suffix]
     return [text] if b"\0" not in path.read_bytes()[:1000] else []
 
 
@@ -170,32 +150,16 @@ def cut(rng, data: bytes) -> bytes:
     return data[: int(rng.integers(len(data) + 1))]
 
 
-def _part(rng, data: bytes) -> tuple[int, int]:
+def splice(rng, data: bytes) -> bytes:
+    """Zeroes, doubles, drops or overwrites a part."""
     first, last = sorted(int(v) for v in rng.integers(len(data) + 1, size=2))
-    return first, min(last, first + pick(rng, (4, 100, 1 << 20)))
+    last = min(last, first + pick(rng, (4, 100, 1 << 20)))
+    part = data[first:last]
+    ways = bytes(len(part)), part * 2, b"", rng.bytes(len(part))
+    return data[:first] + pick(rng, ways) + data[last:]
 
 
-def zero(rng, data: bytes) -> bytes:
-    first, last = _part(rng, data)
-    return data[:first] + bytes(last - first) + data[last:]
-
-
-def double(rng, data: bytes) -> bytes:
-    first, last = _part(rng, data)
-    return data[:last] + data[first:last] + data[last:]
-
-
-def drop(rng, data: bytes) -> bytes:
-    first, last = _part(rng, data)
-    return data[:first] + data[last:]
-
-
-def noise(rng, data: bytes) -> bytes:
-    first, last = _part(rng, data)
-    return data[:first] + rng.bytes(last - first) + data[last:]
-
-
-BYTES = [flip, flip, cut, zero, double, drop, noise]
+BYTES = [flip, flip, cut, splice, splice, splice]
 
 
 # Text and JSON ---------------------------------------------------------------
@@ -462,3 +426,14 @@ def png(rng, data: bytes) -> bytes:
         found[24:26] = bytes(int(v) for v in rng.integers(20, size=2))
     found[29:33] = struct.pack(">I", zlib.crc32(bytes(found[12:29])))
     return bytes(found)
+
+
+_STRUCTURES = {
+    ".npz": [arrays, arrays, members, headers],
+    ".pth": [members, headers],
+    ".pt": [members, headers],
+    ".json": [tree],
+    ".jsonl": [line_tree, text],
+    ".safetensors": [safetensors],
+    ".gz": [gunzipped],
+}

@@ -27,10 +27,10 @@ TINY = (
 #: One method of each kind: plain, two heads and a selector, one network with
 #: moments, stages that start anew.
 METHODS = {
-    "erm": "erm:digits,epochs=3",
-    "dasc": "dasc:digits,smoke",
-    "sfa": "sfa:digits,smoke",
-    "h2e": "h2e:digits,smoke",
+    "erm": "erm:digits,epochs=20",
+    "dasc": "dasc:digits,epochs=8",
+    "sfa": "sfa:digits,epochs=8",
+    "h2e": "h2e:digits,epochs=8",
 }
 #: A file or folder that appears or changes at the moment of a kill.
 MOMENTS = {
@@ -64,7 +64,7 @@ def _seen(workdir):
 def _wait(process, workdir, moment, rng, typical):
     """Waits for a moment, or for the end of the process."""
     if moment == "random":
-        process.join(rng.uniform(0, typical))
+        process.join(rng.uniform(0, typical / 2))
         return
     before, end = _seen(workdir), time.monotonic() + LONGEST
     while process.is_alive() and time.monotonic() < end:

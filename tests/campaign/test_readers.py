@@ -5,8 +5,6 @@ import json
 import pathlib
 import shutil
 import tarfile
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,31 +16,18 @@ from jaxnlt.data import files, load
 from jaxnlt.models import pretrained
 from tests import runs
 from tests.campaign import judge, mutate
-from tests.data import fake_tfds, fake_web, fakes
+from tests.data import fakes, streamed
+from tests.data.streamed import Miniature
 from tests.models import weight_files
 
 pytestmark = pytest.mark.slow
 HUMAN = {"clean_label": np.tile(np.arange(10), 10)}
 HUMAN |= {"worse_label": (HUMAN["clean_label"] * 3 + 1) % 10}
+CASES = {"npz": 300, "folder": 200, "images": 200, "labels_file": 200}
 FORMATS = ("png", "jpg", "gif", "bmp", "webp", "tiff")
 
 
-class Reader(NamedTuple):
-    """A benchmark on tiny files.
-
-    Attributes:
-      benchmark: its name.
-      write: (folder) writes it.
-      places: fields of config.data -> paths relative to the folder.
-      fields: other fields of config.data.
-      cases: see ``judge.Kind``.
-    """
-
-    benchmark: str
-    write: Callable[[pathlib.Path], Any]
-    places: dict[str, str] = {"path": "."}
-    fields: dict[str, Any] = {}
-    cases: int = 150
+# Each writes a valid input and gives the fields of config.data that name it.
 
 
 def npz(folder):
@@ -52,13 +37,15 @@ def npz(folder):
         true = {"train_true_labels": found["train_labels"]}
         names = {"class_names": np.array(["a", "b", "c"])}
         np.savez(folder / "a.npz", **found, **true, **names)
+    return {"path": folder / "a.npz"}
 
 
-def noise_list(folder, ids=False):
-    npz(folder)
+def noise_file(folder, ids=False):
+    fields = npz(folder)
     labels = np.load(folder / "a.npz")["train_labels"].tolist()
     content = {"ids": list(range(12)), "labels": labels} if ids else labels
     (folder / "noise.json").write_text(json.dumps(content))
+    return fields | {"noise_file": folder / "noise.json"}
 
 
 def folder_of_images(folder):
@@ -70,6 +57,7 @@ def folder_of_images(folder):
             for i in range(3):
                 pixels = rng.integers(0, 256, (9, 8, 3), np.uint8)
                 Image.fromarray(pixels).save(place / f"{i}.{end}")
+    return {"path": folder}
 
 
 def labels_file(folder):
@@ -78,6 +66,12 @@ def labels_file(folder):
     rows = [f"{path},{path.parts[1]},{path.parts[1]}" for path in paths]
     text = "\n".join(["path,label,true_label", *rows])
     (folder / "labels.csv").write_text(f"{text}\n")
+    return {"path": folder, "labels_file": folder / "labels.csv"}
+
+
+def cifar(folder):
+    fakes.cifar10(folder)
+    return {"path": folder}
 
 
 def cifar_tar(folder):
@@ -85,89 +79,52 @@ def cifar_tar(folder):
     with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
         archive.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
     shutil.rmtree(folder / "cifar-10-batches-py")
+    return {"path": folder}
 
 
 def cifar_human(folder, write, name):
     fakes.cifar10(folder / "cifar-10-batches-py")
     write(folder / name, HUMAN)
+    return {"path": folder, "labels_file": folder / name}
 
 
 def save_npz(file, content):
     np.savez(file, **content)
 
 
-def animal_binary(folder):
-    raw = fake_web.animal_raw(folder.with_name("raw"), train=2, test=1)
-    fake_web.animal_binary(folder, raw)
-    shutil.rmtree(raw)
-
-
-def manifest(folder, write):
-    folder.mkdir()
-    write(folder / "raw", folder / "out")
-
-
-def tfds(folder):
-    folder.mkdir()
-    rows = fake_tfds.rows
-    fake_tfds.write(folder, {"train": rows(12), "test": rows(6, 50)})
-
-
-def _manifest(benchmark, write):
-    places = {"path": "raw", "labels_file": "out/manifest.csv"}
-    return Reader(benchmark, functools.partial(manifest, write=write), places)
-
-
-def _noise(ids):
-    places = {"path": "a.npz", "noise_file": "noise.json"}
-    return Reader("npz", functools.partial(noise_list, ids=ids), places)
-
-
 def _human(name, write):
-    return Reader(
-        "cifar10n",
-        functools.partial(cifar_human, name=name, write=write),
-        {"path": ".", "labels_file": name},
-    )
+    make = functools.partial(cifar_human, name=name, write=write)
+    return Miniature("cifar10n", make)
 
 
-READERS = {
-    "npz": Reader("npz", npz, {"path": "a.npz"}, cases=600),
-    "noise_list": _noise(False),
-    "noise_object": _noise(True),
-    "folder": Reader("folder", folder_of_images, cases=400),
-    "images": Reader("images", folder_of_images, cases=300),
-    "labels_file": Reader(
-        "folder",
-        labels_file,
-        {"path": ".", "labels_file": "labels.csv"},
-        cases=300,
-    ),
-    "cifar": Reader("cifar10", fakes.cifar10, cases=300),
-    "cifar_tar": Reader("cifar10", cifar_tar),
+READERS = streamed.MINIATURES | {
+    "npz": Miniature("npz", npz),
+    "noise_list": Miniature("npz", noise_file),
+    "noise_object": Miniature("npz", functools.partial(noise_file, ids=True)),
+    "folder": Miniature("folder", folder_of_images),
+    "images": Miniature("images", folder_of_images),
+    "labels_file": Miniature("folder", labels_file),
+    "cifar": Miniature("cifar10", cifar),
+    "cifar_tar": Miniature("cifar10", cifar_tar),
     "cifar_human_pt": _human("CIFAR-10_human.pt", fakes.torch_zip),
     "cifar_human_old": _human("CIFAR-10_human.pt", fakes.torch_legacy),
     "cifar_human_npz": _human("cifar10n.npz", save_npz),
-    "webvision": Reader(
-        "webvision", functools.partial(fake_web.webvision, imagenet="synset")
-    ),
-    "clothing1m": Reader("clothing1m", fake_web.clothing),
-    "animal10n": Reader("animal10n", fake_web.animal_raw),
-    "animal10n_binary": Reader("animal10n", animal_binary),
-    "food101n": Reader("food101n", fake_web.food),
-    "red": Reader("red_mini_imagenet", fake_web.red, fields={"imb": 1.0}),
-    "imagenet_nlt": _manifest("imagenet_nlt", fake_web.nlt),
-    "animal10_nlt": _manifest("animal10_nlt", fake_web.animal_nlt),
-    "food101_nlt": _manifest("food101_nlt", fake_web.food_nlt),
-    "tfds": Reader("tfds", tfds, fields={"name": "fake"}),
 }
 
 
-def read(reader: Reader, folder: pathlib.Path) -> None:
+def write(name, folder: pathlib.Path) -> None:
+    """Writes a reader's input, and beside it the fields that name it."""
+    fields = READERS[name].make(folder)
+    given = json.dumps({k: str(v) for k, v in fields.items()})
+    folder.with_name("fields.json").write_text(given)
+
+
+def read(name, folder: pathlib.Path) -> None:
     """Loads a benchmark and every image of it; what is loaded fits together."""
-    places = {field: folder / name for field, name in reader.places.items()}
-    config = fakes.config(reader.benchmark, **places, **reader.fields)
-    found = load.dataset(config)
+    given = folder.with_name("fields.json").read_text()
+    whole = str(folder.with_name("whole"))
+    fields = json.loads(given.replace(whole, str(folder)))
+    found = load.dataset(fakes.config(READERS[name].benchmark, **fields))
     for split in (found.train, found.test, *found.more_tests.values()):
         _check(split, found.num_classes)
 
@@ -227,22 +184,22 @@ def read_to_label(folder):
 def _weights(name, write):
     make = functools.partial(weights, name=name, write=write)
     act = functools.partial(read_weights, name=name)
-    return judge.Kind(make, mutate.any_file, act, 300)
+    return judge.Kind(make, mutate.any_file, act, 150)
 
 
 KINDS = {
     name: judge.Kind(
-        reader.write,
+        functools.partial(write, name),
         mutate.any_file,
-        functools.partial(read, reader),
-        reader.cases,
+        functools.partial(read, name),
+        CASES.get(name, 100),
     )
-    for name, reader in READERS.items()
+    for name in READERS
 } | {
     "pretrained_pth": _weights("a.pth", weight_files.torch_zip),
     "pretrained_old": _weights("b.pth", weight_files.torch_legacy),
     "safetensors": _weights("c.safetensors", weight_files.safetensors),
-    "to_label": judge.Kind(to_label, mutate.any_file, read_to_label, 200),
+    "to_label": judge.Kind(to_label, mutate.any_file, read_to_label, 150),
 }
 
 
