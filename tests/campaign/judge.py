@@ -203,25 +203,25 @@ def check(kind: Kind, name, options, tmp_path, record) -> None:
     Args:
       kind: what is tried.
       name: of the kind.
-      options: see ``conftest.Options``.
+      options: of the command line, see tests/conftest.py.
       tmp_path: an empty folder.
       record: pytest's ``record_property``.
     """
-    if options.case is not None:  # replay one, in this process
-        kind.make(tmp_path / "whole")
-        args = name, options.seed, options.case, tmp_path / "whole"
-        print(prepare(kind, *args, tmp_path / "case"), file=sys.stderr)
-        kind.act(tmp_path / "case")
+    seed, whole = options.campaign_seed, tmp_path / "whole"
+    if (case := options.campaign_case) is not None:  # in this process
+        kind.make(whole)
+        folder = tmp_path / "case"
+        print(prepare(kind, name, seed, case, whole, folder), file=sys.stderr)
+        kind.act(folder)
         return
     began = time.monotonic()
-    cases = range(kind.cases * options.size)
-    counts, faults = campaign(kind, name, options.seed, cases, tmp_path)
+    cases = range(kind.cases * options.campaign)
+    counts, faults = campaign(kind, name, seed, cases, tmp_path)
     seconds = round(time.monotonic() - began)
     record("campaign", (name, dict(counts), seconds))
-    lines = [
-        f"{f.verdict}: case {f.case}, seed {options.seed}: {f.change}: {f.text}"
+    lines = [f"{name}: {len(faults)} faults of {len(cases)} cases"]
+    lines += [
+        f"{f.verdict}: case {f.case}, seed {seed}: {f.change}: {f.text}"
         for f in faults
     ]
-    assert not faults, "\n".join(
-        [f"{name}: {len(faults)} faults of {len(cases)} cases", *lines]
-    )
+    assert not faults, "\n".join(lines)

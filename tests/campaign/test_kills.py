@@ -88,8 +88,9 @@ def check_files(workdir, right):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_kills(method, options, tmp_path, record_property, monkeypatch):
+def test_kills(method, pytestconfig, tmp_path, record_property, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    seed = pytestconfig.option.campaign_seed
     log, began = tmp_path / "log", time.monotonic()
     fixed = (f"--config={METHODS[method]}", *TINY)
 
@@ -103,11 +104,13 @@ def test_kills(method, options, tmp_path, record_property, monkeypatch):
         assert process.exitcode == 0, log.read_text()[-2000:]
         return time.monotonic() - first
 
-    typical = finish(tmp_path / "whole")
+    # The second one finds every program compiled.
+    _, typical = finish(tmp_path / "whole"), finish(tmp_path / "again")
     right = results(tmp_path / "whole")
+    assert right == results(tmp_path / "again")
     counts = collections.Counter()
-    for round_ in range(options.size):
-        rng = judge.generator(options.seed, method, round_)
+    for round_ in range(pytestconfig.option.campaign):
+        rng = judge.generator(seed, method, round_)
         workdir, history = tmp_path / f"run{round_}", []
         early = [*MOMENTS, "random"]
         early.remove("report")  # after which nothing else is left to do
@@ -119,7 +122,7 @@ def test_kills(method, options, tmp_path, record_property, monkeypatch):
                 os.kill(process.pid, signum)
             process.join(LONGEST)
             history.append((signum.name, str(moment), process.exitcode))
-            where = f"seed {options.seed}, round {round_}: {history}"
+            where = f"seed {seed}, round {round_}: {history}"
             stopped = 75 if signum == signal.SIGTERM else -signum
             assert process.exitcode in (0, -signum, stopped), (
                 where,

@@ -204,5 +204,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_reader(name, options, tmp_path, record_property):
-    judge.check(KINDS[name], name, options, tmp_path, record_property)
+def test_reader(name, pytestconfig, tmp_path, record_property):
+    judge.check(
+        KINDS[name], name, pytestconfig.option, tmp_path, record_property
+    )

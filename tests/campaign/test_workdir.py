@@ -138,5 +138,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_workdir(name, options, tmp_path, record_property):
-    judge.check(KINDS[name], name, options, tmp_path, record_property)
+def test_workdir(name, pytestconfig, tmp_path, record_property):
+    judge.check(
+        KINDS[name], name, pytestconfig.option, tmp_path, record_property
+    )
