@@ -320,7 +320,7 @@ def members(rng, data: bytes) -> bytes:
     elif way == 3 and name.endswith(".npy"):
         content[row] = (name, _lying(rng))
     else:
-        ways = BYTES + [pickled] * (3 * name.endswith(".pkl"))
+        ways = BYTES + [pickled] * (9 * name.endswith(".pkl"))
         content[row] = (name, pick(rng, ways)(rng, body))
     out = io.BytesIO()
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
@@ -354,7 +354,9 @@ def headers(rng, data: bytes) -> bytes:
 
 _OPCODES = (
     b"cos\nsystem\n(S'true'\ntR.",
-    b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb.",
+    # The state of a dtype that passes raw bytes for object pointers.
+    b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR"
+    b"(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbB\x08\0\0\0AAAAAAAAtR.",
     b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
     b"(" * 100_000 + b".",
     b"]" + b"(a" * 50_000 + b".",
@@ -366,7 +368,7 @@ _OPCODES = (
 
 def pickled(rng, data: bytes) -> bytes:
     """Changes the objects of a pickle, or its instructions."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         return pick(rng, _OPCODES)
     # Those of PyTorch name its classes: only their bytes can be changed.
     content = pickle.loads(data, encoding="bytes")

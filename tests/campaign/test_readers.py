@@ -184,7 +184,7 @@ def read_to_label(folder):
 def _weights(name, write):
     make = functools.partial(weights, name=name, write=write)
     act = functools.partial(read_weights, name=name)
-    return judge.Kind(make, mutate.any_file, act, 150)
+    return judge.Kind(make, mutate.any_file, act, 120)
 
 
 KINDS = {
@@ -192,14 +192,14 @@ KINDS = {
         functools.partial(write, name),
         mutate.any_file,
         functools.partial(read, name),
-        CASES.get(name, 100),
+        CASES.get(name, 80),
     )
     for name in READERS
 } | {
     "pretrained_pth": _weights("a.pth", weight_files.torch_zip),
     "pretrained_old": _weights("b.pth", weight_files.torch_legacy),
     "safetensors": _weights("c.safetensors", weight_files.safetensors),
-    "to_label": judge.Kind(to_label, mutate.any_file, read_to_label, 150),
+    "to_label": judge.Kind(to_label, mutate.any_file, read_to_label, 120),
 }
 
 
