@@ -13,7 +13,11 @@ from tests.golden import cases
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="slow tests too")
+    add = parser.addoption
+    add("--slow", action="store_true", help="slow tests too")
+    add("--campaign", type=int, default=1, help="times as many cases")
+    add("--campaign-seed", type=int, default=0, help="of tests/campaign")
+    add("--campaign-case", type=int, help="the only case, see its test's -k")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -68,7 +72,8 @@ def pytest_testnodedown(node):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says which golden files and cases no test consumed."""
+    """Says what campaigns counted, and which golden cases no test consumed."""
+    _campaigns(terminalreporter)
     if not cases.consumed:
         return
     terminalreporter.section(f"golden vectors of {cases.FOLDER}")
@@ -77,3 +82,19 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"no test consumed: {name}")
     if not left:
         terminalreporter.write_line("every file and case was consumed")
+
+
+def _campaigns(reporter):
+    """A line for each kind of input that a campaign tried."""
+    counted = [
+        value
+        for state in ("passed", "failed")
+        for report in reporter.getreports(state)
+        for key, value in report.user_properties
+        if key == "campaign"
+    ]
+    if counted:
+        reporter.section("campaign")
+    for name, counts, seconds in counted:
+        shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+        reporter.write_line(f"{name}: {shown}; {seconds} s")
