@@ -18,6 +18,7 @@ from jaxnlt import models
 from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError
 from tests import toy_epochs
 from tests.golden.precision import PRECISIONS, precision
 
@@ -272,7 +273,7 @@ def test_the_view_of_a_pool_of_some_rows(epochs):
 
 
 def test_an_unknown_view_is_refused():
-    with pytest.raises(ValueError, match="pool_view"):
+    with pytest.raises(UserError, match="pool_view"):
         toy_epochs.phase(pool_view="sideways")
 
 

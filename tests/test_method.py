@@ -109,6 +109,9 @@ def make(cls, **optimizer):
             "optimizer": optimizer,
             "selector": "",
             "method": "toy",
+            "benchmark": "digits",
+            "batch_size": 32,
+            "warmup_batch_size": 32,
             "toy": fields.as_dict(SemiOptions()),
         }
     )

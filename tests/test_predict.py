@@ -21,8 +21,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     config = command_line.load_config("dasc", "digits,smoke,noise=none,imb=1")
     config.model.width, config.model.blocks = 4, (1,)
-    # Two epochs of warm-up, whose step compiles fast.
-    config.epochs, config.dasc.warmup, config.max_steps = 2, 2, 40
+    config.epochs, config.dasc.warmup, config.max_steps = 2, 1, 40
     config.optimizer.learning_rate = 0.05
     config.dasc.contrast = config.dasc.midl = False
     votes = []

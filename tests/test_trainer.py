@@ -12,6 +12,7 @@ from jaxnlt import train
 from jaxnlt.data import load
 from jaxnlt.results import journal
 from jaxnlt.runtime import sharding
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 from tests.toy_epochs import (
     CLASSES,
@@ -56,7 +57,7 @@ def test_select_train_each_selects_for_the_teacher(toy_trainer):
 
 @pytest.mark.parametrize("field", ["order", "peer", "taught_by"])
 def test_unknown_words_in_a_phase_are_refused(field):
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(UserError, match=field):
         phase(**{field: "sometimes"})
 
 

@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_line(monkeypatch, tmp_path, capsys):
     assert lines[-1].endswith("the same command goes on")
     monkeypatch.undo()
     assert main.main(arguments(workdir)) == 0
-    assert "resumed after epoch 0" in capsys.readouterr().err
+    assert "resumed after epoch 1" in capsys.readouterr().err
 
 
 def test_outputs_that_are_not_finite_end_the_run(tmp_path, capsys):

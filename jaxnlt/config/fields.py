@@ -73,7 +73,7 @@ class Range:
 
     def __str__(self) -> str:
         low, high = (f"{end:.10g}" for end in (self.low, self.high))
-        if self.high >= LARGEST:
+        if self.high in (LARGEST, math.inf):
             least = f"{'above' if self.open_low else 'at least'} {low}"
             most = "" if self.high == math.inf else f" and at most {high}"
             return least + most

@@ -102,8 +102,8 @@ def test_written_names_are_read_as_they_were(tmp_path):
         cells.write(file, [("-1.png", "a")])
     for k in [*range(len(names)), -1]:
         (tmp_path / f"{k}.png").touch()
-    ids, given, _ = folder._read_csv(tmp_path / "labels.csv", tmp_path)
-    assert given == [*names, "a"] and ids[-1] == "-1.png"
+    listed = folder._read_csv(tmp_path / "labels.csv", tmp_path)
+    assert listed.given == [*names, "a"] and listed.paths[-1] == "-1.png"
 
 
 def test_numbers_stay_numbers():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import agreement, decode, listing, readable
+from jaxnlt.data import agreement, cells, decode, listing, readable
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -334,7 +334,7 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
 
     def values(column: str) -> list[str]:
         number = columns.index(column)
-        return [row[number].strip() for row in rows]
+        return [cells.plain(row[number].strip()) for row in rows]
 
     return _Listed(
         paths,
@@ -346,9 +346,10 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
 
 def _path(folders: _Folders, text: str) -> str:
     """A listed path relative to the root, in the spelling of ids."""
-    root = folders.root
-    if text != text.strip() and not folders.is_file(text):
-        text = text.strip()
+    root, exact = folders.root, cells.plain(text)
+    text = cells.plain(text.strip())
+    if text != exact and folders.is_file(exact):
+        text = exact
     if os.path.isabs(text):
         for base in (os.path.abspath(root), os.path.realpath(root)):
             if text.startswith(os.path.join(base, "")):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import untrusted
+from jaxnlt.data import cells, untrusted
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import labels_array
 from jaxnlt.runtime.errors import UserError
@@ -126,7 +126,7 @@ def _read_csv(file: pathlib.Path, class_names: Sequence[str]) -> LabelList:
         for number, row in enumerate(rows, start=2):
             if len(row) <= at or not row[at].strip():
                 raise UserError(f"{file}: row {number} has no {column}")
-        return [row[at].strip() for row in rows]
+        return [cells.plain(row[at].strip()) for row in rows]
 
     def whole(column: str, texts: list[str], what: str) -> list[int]:
         for number, text in enumerate(texts, start=2):

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnlt.data import cells, listing, untrusted
+from jaxnlt.data import listing, untrusted
 from jaxnlt.data.files import file_split
 from jaxnlt.data.records import (
     UNKNOWN,
@@ -310,7 +310,8 @@ def csv_rows(
       field: the field that names the file, for messages.
 
     Returns:
-      The names of the columns, and at least one row; empty rows are left out.
+      The names of the columns, and at least one row, for ``cells.plain``; empty
+      rows are left out.
 
     Raises:
       UserError: unreadable, no regular file, no CSV, without rows, or with two
@@ -321,7 +322,7 @@ def csv_rows(
         with io.StringIO(text, newline="") as stream:
             reader = csv.reader(stream)
             columns = [name.strip() for name in next(reader, [])]
-            rows = [[*map(cells.plain, row)] for row in reader if row]
+            rows = [row for row in reader if row]
     except csv.Error as error:
         raise UserError(f"{file}: not a CSV in UTF-8 ({error})") from None
     for name in columns:
