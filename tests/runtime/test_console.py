@@ -84,7 +84,7 @@ CELLS = {
     "'quoted": "'quoted",
     "a=b": "a=b",
     "": "",
-    'O\'Neil, "x"\n': 'O\'Neil, "x"\n',
+    'O\'Neil,\n"x"': 'O\'Neil,\n"x"',
 }
 
 
