@@ -159,7 +159,7 @@ def _run(
         if phase.selector and not pooled:
             # Only at the start of a run; later the epoch before infers them.
             pooled = sharding.fetch(trainer.infer_pools(epoch, phase, states))
-            require_finite(pooled, f"epoch {epoch}", _BAD_START)
+            require_finite(pooled, f"epoch {epoch + 1}", _BAD_START)
         if epoch == 0 or method.phase(epoch - 1) is not phase:
             states, memory = trainer.enter(epoch, states, memory)
         writer.outputs(method, epoch, pooled)
@@ -189,7 +189,7 @@ def _run(
         seconds = time.time() - epoch_began
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
         outputs = (fetched.tests, pooled, audited)
-        require_finite(outputs, f"epoch {epoch}", SMALLER_STEPS)
+        require_finite(outputs, f"epoch {epoch + 1}", SMALLER_STEPS)
         record = {
             "epoch": epoch,
             "phase": phase.name,

@@ -412,7 +412,7 @@ class Trainer:
             if teachers[k] not in selections:
                 fresh, states = self.score_pools(epoch, phase, states, nets[:k])
                 fetched = sharding.fetch(fresh)
-                require_finite(fetched, f"epoch {epoch}", SMALLER_STEPS)
+                require_finite(fetched, f"epoch {epoch + 1}", SMALLER_STEPS)
                 chosen, memory = self.select(
                     epoch,
                     phase,

@@ -300,6 +300,6 @@ def test_outputs_that_are_not_finite_end_the_run(tmp_path, capsys):
         for line in capsys.readouterr().err.splitlines()
         if line.startswith("jaxnlt: ")
     ]
-    assert "epoch 0: the networks' outputs are not finite" in line
+    assert "epoch 1: the networks' outputs are not finite" in line
     assert not (workdir / "metrics.jsonl").read_text()
     assert not list((workdir / "checkpoints").iterdir())

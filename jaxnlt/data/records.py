@@ -214,6 +214,9 @@ class Benchmark:
       name: as written after ``--config=configs/METHOD.py:``.
       about: one line for ``:help``.
       read: reads its files.
+      fits: whether it is the entry for the files that are asked for; None
+        where it always is.
+      otherwise: name of the entry for files that do not fit.
       fields: fields of ``config.data`` that it uses and others may not.
       noises: its own noises by name; a name that ends in ``:`` stands for all
         names that start with it.
@@ -257,6 +260,8 @@ class Benchmark:
     name: str
     about: str
     read: Callable[[ReadRequest], Source]
+    fits: Callable[[ReadRequest], bool] | None = None
+    otherwise: str = ""
     fields: frozenset[str] = frozenset({"path"})
     noises: Mapping[str, OwnNoise] = dataclasses.field(default_factory=dict)
     asym: bool = False

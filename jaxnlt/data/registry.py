@@ -241,6 +241,8 @@ _TABLE = (
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
         read=folder.read_decoded,
+        fits=folder.fits_in_memory,
+        otherwise="images",
         fields=frozenset({"path", "labels_file", "image_size", "on_bad_image"}),
     ),
     dataclasses.replace(

@@ -37,17 +37,14 @@ def differences(folder):
     }
 
 
-def test_one_device_and_eight_and_two_processes_agree(tmp_path):
+def test_one_device_and_eight_agree(tmp_path):
     job("compare", tmp_path, "1,8", METHOD, devices=8)
-    job("compare", tmp_path, "4", METHOD, count=2, devices=2)
     found = differences(tmp_path)
     for dtype, tolerance in TOLERANCE.items():
         name = f"{METHOD}-{dtype}"
-        sizes = {key[1:] for key in found if key[0] == name}
-        assert sizes == {(1, 1), (1, 8), (2, 4)}
-        worst = [found[name, 1, 8], found[name, 2, 4]]
-        assert max(worst) < tolerance, found
-        assert found[name, 1, 8] > 0  # they did not compute the same twice
+        assert {key[1:] for key in found if key[0] == name} == {(1, 1), (1, 8)}
+        # They did not compute the same twice.
+        assert 0 < found[name, 1, 8] < tolerance, found
 
 
 @pytest.mark.slow
@@ -55,9 +52,10 @@ def test_every_method_agrees_on_every_count(tmp_path):
     others = [method for method in METHODS if method != METHOD]
     job("compare", tmp_path, "1,2,4,8", METHOD, devices=8)
     job("compare", tmp_path, "1,8", *others, devices=8)
-    job("compare", tmp_path, "4", *others, count=2, devices=2)
+    job("compare", tmp_path, "4", *METHODS, count=2, devices=2)
     found = differences(tmp_path)
     expected = {(METHOD, 1, count) for count in (1, 2, 4, 8)}
+    expected.add((METHOD, 2, 4))
     for method in others:
         expected |= {(method, 1, 1), (method, 1, 8), (method, 2, 4)}
     of_float64 = {key for key in found if key[0].endswith("-float64")}

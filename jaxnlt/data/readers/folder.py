@@ -9,6 +9,7 @@ labels.csv of a run too; ``train/`` is then not scanned.
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import unicodedata
@@ -32,6 +33,10 @@ from jaxnlt.data.records import (
 from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
+#: Side in pixels of the largest images that are held in memory as they are.
+IN_MEMORY = 96
+# Images at whose size is looked, in all and in each folder.
+_LOOKED_AT, _LOOKED_AT_EACH = 1000, 20
 # Decoding releases Python's lock, so threads help.
 _THREADS = 8
 _WANTED = "path,label[,true_label][,split]"
@@ -88,6 +93,43 @@ class _Listed(NamedTuple):
     given: list[str]
     true: list[str] | None = None
     held_out: np.ndarray | None = None
+
+
+def fits_in_memory(request: ReadRequest) -> bool:
+    """Whether the images are small and of one size, or will be resized to one.
+
+    Looks at the headers of some images in every folder.
+
+    Args:
+      request: ``path`` and ``image_size``.
+
+    Returns:
+      False where they are to be streamed; True where there is nothing to see.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    root = lists.folder(request.path)
+    if request.image_size:
+        return True
+    sizes: set[tuple[int, int]] = set()
+    for path in itertools.islice(_some_images(root), _LOOKED_AT):
+        # Readers name unreadable images.
+        with contextlib.suppress(decode.BadImage), decode.opened(path) as image:
+            sizes.add(image.size)
+    return len(sizes) <= 1 and all(max(size) <= IN_MEMORY for size in sizes)
+
+
+def _some_images(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A few image files of every folder, links to folders not followed."""
+    for place, _, names in os.walk(root):
+        images = (
+            name
+            for name in sorted(names)
+            if os.path.splitext(name)[1].lower() in decode.SUFFIXES
+        )
+        for name in itertools.islice(images, _LOOKED_AT_EACH):
+            yield pathlib.Path(place, name)
 
 
 def read_decoded(request: ReadRequest) -> Source:
