@@ -29,7 +29,7 @@ MIB = 1 << 20
 #: size if that is more.  Images compress to a tenth, not to a thousandth.
 UNPACKED, RATIO = 256 * MIB, 100
 #: The most bytes of a text; a list of ten million images has half of it.
-TEXT = 1024 * MIB
+TEXT = 512 * MIB
 #: JSON takes up to twenty times its length when it is read.
 JSON = 256 * MIB
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -172,8 +172,10 @@ class Journal(Silent):
         """
         self._writers.close()
         seconds = self._seconds_before + time.time() - self._began
-        summary = summary_lib.summarise(
-            self._config, self._dataset, self.records, run, seconds
+        summary = summary_lib.sealed(
+            summary_lib.summarise(
+                self._config, self._dataset, self.records, run, seconds
+            )
         )
         write_results(
             self._directory,

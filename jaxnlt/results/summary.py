@@ -1,6 +1,7 @@
 """summary.json and its table."""
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import NotNegative, Share
 from jaxnlt.data.records import VALIDATION, Dataset
-from jaxnlt.results.files import Record, read_json
+from jaxnlt.results.files import Record, plain, read_json
+from jaxnlt.runtime import checkpoint
 from jaxnlt.runtime.errors import UserError, logger
 
 #: Name of the file, the last that a run writes.
 FILE = "summary.json"
+# Its SHA-256 of itself.
+_SEAL = "sha256_of_this"
 
 #: Figures of the last evaluated epoch, and their means over the last ten.
 LAST_FIGURES = (
@@ -87,6 +91,9 @@ def finished(
         found = read_json(path)
         if found is not None:
             fields.read(_Essentials, found, f"{path}: summary")
+            others = {k: v for k, v in found.items() if k != _SEAL}
+            if found.get(_SEAL) != checkpoint.json_sha256(others):
+                raise UserError(f"{path}: its SHA-256 differs")
             for name in ("method", "benchmark", "seed", "epochs"):
                 if found[name] != resolved[name]:
                     raise UserError(f"{path}: {name} is {found[name]!r}")
@@ -96,6 +103,16 @@ def finished(
         logger.warning("%s: %s; it is written again", path, line)
         return None
     return found
+
+
+def sealed(summary: Record) -> Record:
+    """The summary as it is written, with a SHA-256 of itself.
+
+    Args:
+      summary: what ``summarise`` returned.
+    """
+    content = json.loads(json.dumps(plain(summary)))
+    return {**content, _SEAL: checkpoint.json_sha256(content)}
 
 
 def summarise(

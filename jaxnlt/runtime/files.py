@@ -8,6 +8,9 @@ from typing import IO, Any
 
 from jaxnlt.runtime.errors import UserError
 
+# Bytes of the largest text; the ids and labels of a million images have 100 MB.
+_TEXT = 512 << 20
+
 
 @contextlib.contextmanager
 def naming(path: pathlib.Path) -> Iterator[None]:
@@ -85,10 +88,15 @@ def read_text(path: pathlib.Path) -> str | None:
       The text.
 
     Raises:
-      UserError: it is no regular file, cannot be read, or is not UTF-8.
+      UserError: it is no regular file, too large, cannot be read, or is not
+        UTF-8.
     """
     check_kind(path)
     try:
+        if (size := path.stat().st_size) > _TEXT:
+            raise UserError(
+                f"{path}: has {size:,} bytes, no run writes so many"
+            )
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -24,7 +24,7 @@ from jaxnlt.runtime.errors import UserError
 
 #: The most bytes of a file; the largest of CIFAR has 155 MiB, of torchvision's
 #: ResNets 243 MiB.
-LIMIT = 2048 * MIB
+LIMIT = 512 * MIB
 #: The most instructions of a pickle; the largest of CIFAR has 400,000.
 INSTRUCTIONS = 4_000_000
 # First pickle of PyTorch files written before version 1.6.
