@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from jaxnlt.runtime import processes
 from jaxnlt.runtime.errors import UserError, file_problem, logger
 from jaxnlt.runtime.files import check_kind, read_text
 
@@ -39,6 +40,9 @@ __all__ = [
 
 #: Number of the layout in which checkpoints and workdirs are written.
 LAYOUT = 3
+
+# What Orbax notes of a checkpoint: times and the kinds of its items.
+_NOTES = "_CHECKPOINT_METADATA"
 
 PyTree = Any
 #: The leaves of a pytree by path.
@@ -247,6 +251,7 @@ class Checkpoints:
             except DamagedError:
                 continue  # restore() reports it if it would have been used
             self._headers[epoch] = header
+        processes.led(self._drop_wrong_notes)
         with self._writing():
             self._manager = ocp.CheckpointManager(
                 self._directory,
@@ -256,6 +261,19 @@ class Checkpoints:
                     preservation_policy=_Preserve(self._headers),
                 ),
             )
+
+    def _drop_wrong_notes(self) -> None:
+        """Removes damaged notes of Orbax, which it can do without."""
+        for epoch in _epochs(self._directory):
+            path = self._directory / str(epoch) / _NOTES
+            try:
+                sound = isinstance(json.loads(read_text(path) or "{}"), dict)
+            except (UserError, ValueError, RecursionError):
+                sound = False
+            if not sound:
+                check_kind(path)
+                path.unlink()
+                logger.warning("%s: is damaged and not needed; removed", path)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

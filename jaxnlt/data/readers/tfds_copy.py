@@ -16,6 +16,8 @@ from jaxnlt.runtime.errors import UserError
 
 ARRAY_RECORD = "array_record"
 _INFO, _FEATURES = "dataset_info.json", "features.json"
+# Bytes of the largest list of names.
+_TEXT = 64 * untrusted.MIB
 # Where the library keeps its kinds of features.
 _OWN = "tensorflow_datasets.core.features."
 _VERSION = re.compile(r"\d+(\.\d+)*")
@@ -130,12 +132,19 @@ def opened(tfds: Any, version: pathlib.Path) -> Any:
       What reads its records.
 
     Raises:
-      UserError: a file of the copy is no regular file, or its features are
-        not the library's own: it would import any module that they name.
+      UserError: a file of the copy is no regular file or too large, or its
+        features are not the library's own: it would import any module that
+        they name.
     """
     for file in version.iterdir():
         if not file.is_file() and not file.is_dir():
             raise UserError(f"{file}: is no regular file")
+        # The library reads them whole.
+        if file.suffix in (".txt", ".json") and file.stat().st_size > _TEXT:
+            raise UserError(
+                f"{file}: has more than {untrusted.size_text(_TEXT)}, which "
+                "names of classes and features never have"
+            )
     waiting = [untrusted.read_json(version / _FEATURES)]
     while waiting:
         entry = waiting.pop()
