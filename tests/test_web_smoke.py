@@ -45,7 +45,7 @@ CASES = (
 )
 FILES = {"checkpoints", "config.json", "dataset.json", "events", "labels.csv"}
 FILES |= {"fingerprint.json", "metrics.jsonl", "noise.json", "report.html"}
-FILES |= {"summary.json"}
+FILES |= {"summary.json", ".lock"}
 
 
 def test_by_default_every_method_and_every_set_is_met():

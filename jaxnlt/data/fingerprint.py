@@ -146,15 +146,14 @@ def of_source(source: Source) -> str:
 
 
 def difference(old: Fingerprint, new: Fingerprint) -> str:
-    """What has changed, with counts and the first of each kind.
+    """What has changed, with counts and the first image of each kind.
 
     Args:
       old: of the data a run was trained on.
       new: of the data as they are now.
 
     Returns:
-      Such as '30 labels changed, first: train/cat/0.png, cat -> dog'; '' where
-      nothing has changed.
+      One line for a message; '' where nothing has changed.
     """
     found = [_classes_changed(old.class_names, new.class_names)]
     before, after = dict(old.sets), dict(new.sets)

@@ -65,7 +65,11 @@ def test_golden_functions_are_reached_by_smoke_runs(tmp_path):
             *((method, "digits,smoke", {}) for method in runs.methods()),
             *(("erm", f"digits,smoke,loss={loss}", {}) for loss in LOSSES),
             ("erm", "digits,smoke,second=tau_norm", {}),
-            ("dividemix", "digits,smoke,noise=flip", {}),
+            (
+                "dividemix",
+                "digits,smoke",
+                {"dividemix.confidence_penalty": True},
+            ),
             ("h2e", "digits,smoke,rounds=2", {"h2e.iterate": "scores"}),
         ):
             config = runs.tiny(method, arg, **fields)

@@ -59,7 +59,7 @@ def test_bad_score_files_are_named(lines, key, message, tmp_path):
 def test_a_missing_score_file_is_named(tmp_path):
     path = str(tmp_path / "nowhere.csv")
     fields = {"h2e.scores": path}
-    with pytest.raises(UserError, match=f"^{path}: cannot be read"):
+    with pytest.raises(UserError, match=f"^{path}: no such file"):
         make("digits,mix=weighted", ids=np.arange(60), **fields)
     # Prediction has no ids and needs no scores.
     assert make("digits,mix=weighted", **fields).scores is None
