@@ -298,8 +298,16 @@ def predict(
         [state.variables for state in fresh],
         base.init_memory(method, fresh, len(training_set.labels)),
     )
-    if epoch is None:
-        _warn_of_missing(pathlib.Path(workdir), kept.epoch)
+    # Of a run at work the last epoch is not there yet.
+    complete = (pathlib.Path(workdir) / summary.FILE).exists()
+    if epoch is None and complete and kept.epoch < config.epochs - 1:
+        logger.warning(
+            "%s: the checkpoint of its last epoch, %d, is missing; that of "
+            "epoch %d is taken",
+            workdir,
+            config.epochs - 1,
+            kept.epoch,
+        )
     mesh = sharding.make_mesh(method.batch_sizes)
     infer = inference.Inference(
         network, method.outputs, config, training_set, mesh
@@ -333,21 +341,6 @@ def predict(
         )
         probs[[reason != "" for reason in reasons]] = np.nan
     return found.ids, probs, training_set.class_names
-
-
-def _warn_of_missing(workdir: pathlib.Path, epoch: int) -> None:
-    """One warning where a finished run lacks its last checkpoint."""
-    records = result_files.read_jsonl(workdir / "metrics.jsonl")
-    last = max((r.get("epoch", -1) for r in records), default=-1)
-    # Of a run at work the last epoch may not be saved yet.
-    if (workdir / summary.FILE).exists() and epoch < last:
-        logger.warning(
-            "%s: the checkpoint of its last epoch, %d, is missing; that of "
-            "epoch %d is taken",
-            workdir,
-            last,
-            epoch,
-        )
 
 
 def write_csv(

@@ -34,7 +34,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 COLUMNS = {
     "last 10": "mean_last10_test_accuracy",
@@ -249,6 +249,18 @@ def cell(values: list[float | None]) -> str:
     return f"{statistics.mean(known):.1f} ± {statistics.stdev(known):.1f}"
 
 
+def summary_of(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The summary of a finished run; None where it is not finished.
+
+    Raises:
+      UserError: summary.json cannot be read or is no JSON object.
+    """
+    from jaxnlt.results import files
+
+    found = files.read_json(workdir / "summary.json")
+    return found if found and "mean_last10_test_accuracy" in found else None
+
+
 def lambda_u(workdir: pathlib.Path) -> str:
     """The weight of the squared error after its ramp, if there is one."""
     config = json.loads((workdir / "config.json").read_text())
@@ -272,7 +284,8 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
         rows = [
             row
             for row in csv.DictReader(file)
-            if row.get("split") != "held_out"
+            # Neither held-out images nor those that cannot be read.
+            if row.get("split") != "held_out" and row["clean_probability"]
         ]
     if "true_label" not in rows[0]:
         return {}
@@ -309,9 +322,9 @@ def gather(
     rows: dict[str, dict[str, list[dict]]] = {}
     weights = {}
     for name, column, workdir, _ in runs(table, out, only):
-        summary = workdir / "summary.json"
-        if summary.exists():
-            facts = json.loads(summary.read_text()) | from_labels(workdir)
+        summary = summary_of(workdir)
+        if summary is not None:
+            facts = summary | from_labels(workdir)
             rows.setdefault(name, {}).setdefault(column, []).append(facts)
             weights[name] = lambda_u(workdir)
     heads = ["", "seeds", *table.columns, "nets", "lambda_u", "seconds"]
@@ -345,7 +358,7 @@ def finished(
 ) -> str:
     """How many runs of a table are finished; arguments as of `runs`."""
     done = [
-        (workdir / "summary.json").exists()
+        summary_of(workdir) is not None
         for _, _, workdir, _ in runs(table, out, only)
     ]
     return f"{sum(done)} of {len(done)} finished in {out}."
@@ -407,7 +420,7 @@ def _command(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     program = shlex.split(args.submit or "python -m jaxnlt.main")
     wanted = () if args.gather else runs(table, args.out, args.seeds)
     for _, _, workdir, arguments in wanted:
-        if args.submit and (workdir / "summary.json").exists():
+        if args.submit and summary_of(workdir) is not None:
             continue
         print(shlex.join([*program, *arguments]), flush=True)
         if args.dry_run or not (args.run or args.submit):

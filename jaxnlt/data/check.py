@@ -233,9 +233,9 @@ def report(findings: Findings) -> str:
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    shown = [f"{name} ({count:,})" for name, count in ranked[:_SHOWN]]
-    more = len(ranked) - len(shown)
+    ranked = collections.Counter(counts).most_common(_SHOWN)
+    shown = [f"{name} ({count:,})" for name, count in ranked]
+    more = len(counts) - len(shown)
     return ", ".join(shown + [f"{more} others"] * (more > 0)) or "none"
 
 
@@ -273,8 +273,9 @@ def _request(argv: list[str]) -> ReadRequest:
             path=values.path,
             labels_file=values.labels_file,
         )
-    if request.benchmark.name == "folder":  # the same files, not yet read
-        request = dataclasses.replace(request, benchmark=registry.get("images"))
+    if request.benchmark.otherwise:  # it lists the same files and reads none
+        lister = registry.get(request.benchmark.otherwise)
+        request = dataclasses.replace(request, benchmark=lister)
     return request
 
 

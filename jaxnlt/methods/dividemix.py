@@ -287,12 +287,12 @@ class Method(base.Method):
             )
 
     def starts(self) -> dict[str, int]:
-        return {f"config.{self.config.method}.warmup": self.options.warmup}
+        return {f"config.{self.group}.warmup": self.options.warmup}
 
     def check(self) -> None:
         super().check()
         family.check_subsets(
-            self.options, f"config.{self.config.method}", self.data.num_classes
+            self.options, f"config.{self.group}", self.data.num_classes
         )
 
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:

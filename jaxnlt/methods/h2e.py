@@ -549,7 +549,7 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
       UserError: not such a file, or its images are not these.
     """
     try:
-        text = untrusted.read_text(paths.expanded(path, "scores"))
+        text = untrusted.read_text(paths.expanded(path, "config.h2e.scores"))
         rows = [
             row
             for row in csv.DictReader(io.StringIO(text, newline=""))

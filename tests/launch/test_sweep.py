@@ -18,6 +18,7 @@ index,given_label,clean_probability,predicted_label,suggested_label,true_label
 3,b,0.2,b,c,c
 4,b,0.8,b,b,b
 5,c,0.7,c,c,a
+6,c,,unreadable,c,a
 """
 
 
@@ -85,9 +86,10 @@ def test_a_product_of_nothing_else_is_the_defaults(command):
 
 def test_submits_what_is_missing(command, tmp_path):
     """One job a run, with the arguments of jaxnlt.main alone."""
-    done = tmp_path / "dasc-digits-seed=0"
-    done.mkdir()
-    (done / "summary.json").write_text("{}")
+    for seed, content in enumerate(('{"mean_last10_test_accuracy": 1}', "{}")):
+        folder = tmp_path / f"dasc-digits-seed={seed}"
+        folder.mkdir()
+        (folder / "summary.json").write_text(content)  # the second is none
     noted = tmp_path / "noted"
     note = "import sys; print(*sys.argv[1:], file=open(sys.argv[1], 'a'))"
     queue = f'"{sys.executable}" -c "{note}" "{noted}"'
