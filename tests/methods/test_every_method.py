@@ -40,9 +40,14 @@ VARIANTS = {
         {"unicon.warmup": 1},
     ),
 }
+# Those of other losses than erm's compile for long.
+PARAMS = [
+    pytest.param(name, marks=() if method == "erm" else pytest.mark.slow)
+    for name, (method, *_) in VARIANTS.items()
+]
 
 
-@pytest.fixture(scope="module", params=[*METHODS, *VARIANTS])
+@pytest.fixture(scope="module", params=[*METHODS, *PARAMS])
 def finished(request, tmp_path_factory):
     """A run of every phase; of a plain method what it kept is used."""
     smoke = request.param, ",smoke", {}
