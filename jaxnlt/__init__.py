@@ -15,6 +15,7 @@ _PUBLIC = {
     "Phase": "jaxnlt.method",
     "Selection": "jaxnlt.method",
     "Selector": "jaxnlt.method",
+    "audit": "jaxnlt.auditing",
     "load_config": "jaxnlt.command_line",
     "run": "jaxnlt.train",
 }

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxnlt.auditing.statistics import Statistics
 from jaxnlt.config import fields, modules
 from jaxnlt.data import registry, sampling
 from jaxnlt.runtime.errors import UserError
@@ -105,13 +106,12 @@ class Memory:
     Attributes:
       selector: phase name -> what its selector keeps for each network.
       method: what the method keeps.
-      history: float32 [h, N] clean probabilities of the last selecting epochs,
-        means over the networks.
+      audit: ``train`` and ``held_out`` -> what the vote said of their images.
     """
 
     selector: dict[str, list[PyTree]]
     method: PyTree
-    history: np.ndarray
+    audit: dict[str, Statistics]
 
 
 class Selector:
@@ -642,27 +642,6 @@ def at_epoch(schedule: optax.Schedule, epoch: int) -> float:
     """
     with jax.enable_x64(True):
         return float(schedule(epoch))
-
-
-def init_memory(
-    method: Method, states: Sequence[TrainState], size: int
-) -> Memory:
-    """The memory before the first epoch.
-
-    Args:
-      method: what is trained.
-      states: new training states of its networks.
-      size: N, training samples.
-    """
-    return Memory(
-        selector={
-            phase.name: [phase.selector.init_memory() for _ in states]
-            for phase in method.phases()
-            if phase.selector
-        },
-        method=method.init_memory(states),
-        history=np.zeros((0, size), np.float32),
-    )
 
 
 def split_streams(

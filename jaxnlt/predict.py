@@ -21,14 +21,14 @@ from PIL import Image
 
 from jaxnlt import infer as inference
 from jaxnlt import method as base
-from jaxnlt import models, selection
+from jaxnlt import models, selection, trainer
+from jaxnlt.auditing.verdict import UNREADABLE
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import Count, Natural, Positive
 from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.results import files as result_files
 from jaxnlt.results import summary
-from jaxnlt.results.labels import UNREADABLE
 from jaxnlt.runtime import checkpoint, console, paths, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
@@ -296,7 +296,7 @@ def predict(
         workdir,
         epoch,
         [state.variables for state in fresh],
-        base.init_memory(method, fresh, len(training_set.labels)),
+        trainer.init_memory(method, fresh, len(training_set.labels)),
     )
     # Of a run at work the last epoch is not there yet.
     complete = (pathlib.Path(workdir) / summary.FILE).exists()
@@ -331,8 +331,7 @@ def predict(
         scores.append(
             inference.vote(method, outputs, len(pixels), kept.memory).scores
         )
-    votes = method.num_nets * len(method.vote)
-    probs = selection.softmax(np.concatenate(scores) / votes)
+    probs = selection.softmax(np.concatenate(scores))
     if bad := list(filter(None, reasons)):
         if len(bad) == len(reasons):
             raise UserError(f"{bad[0]}; nor can any other image be read")

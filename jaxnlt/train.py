@@ -14,10 +14,12 @@ import jax
 import ml_collections
 import numpy as np
 
+from jaxnlt.auditing import verdict
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
+from jaxnlt.data.records import HELD_OUT
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
@@ -32,7 +34,7 @@ from jaxnlt.runtime import (
     sharding,
 )
 from jaxnlt.runtime.errors import Once, UserError, logger
-from jaxnlt.trainer import FetchedPools, Trainer
+from jaxnlt.trainer import Trainer
 
 _BAD_START = (
     "the weights that the run starts from are at fault, see config.init_from "
@@ -149,7 +151,7 @@ def _run(
 
     method = trainer.method
     states = trainer.put(states)
-    pooled: FetchedPools = []
+    pooled: Any = []
     audited: dict[str, Any] = {}
     readable: dict[str, np.ndarray | None] = {}
     host_states: list[TrainState] = []
@@ -167,29 +169,31 @@ def _run(
             epoch, phase, states, pooled, memory, on_step
         )
         last = epoch + 1 == config.epochs
+        tests = {
+            name: trainer.infer_test(states, name)
+            for name in dataset.tests
+            if phase.evaluated
+        }
+        pooled = []
+        if not last:
+            pooled = trainer.infer_pools(epoch + 1, following, states)
+        known = trainer.inferred(tests, pooled, following)
+        counted = trainer.counted(epoch, phase, known)
+        audited = trainer.infer_audited(states, known) if counted else {}
         # The only wait of an epoch: everything is fetched at once.
         fetched = sharding.fetch(
-            _Fetched(
-                terms=result.terms,
-                states=states,
-                tests={
-                    name: trainer.infer_test(states, name)
-                    for name in dataset.tests
-                    if phase.evaluated
-                },
-                pooled=[]
-                if last
-                else trainer.infer_pools(epoch + 1, following, states),
-                audited=trainer.infer_audited(states) if last else {},
-            )
+            _Fetched(result.terms, states, tests, pooled, audited)
         )
-        pooled, audited = fetched.pooled, fetched.audited
+        pooled, host_states = fetched.pooled, fetched.states
         readable = trainer.readable() if last else {}
-        host_states = fetched.states
-        seconds = time.time() - epoch_began
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
-        outputs = (fetched.tests, pooled, audited)
+        outputs = (fetched.tests, pooled, fetched.audited)
         require_finite(outputs, f"epoch {epoch + 1}", SMALLER_STEPS)
+        if counted:
+            known = trainer.inferred(fetched.tests, pooled, following)
+            audited = known | fetched.audited
+            memory = trainer.observe(memory, audited)
+        seconds = time.time() - epoch_began
         record = {
             "epoch": epoch,
             "phase": phase.name,
@@ -225,15 +229,6 @@ def _run(
         readable = trainer.readable()
     checkpoints.close()
     held.check()
-    heads = method.num_nets * len(method.vote)
-    votes = {
-        name: vote(method, audited[name], len(split), memory)
-        for name, split in dataset.audited.items()
-    }
-    mean_votes = {
-        name: found._replace(scores=found.scores / heads)
-        for name, found in votes.items()
-    }
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
         weights_sha256=checkpoint.weights_sha256(host_states),
@@ -243,10 +238,17 @@ def _run(
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
-    for name, seen in readable.items():
-        if seen is not None:
-            mean_votes[name].scores[~seen] = np.nan
-    return writer.finish(memory.history, mean_votes, about_run)
+    judged = {
+        name: verdict.of_training(
+            split.labels,
+            memory.audit[name],
+            vote(method, audited[name], len(split), memory).suggested,
+            readable[name],
+            held_out=name == HELD_OUT,
+        )
+        for name, split in dataset.audited.items()
+    }
+    return writer.finish(judged, about_run)
 
 
 class _Fetched(NamedTuple):
@@ -380,7 +382,9 @@ def _initial(
             "labels, which its memory is of; without start_phase its networks "
             "alone are taken"
         )
-    return source.states, source.memory, phases.index(config.start_phase)
+    # The audit is of this run.
+    memory = replace(source.memory, audit=memory.audit)
+    return source.states, memory, phases.index(config.start_phase)
 
 
 def _check_classes(

@@ -1,8 +1,8 @@
 """What one epoch is made of: selecting, training, inferring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import ml_collections
@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnlt import method as method_lib
 from jaxnlt import models, step
+from jaxnlt.auditing import statistics
 from jaxnlt.augment import table
 from jaxnlt.data import decode, streaming
 from jaxnlt.data.records import HELD_OUT, Dataset
@@ -19,6 +20,7 @@ from jaxnlt.infer import (
     Inference,
     collect,
     require_finite,
+    vote,
 )
 from jaxnlt.method import (
     DataInfo,
@@ -42,6 +44,8 @@ Progress = Callable[[int, int, int, int], None]
 Pooled = list[list[Batches]]
 #: The same, fetched.
 FetchedPools = Sequence[Sequence[Sequence[Outputs]]]
+#: Outputs of every network, on the devices or fetched.
+_B = TypeVar("_B")
 
 
 class EpochResult(NamedTuple):
@@ -68,6 +72,35 @@ class EpochResult(NamedTuple):
 def rng_of(*seeds: int) -> np.random.Generator:
     """Generator of a tuple of non-negative integers, independent of others."""
     return np.random.default_rng(seeds)
+
+
+def init_memory(
+    method: method_lib.Method,
+    states: Sequence[TrainState],
+    size: int,
+    held_out: int = 0,
+) -> Memory:
+    """The memory before the first epoch.
+
+    Args:
+      method: what is trained.
+      states: new training states of its networks.
+      size: N, training samples.
+      held_out: samples of the training set that are held out.
+    """
+    classes = method.data.num_classes
+    return Memory(
+        selector={
+            phase.name: [phase.selector.init_memory() for _ in states]
+            for phase in method.phases()
+            if phase.selector
+        },
+        method=method.init_memory(states),
+        audit={
+            "train": statistics.empty(size, classes),
+            HELD_OUT: statistics.empty(held_out, classes),
+        },
+    )
 
 
 class Trainer:
@@ -138,8 +171,9 @@ class Trainer:
 
     def init_memory(self, states: Sequence[TrainState]) -> Memory:
         """Fresh host memory."""
-        return method_lib.init_memory(
-            self.method, states, len(self.info.labels)
+        sizes = {k: len(split) for k, split in self.dataset.audited.items()}
+        return init_memory(
+            self.method, states, sizes["train"], sizes.get(HELD_OUT, 0)
         )
 
     def infer_test(
@@ -156,14 +190,79 @@ class Trainer:
         networks = [state.variables for state in states]
         return self.infer.all(networks, self.images, rows)
 
+    # Auditing ----------------------------------------------------------------
+
+    def counted(self, epoch: int, phase: Phase, known: Container[str]) -> bool:
+        """Whether the vote after an epoch counts in the audit.
+
+        That of the second half does, before it wherever it costs nothing, and
+        always of methods that infer the training set for nothing else.
+
+        Args:
+          epoch: just trained.
+          phase: its phase; networks that are not evaluated do not vote.
+          known: the sets that were inferred for others, see ``inferred``.
+        """
+        epochs = self.config.epochs
+        late = epoch >= epochs // 2
+        selecting = any(
+            phase.selector and phase.selector.outputs
+            for phase in self.method.phases()
+        )
+        wanted = late or not selecting or "train" in known
+        return epoch + 1 == epochs or (phase.evaluated and wanted)
+
+    def inferred(
+        self, tests: Mapping[str, _B], pooled: Sequence[_B], following: Phase
+    ) -> dict[str, _B]:
+        """What is known of ``dataset.audited`` as it was inferred for others.
+
+        Args:
+          tests: outputs of every network on test sets, by name.
+          pooled: what ``infer_pools`` returned for the next epoch.
+          following: the phase of the next epoch.
+        """
+        known = {}
+        if pooled and following.pool is None and following.pool_view == "none":
+            known["train"] = pooled[0]
+        if HELD_OUT in self.dataset.audited and "test" in tests:
+            known[HELD_OUT] = tests["test"]
+        return known
+
     def infer_audited(
-        self, states: Sequence[TrainState]
+        self, states: Sequence[TrainState], known: Container[str] = ()
     ) -> dict[str, list[Batches]]:
-        """Device outputs of every network on each of ``dataset.audited``."""
-        outputs = {"train": self.infer_train(states)}
-        if HELD_OUT in self.dataset.audited:
-            outputs[HELD_OUT] = self.infer_test(states)
-        return outputs
+        """Device outputs of every network on each of ``dataset.audited``.
+
+        Args:
+          states: the networks.
+          known: the sets that are left out.
+        """
+        infer = {"train": self.infer_train, HELD_OUT: self.infer_test}
+        return {
+            name: infer[name](states)
+            for name in self.dataset.audited
+            if name not in known
+        }
+
+    def observe(
+        self, memory: Memory, outputs: Mapping[str, Sequence[Sequence[Outputs]]]
+    ) -> Memory:
+        """Adds the vote of an epoch to the statistics of the audit.
+
+        Args:
+          memory: host memory; not changed.
+          outputs: fetched, of the sets that are audited.
+
+        Returns:
+          The new memory.
+        """
+        sums = dict(memory.audit)
+        for name, batches in outputs.items():
+            size = len(self.dataset.audited[name])
+            votes = vote(self.method, batches, size, memory)
+            sums[name] = statistics.added(sums[name], votes.scores)
+        return replace(memory, audit=sums)
 
     def readable(self) -> dict[str, np.ndarray | None]:
         """Which images of ``dataset.audited`` ``infer_audited`` could read.
@@ -447,7 +546,6 @@ class Trainer:
             own_selections,
             streaming.count_bad(self.images),
         )
-        memory = _with_history(memory, own_selections)
         return self.method.end_epoch(phase, states), memory, result
 
     def _train_one(
@@ -528,14 +626,3 @@ class Trainer:
             ),
             views=read.pixels,
         )
-
-
-def _with_history(memory: Memory, selections: list[Selection]) -> Memory:
-    """Keeps the mean clean probability of the last ten selecting epochs."""
-    found = [s.clean_probability for s in selections]
-    clean = [values for values in found if values is not None]
-    if not clean:
-        return memory
-    latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)
-    history = np.concatenate([memory.history, latest])[-10:]
-    return replace(memory, history=history)
