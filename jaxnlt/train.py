@@ -21,7 +21,7 @@ from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics, summary, writers
+from jaxnlt.results import journal, metrics, pred_probs, summary, writers
 from jaxnlt.runtime import (
     checkpoint,
     console,
@@ -54,6 +54,9 @@ def run(
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
+    With ``config.audit.out_of_sample`` further runs follow in WORKDIR/folds,
+    each without one fold of the training images.
+
     Args:
       config: what ``get_config`` of a file in configs/ returned.
       workdir: folder for everything that the run writes; None takes
@@ -72,20 +75,50 @@ def run(
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
         workdir or default_workdir(config), "workdir", "/" + "-" * 100
-    )
+    ).absolute()
+    watch = watch or preemption.Watch()
     once = Once()
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
-            return _run(
-                config,
-                directory.absolute(),
-                command,
-                watch or preemption.Watch(),
-                ends,
-            )
+            summary = _run(config, directory, command, watch, ends)
+        if config.audit.out_of_sample:
+            _run_folds(config, directory, command, watch)
+        return summary
     finally:
         logger.removeFilter(once)
+
+
+def _run_folds(
+    config: ml_collections.ConfigDict,
+    directory: pathlib.Path,
+    command: str,
+    watch: preemption.Watch,
+) -> None:
+    """Trains without each fold; see ``pred_probs.join`` for what it writes."""
+    if config.init_from:
+        logger.warning(
+            "config.init_from: where %s was trained on these images, the "
+            "probabilities in %s are not out of sample",
+            config.init_from,
+            pred_probs.PRED_PROBS_FILE,
+        )
+    folders = []
+    for fold in range(1, config.audit.out_of_sample + 1):
+        part = config.copy_and_resolve_references()
+        folds = {"out_of_sample": 0, "folds": config.audit.out_of_sample}
+        with part.unlocked():
+            part.audit.update(folds | {"fold": fold})
+        folders.append(directory / journal.FOLDS_FOLDER / str(fold))
+        _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
+        watch.saved(-1)
+        with contextlib.ExitStack() as ends:
+            _run(part, folders[-1], command, watch, ends)
+    processes.led(lambda: pred_probs.join(directory, folders))
+    _print(
+        f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold probabilities "
+        f"of the labels in {pred_probs.LABELS_FILE}"
+    )
 
 
 def _run(

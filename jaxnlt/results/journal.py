@@ -23,7 +23,7 @@ from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import outputs as outputs_log
-from jaxnlt.results import report, writers
+from jaxnlt.results import pred_probs, report, writers
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint, console
@@ -43,8 +43,13 @@ _MORE_FILES = (
     "metrics.jsonl",
     "labels.csv",
     "report.html",
+    pred_probs.LABELS_FILE,
+    pred_probs.PRED_PROBS_FILE,
+    pred_probs.LEFT_OUT_FILE,
 )
-_FOLDERS = ("checkpoints", "events", outputs_log.FOLDER)
+#: Holds a workdir for each fold that is left out.
+FOLDS_FOLDER = "folds"
+_FOLDERS = ("checkpoints", "events", outputs_log.FOLDER, FOLDS_FOLDER)
 
 
 def check_places(directory: pathlib.Path) -> None:
@@ -235,6 +240,10 @@ def write_results(
       votes: mean logits of the vote on the images of each set in
         ``dataset.audited``, and scores behind suggested labels.
     """
+    if fold := config.audit.fold:
+        pred_probs.write_left_out(
+            directory, dataset, fold, votes[HELD_OUT], votes["train"]
+        )
     audit = labels_csv.audit(history, votes["train"], dataset.train.labels)
     held_out = None
     if HELD_OUT in votes:
