@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -34,6 +34,9 @@ from jaxnlt.runtime import (
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import FetchedPools, Trainer
 
+#: (trainer, device states, memory) after the training of an epoch.
+Observe = Callable[[Trainer, list[TrainState], Memory], None]
+
 _BAD_START = (
     "the weights that the run starts from are at fault, see config.init_from "
     "and config.model.pretrained"
@@ -51,6 +54,7 @@ def run(
     workdir: str | pathlib.Path | None = None,
     command: str = "",
     watch: preemption.Watch | None = None,
+    observe: Observe | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -63,6 +67,7 @@ def run(
         ``default_workdir(config)``.
       command: the command line, for the report.
       watch: stops the run on SIGTERM; None where nothing stops it.
+      observe: called after the training of each epoch; not of the folds.
 
     Returns:
       The summary, as in summary.json; {} on all processes but the first.
@@ -81,7 +86,7 @@ def run(
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
-            summary = _run(config, directory, command, watch, ends)
+            summary = _run(config, directory, command, watch, ends, observe)
         if config.audit.out_of_sample:
             _run_folds(config, directory, command, watch)
         return summary
@@ -127,6 +132,7 @@ def _run(
     command: str,
     watch: preemption.Watch,
     ends: contextlib.ExitStack,
+    observe: Observe | None = None,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
@@ -199,6 +205,8 @@ def _run(
         states, memory, result = trainer.train(
             epoch, phase, states, pooled, memory, on_step
         )
+        if observe is not None:
+            observe(trainer, states, memory)
         last = epoch + 1 == config.epochs
         # The only wait of an epoch: everything is fetched at once.
         fetched = sharding.fetch(
