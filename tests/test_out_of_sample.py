@@ -95,7 +95,10 @@ def test_every_row_has_the_probability_of_the_run_without_it(tmp_path, caplog):
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("folds") / "run"
     config = tiny("erm", "digits,smoke,out_of_sample=2")
-    train.run(config, workdir)
+    seen = []
+    train.run(config, workdir, observe=lambda *given: seen.append(given))
+    # Each epoch of the run, and none of the folds.
+    assert [len(given) for given in seen] == [3]
     return config, workdir
 
 

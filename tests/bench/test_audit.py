@@ -100,8 +100,9 @@ def test_agreements_and_aggregations_by_hand():
 def test_out_of_sample_probabilities(classifier):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 3], 20)
-    features = rng.normal(size=(60, 40)) + 9 * labels[:, None]
-    features[0] += 27  # a wrong label, which is not seen
+    features = rng.normal(size=(60, 40))
+    features[:, :4] += 9 * np.eye(4)[np.append(3, labels[1:])]
+    # The first label is wrong, which its classifier has not seen.
     found = detectors.out_of_sample(classifier, features, labels, 4, seed=0)
     assert found.shape == (60, 4) and not found[:, 2].any()
     np.testing.assert_allclose(found.sum(1), 1)
@@ -125,6 +126,20 @@ def test_a_table_of_two_seeds():
     cells = [cell.strip() for cell in second.split("|")]
     assert first.startswith("| d") and "60.0 ± 14.1" in cells
     assert "4 ± 0" in cells and "2.0 ± 0.0" in cells and "-" in cells
+
+
+@pytest.mark.slow
+def test_every_detector_judges_a_run(tmp_path, capsys):
+    pytest.importorskip("cleanlab")
+    file = tmp_path / "figures.json"
+    flags = ["--settings=digits-sym40", "--method=dasc", "--keys=smoke"]
+    assert audit.main(["bench", *flags, f"--json={file}"]) == 0
+    assert "digits-sym40, 1 seeds" in capsys.readouterr().out
+    ((rows,),) = json.loads(file.read_text()).values()
+    named = {row["detector"] for row in rows}
+    assert named >= {"jaxnlt dasc", "dasc AUM", "dasc selections"}
+    assert named >= {"cleanlab kNN", "cleanlab logistic regression"}
+    assert all(0 < row["ap"] <= 1 and row["seconds"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(
