@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jaxnlt.data.records import HELD_OUT
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics, summary, writers
+from jaxnlt.results import journal, metrics, pred_probs, summary, writers
 from jaxnlt.runtime import (
     checkpoint,
     console,
@@ -35,6 +35,9 @@ from jaxnlt.runtime import (
 )
 from jaxnlt.runtime.errors import Once, UserError, logger
 from jaxnlt.trainer import Trainer
+
+#: (trainer, device states, memory) after the training of an epoch.
+Observe = Callable[[Trainer, list[TrainState], Memory], None]
 
 _BAD_START = (
     "the weights that the run starts from are at fault, see config.init_from "
@@ -53,8 +56,12 @@ def run(
     workdir: str | pathlib.Path | None = None,
     command: str = "",
     watch: preemption.Watch | None = None,
+    observe: Observe | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
+
+    With ``config.audit.out_of_sample`` further runs follow in WORKDIR/folds,
+    each without one fold of the training images.
 
     Args:
       config: what ``get_config`` of a file in configs/ returned.
@@ -62,6 +69,7 @@ def run(
         ``default_workdir(config)``.
       command: the command line, for the report.
       watch: stops the run on SIGTERM; None where nothing stops it.
+      observe: called after the training of each epoch; not of the folds.
 
     Returns:
       The summary, as in summary.json; {} on all processes but the first.
@@ -74,20 +82,50 @@ def run(
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
         workdir or default_workdir(config), "workdir", "/" + "-" * 100
-    )
+    ).absolute()
+    watch = watch or preemption.Watch()
     once = Once()
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
-            return _run(
-                config,
-                directory.absolute(),
-                command,
-                watch or preemption.Watch(),
-                ends,
-            )
+            summary = _run(config, directory, command, watch, ends, observe)
+        if config.audit.out_of_sample:
+            _run_folds(config, directory, command, watch)
+        return summary
     finally:
         logger.removeFilter(once)
+
+
+def _run_folds(
+    config: ml_collections.ConfigDict,
+    directory: pathlib.Path,
+    command: str,
+    watch: preemption.Watch,
+) -> None:
+    """Trains without each fold; see ``pred_probs.join`` for what it writes."""
+    if config.init_from:
+        logger.warning(
+            "config.init_from: where %s was trained on these images, the "
+            "probabilities in %s are not out of sample",
+            config.init_from,
+            pred_probs.PRED_PROBS_FILE,
+        )
+    folders = []
+    for fold in range(1, config.audit.out_of_sample + 1):
+        part = config.copy_and_resolve_references()
+        folds = {"out_of_sample": 0, "folds": config.audit.out_of_sample}
+        with part.unlocked():
+            part.audit.update(folds | {"fold": fold})
+        folders.append(directory / journal.FOLDS_FOLDER / str(fold))
+        _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
+        watch.saved(-1)
+        with contextlib.ExitStack() as ends:
+            _run(part, folders[-1], command, watch, ends)
+    processes.led(lambda: pred_probs.join(directory, folders))
+    _print(
+        f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold probabilities "
+        f"of the labels in {pred_probs.LABELS_FILE}"
+    )
 
 
 def _run(
@@ -96,6 +134,7 @@ def _run(
     command: str,
     watch: preemption.Watch,
     ends: contextlib.ExitStack,
+    observe: Observe | None = None,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
@@ -168,6 +207,8 @@ def _run(
         states, memory, result = trainer.train(
             epoch, phase, states, pooled, memory, on_step
         )
+        if observe is not None:
+            observe(trainer, states, memory)
         last = epoch + 1 == config.epochs
         tests = {
             name: trainer.infer_test(states, name)
@@ -238,17 +279,18 @@ def _run(
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
-    judged = {
-        name: verdict.of_training(
+    probs, audits = {}, {}
+    for name, split in dataset.audited.items():
+        probs[name] = memory.audit[name].mean_probs
+        if (seen := readable[name]) is not None:
+            probs[name][~seen] = np.nan
+        audits[name] = verdict.of_training(
             split.labels,
-            memory.audit[name],
+            probs[name],
             vote(method, audited[name], len(split), memory).suggested,
-            readable[name],
             held_out=name == HELD_OUT,
         )
-        for name, split in dataset.audited.items()
-    }
-    return writer.finish(judged, about_run)
+    return writer.finish(audits, probs, about_run)
 
 
 class _Fetched(NamedTuple):

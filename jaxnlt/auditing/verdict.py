@@ -9,7 +9,6 @@ import dataclasses
 import numpy as np
 
 from jaxnlt.auditing import flags, joint
-from jaxnlt.auditing.statistics import Statistics
 
 #: A flagged label whose image is surely of another class.
 MISLABELLED = "mislabelled"
@@ -76,31 +75,29 @@ class Audit:
 
 def of_training(
     labels: np.ndarray,
-    statistics: Statistics,
+    probs: np.ndarray,
     suggestions: np.ndarray,
-    readable: np.ndarray | None,
     held_out: bool,
 ) -> Audit:
     """The verdict of a run on given labels.
 
     Args:
       labels: int [N] given labels.
-      statistics: what the vote said of their images.
+      probs: float [N, C] mean probabilities of the vote over training, NaN for
+        images that cannot be read.
       suggestions: float [N, C] scores behind suggested labels.
-      readable: bool [N], which images could be read; None for all.
       held_out: whether the networks were not trained on these labels.
 
     Returns:
       The verdict.
     """
-    if readable is None:
-        readable = np.ones(len(labels), bool)
-    rows, lost = np.flatnonzero(readable), np.flatnonzero(~readable)
-    given, probs = labels[rows], statistics.mean_probs[rows]
+    lost = np.isnan(probs).any(-1)
+    rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)
+    given, known = labels[rows], probs[rows]
     rule = flags.held_out if held_out else flags.learnt
-    found = judge(given, probs, rule(probs, given), suggestions[rows])
-    order = np.argsort(np.append(rows, lost))
-    return found.joined(unreadable(labels[lost])).take(order)
+    found = judge(given, known, rule(known, given), suggestions[rows])
+    order = np.argsort(np.append(rows, others))
+    return found.joined(unreadable(labels[others])).take(order)
 
 
 def judge(

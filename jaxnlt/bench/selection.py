@@ -134,7 +134,9 @@ def measure(
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         sums = statistics.added(statistics.empty(samples, classes), votes)
-        audit = verdict.of_training(labels, sums, votes, None, held_out=False)
+        audit = verdict.of_training(
+            labels, sums.mean_probs, votes, held_out=False
+        )
         table = labels_csv.columns(dataset.train, dataset.class_names, audit)
         labels_csv.write(pathlib.Path(folder) / "labels.csv", table)
     seconds["labels_csv"] = time.perf_counter() - began

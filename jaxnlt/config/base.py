@@ -64,6 +64,9 @@ KEYS: dict[str, Key] = {
     "split": Key(str, "", "dev: a development set in place of the test set"),
     "as_released": Key(bool, False, "every switch as in the authors' release"),
     "smoke": Key(bool, False, "one epoch of two steps of every phase"),
+    "out_of_sample": Key(
+        int, 0, "folds that give out-of-fold probabilities, 2-50; 0 = off"
+    ),
 }
 
 
@@ -249,6 +252,30 @@ class OptimizerOptions:
     drop_factor: Factor = 0.1
 
 
+#: A number of folds; 0 is none, 1 is refused by ``check``.
+Folds = Annotated[int, Range(0, 50)]
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditOptions:
+    """How the given labels are judged.
+
+    Attributes:
+      planted: share of the labels that are made wrong on purpose.
+      out_of_sample: number of further runs, 2-50, each without one fold of the
+        training images, whose probabilities become WORKDIR/pred_probs.npy; 0
+        makes none.
+      folds: number of folds into which ``fold`` divides, 2-50.
+      fold: the fold, from 1, that this run leaves out of training; 0 leaves
+        none out.
+    """
+
+    planted: Annotated[float, Range(0, 0.5, open_high=True)] = 0.0
+    out_of_sample: Folds = changeable(0)
+    folds: Folds = 0
+    fold: Folds = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Fields that all methods share.
@@ -282,6 +309,7 @@ class RunOptions:
       model: see ``ModelOptions``.
       augment: see ``AugmentOptions``.
       optimizer: see ``OptimizerOptions``.
+      audit: see ``AuditOptions``.
     """
 
     method: str = ""
@@ -305,6 +333,7 @@ class RunOptions:
     model: ModelOptions = ModelOptions()
     augment: AugmentOptions = AugmentOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
+    audit: AuditOptions = AuditOptions()
 
 
 def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -345,6 +374,7 @@ def base(arg: Mapping[str, Any]) -> ml_collections.ConfigDict:
             momentum=entry.momentum,
             weight_decay=entry.weight_decay,
         ),
+        audit=AuditOptions(out_of_sample=arg["out_of_sample"]),
     )
     return ml_collections.ConfigDict(fields.as_dict(options))
 
@@ -427,6 +457,32 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if options.start_phase and not options.init_from:
         raise UserError("config.start_phase: needs config.init_from")
+    _check_folds(options)
+
+
+def _check_folds(options: RunOptions) -> None:
+    """Checks the fields of the folds against one another."""
+    audit = options.audit
+    for name in ("out_of_sample", "folds"):
+        if getattr(audit, name) == 1:
+            raise UserError(
+                f"config.audit.{name}: must be 0 or in [2, 50], is 1"
+            )
+    if (audit.fold == 0) != (audit.folds == 0) or audit.fold > audit.folds:
+        raise UserError(
+            "config.audit.fold: must be in [1, config.audit.folds], or both 0, "
+            f"is {audit.fold} of {audit.folds}"
+        )
+    if audit.out_of_sample and audit.fold:
+        raise UserError(
+            "config.audit.out_of_sample: a run that leaves out a fold is not "
+            "divided again; leave out config.audit.fold"
+        )
+    if audit.out_of_sample and options.start_phase:
+        raise UserError(
+            "config.audit.out_of_sample: does not go with config.start_phase, "
+            "whose networks and memory have seen all images; leave one out"
+        )
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:

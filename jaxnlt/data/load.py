@@ -10,6 +10,7 @@ from jaxnlt.data import (
     decode,
     files,
     fingerprint,
+    folds,
     imbalance,
     noise,
     readable,
@@ -113,7 +114,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
 
     Args:
       config: the whole configuration; ``benchmark``, ``seed``, ``data_seed``,
-        ``split`` and ``data`` are read.
+        ``split``, ``data`` and the folds in ``audit`` are read.
 
     Returns:
       The data set; equal configs give equal arrays.
@@ -148,7 +149,17 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     _warn_empty(train.labels, source.class_names, "the long tail")
     given = NoiseRequest(request, source, train, data.rate, rng)
     order = np.searchsorted(rows, by_class)
-    train = _add_noise(config, given, order)
+    train, fold_of = _add_noise(config, given, order), None
+    count = config.audit.out_of_sample or config.audit.folds
+    if count:
+        fold_of = folds.assigned(train.labels, count, seed)
+        folds.warn_single(train.labels, fold_of, source.class_names)
+    if config.audit.fold:
+        # What is left out takes the place of every test set.
+        test = train.take(np.flatnonzero(fold_of == config.audit.fold))
+        train = train.take(np.flatnonzero(fold_of != config.audit.fold))
+        source = dataclasses.replace(source, more_tests={})
+        test_kind = HELD_OUT
     if not request.skip_bad:
         used = {"train": train, "test": test, **source.more_tests}
         readable.refuse_unreadable(used, data.workers)
@@ -168,6 +179,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         top5=bench.top5,
         source_sha256=fingerprint.of_source(source),
         unreadable=source.unreadable,
+        fold_of=fold_of,
     )
 
 

@@ -374,6 +374,9 @@ class Dataset:
       source_sha256: of the whole set as it is stored, see
         ``fingerprint.of_source``.
       unreadable: see ``Source``.
+      fold_of: int [N], for every row of the training set before a fold was
+        left out, the fold that leaves it out, or 0 where none does; None where
+        there are no folds.
     """
 
     train: Split
@@ -387,6 +390,7 @@ class Dataset:
     top5: bool = False
     source_sha256: str = ""
     unreadable: Split | None = None
+    fold_of: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:

@@ -22,7 +22,7 @@ from jaxnlt.data.records import HELD_OUT, Dataset
 from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
-from jaxnlt.results import metrics, report, writers
+from jaxnlt.results import metrics, pred_probs, report, writers
 from jaxnlt.results import outputs as outputs_log
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
@@ -45,8 +45,13 @@ _MORE_FILES = (
     AUDIT_FILE,
     "labels.csv",
     "report.html",
+    pred_probs.LABELS_FILE,
+    pred_probs.PRED_PROBS_FILE,
+    pred_probs.LEFT_OUT_FILE,
 )
-_FOLDERS = ("checkpoints", "events", outputs_log.FOLDER)
+#: Holds a workdir for each fold that is left out.
+FOLDS_FOLDER = "folds"
+_FOLDERS = ("checkpoints", "events", outputs_log.FOLDER, FOLDS_FOLDER)
 
 
 def check_places(directory: pathlib.Path) -> None:
@@ -85,10 +90,13 @@ class Silent:
         """See ``Journal.epoch``."""
 
     def finish(
-        self, audits: Mapping[str, Audit], run: summary_lib.RunInfo
+        self,
+        audits: Mapping[str, Audit],
+        probs: Mapping[str, np.ndarray],
+        run: summary_lib.RunInfo,
     ) -> Record:
         """See ``Journal.finish``; returns nothing."""
-        del audits, run
+        del audits, probs, run
         return {}
 
 
@@ -153,12 +161,17 @@ class Journal(Silent):
         self._progress.epoch(record)
 
     def finish(
-        self, audits: Mapping[str, Audit], run: summary_lib.RunInfo
+        self,
+        audits: Mapping[str, Audit],
+        probs: Mapping[str, np.ndarray],
+        run: summary_lib.RunInfo,
     ) -> Record:
         """Writes the files of a finished run; the summary comes last.
 
         Args:
           audits: of the labels of each set in ``dataset.audited``.
+          probs: float [n, C] mean probabilities behind them, NaN for images
+            that cannot be read.
           run: about the run.
 
         Returns:
@@ -184,6 +197,14 @@ class Journal(Silent):
                 self._config, dataset, self.records, run, seconds, facts
             )
         )
+        if fold := self._config.audit.fold:
+            pred_probs.write_left_out(
+                self._directory,
+                self._dataset,
+                fold,
+                probs[HELD_OUT],
+                probs["train"],
+            )
         self._write_labels(audits)
         result_files.write_json(
             self._directory / AUDIT_FILE,

@@ -69,10 +69,10 @@ def test_statistics_are_means_of_probabilities():
 
 def test_unreadable_images_have_no_numbers():
     labels, probs, _ = judged()
-    sums = statistics.added(statistics.empty(6, 3), np.log(probs + 1e-9))
-    seen = np.array([0, 1, 1, 1, 1, 1], bool)
-    found = verdict.of_training(labels, sums, probs, seen, held_out=False)
-    assert found.readable.tolist() == seen.tolist()
+    lost = probs.copy()
+    lost[0] = np.nan
+    found = verdict.of_training(labels, lost, probs, held_out=False)
+    assert found.readable.tolist() == [False] + [True] * 5
     assert np.isnan([found.label_quality[0], found.margin[0]]).all()
     rest = verdict.judge(
         labels[1:], probs[1:], flags.learnt(probs[1:], labels[1:]), probs[1:]

@@ -159,7 +159,9 @@ def test_senseless_values_are_one_line(method, path, hint):
 
 
 @pytest.mark.parametrize("value", [3, "x", None, ()])
-@pytest.mark.parametrize("group", ["data", "optimizer", "model", "augment"])
+@pytest.mark.parametrize(
+    "group", ["data", "optimizer", "model", "augment", "audit"]
+)
 def test_a_group_is_not_a_value(group, value):
     with pytest.raises(UserError) as caught:
         start(put(config_of("erm"), {group: value}))
@@ -217,6 +219,22 @@ CROSS = [
     ("dasc", "npz", {"split": "dev"}, "split"),
     ("dasc", "digits", {"model.pretrained": "x.pth"}, "model.pretrained"),
     ("erm", "digits", {"model.name": "vgg20"}, "model.name"),
+    ("erm", "digits", {"audit.out_of_sample": 1}, "audit.out_of_sample"),
+    ("erm", "digits", {"audit.folds": 1, "audit.fold": 1}, "audit.folds"),
+    ("erm", "digits", {"audit.folds": 2}, "audit.fold"),
+    ("erm", "digits", {"audit.folds": 2, "audit.fold": 3}, "audit.fold"),
+    (
+        "erm",
+        "digits,out_of_sample=5",
+        {"audit.folds": 2, "audit.fold": 2},
+        "audit.out_of_sample",
+    ),
+    (
+        "erm",
+        "digits,out_of_sample=5",
+        {"start_phase": "train", "init_from": "runs/one"},
+        "audit.out_of_sample",
+    ),
 ]
 
 
@@ -289,6 +307,8 @@ SENSIBLE = {
     "optimizer.weight_decay": [0, 1e-6, 1e-2, 0.1],
     "optimizer.drops": [(), (10,), (10, 10), (10, 20, 500)],
     "optimizer.drop_factor": [0.01, 0.5, 1],
+    "audit.planted": [0, 0.05, 0.49],
+    "audit.out_of_sample": [0, 2, 50],
     "warmup": [16, 30],
     "contrast_start": [0, 5],
     "lambda_u": [0, 25, 150, 3000],
@@ -378,6 +398,8 @@ def test_every_number_has_sensible_values():
     assert unlisted <= {
         "data.image_size",  # not of digits
         "data.workers",
+        "audit.folds",  # not without the other
+        "audit.fold",
         "apl_passive",
         "sce_backward",
         "midl_temperature",

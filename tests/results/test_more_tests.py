@@ -180,7 +180,7 @@ def finish(config, tmp_path):
     kept = journal.Journal(config, dataset, data, tmp_path, {}, 0, 0.0, [])
     kept.epoch(record | {"seconds": 1.0, "images_per_second": 1.0})
     audit = made.audit(dataset.train.labels, classes)
-    kept.finish({"train": audit}, about)
+    kept.finish({"train": audit}, {}, about)
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     page = (tmp_path / "report.html").read_text()

@@ -1,0 +1,243 @@
+"""Detectors of wrong labels by what they read, and how they judge.
+
+A detector is an agreement function between outputs and given label, and an
+aggregation over epochs, of outputs in-sample (of a network that was trained on
+the image) or out-of-sample (of a classifier that was not).
+
+Source of the order: arXiv 2510.16211.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from jaxnlt import auditing, selection
+from jaxnlt.bench.detection import Verdict
+from jaxnlt.runtime.errors import UserError
+
+# Principal components that nearest neighbours are sought in.
+_COMPONENTS = 30
+# Of 5, 10, 15, weighed or not, the best or nearly so on digits, split=dev.
+_NEIGHBOURS = 10
+
+
+class Row(NamedTuple):
+    """A line of the table without its figures.
+
+    Attributes:
+      detector: its name.
+      agreement: between outputs and given label.
+      aggregation: over epochs, or over folds.
+      sample: ``in`` or ``out``.
+    """
+
+    detector: str
+    agreement: str
+    aggregation: str
+    sample: str
+
+
+# Agreement --------------------------------------------------------------------
+
+
+def margin(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The given label's score minus the largest other one.
+
+    Args:
+      scores: float [..., N, C] logits or probabilities.
+      labels: int [N].
+
+    Returns:
+      float [..., N].
+    """
+    others = np.array(scores, dtype=np.float64)
+    rows = np.arange(len(labels))
+    own = others[..., rows, labels].copy()
+    others[..., rows, labels] = -np.inf
+    return own - others.max(-1)
+
+
+def probability_margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``margin`` of the probabilities; arguments as there."""
+    return margin(selection.softmax(logits), labels)
+
+
+def probability(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The given label's probability; arguments as of ``margin``."""
+    return selection.softmax(logits)[..., np.arange(len(labels)), labels]
+
+
+def negative_loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Minus the cross-entropy; arguments as of ``margin``."""
+    high = np.max(logits, -1, keepdims=True)
+    total = np.log(np.exp(logits - high).sum(-1)) + high[..., 0]
+    return logits[..., np.arange(len(labels)), labels] - total
+
+
+def negative_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Minus the entropy of the outputs, whatever the label."""
+    del labels
+    probs = selection.softmax(logits)
+    return (probs * np.log(np.maximum(probs, 1e-30))).sum(-1)
+
+
+AGREEMENTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "logit margin": margin,
+    "probability margin": probability_margin,
+    "probability": probability,
+    "loss": negative_loss,
+    "entropy": negative_entropy,
+}
+
+#: Aggregation -> the epochs, of E, whose mean is taken.
+AGGREGATIONS: dict[str, Callable[[int], slice]] = {
+    "last epoch": lambda epochs: slice(epochs - 1, epochs),
+    "second half": lambda epochs: slice(epochs // 2, epochs),
+    "all epochs": lambda epochs: slice(0, epochs),
+}
+
+#: What some of them are called.
+_KNOWN = {
+    ("logit margin", "all epochs"): "AUM",
+    ("loss", "last epoch"): "small loss",
+    ("probability", "all epochs"): "mean probability",
+}
+
+
+def in_sample(
+    method: str, logits: np.ndarray, labels: np.ndarray
+) -> dict[Row, Verdict]:
+    """Every agreement under every aggregation.
+
+    Args:
+      method: that trained the networks, for the rows' names.
+      logits: float [E, N, C] of the vote after each epoch.
+      labels: int [N] given labels.
+    """
+    found = {}
+    for agreement, agree in AGREEMENTS.items():
+        values = agree(logits, labels)
+        for aggregation, epochs in AGGREGATIONS.items():
+            name = _KNOWN.get((agreement, aggregation), "")
+            row = Row(f"{method} {name}".strip(), agreement, aggregation, "in")
+            found[row] = Verdict(values[epochs(len(logits))].mean(0))
+    return found
+
+
+# Out of sample ----------------------------------------------------------------
+
+
+def knn(dimensions: int) -> Pipeline:
+    """Nearest neighbours in at most 30 principal components, by distance."""
+    return make_pipeline(
+        PCA(min(_COMPONENTS, dimensions), random_state=0),
+        KNeighborsClassifier(_NEIGHBOURS, weights="distance"),
+    )
+
+
+def logistic_regression(dimensions: int) -> Pipeline:
+    """Logistic regression on all features."""
+    del dimensions
+    return make_pipeline(LogisticRegression(max_iter=1000))
+
+
+CLASSIFIERS: dict[str, Callable[[int], Pipeline]] = {
+    "kNN": knn,
+    "logistic regression": logistic_regression,
+}
+
+
+def out_of_sample(
+    classifier: str,
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    seed: int,
+    folds: int = 5,
+) -> np.ndarray:
+    """Probabilities of every sample by a classifier that has not seen it.
+
+    Args:
+      classifier: key of ``CLASSIFIERS``.
+      features: float [N, D], of comparable units.
+      labels: int [N] given labels.
+      classes: C.
+      seed: of the stratified folds.
+      folds: their number.
+
+    Returns:
+      float [N, C]; 0 for a class without samples.
+    """
+    # A component cannot outnumber the samples that it is computed from.
+    dimensions = min(features.shape[1], len(labels) * (folds - 1) // folds)
+    found = cross_val_predict(
+        CLASSIFIERS[classifier](dimensions),
+        features,
+        labels,
+        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+        method="predict_proba",
+    )
+    probs = np.zeros((len(labels), classes))
+    probs[:, np.unique(labels)] = found
+    return probs
+
+
+def audit(
+    source: str, probs: np.ndarray, labels: np.ndarray
+) -> dict[Row, Verdict]:
+    """Our ranking and flags on out-of-sample probabilities.
+
+    Args:
+      source: of the probabilities, for the row's name.
+      probs: float [N, C].
+      labels: int [N] given labels.
+    """
+    found = auditing.audit(labels, probs)
+    row = Row(f"jaxnlt.audit {source}", "probability margin", "", "out")
+    return {
+        row: Verdict(
+            found.label_quality, found.is_label_issue, found.clean_probability
+        )
+    }
+
+
+def cleanlab(
+    source: str, probs: np.ndarray, labels: np.ndarray
+) -> dict[Row, Verdict]:
+    """The rankings and flags of cleanlab on out-of-sample probabilities.
+
+    Args:
+      source: of the probabilities, for the row's name.
+      probs: float [N, C].
+      labels: int [N] given labels.
+
+    Raises:
+      UserError: cleanlab is not installed.
+    """
+    try:
+        from cleanlab import filter as flags
+        from cleanlab import rank
+    except ImportError:
+        raise UserError(
+            "cleanlab: is not installed; pip install jaxnlt[bench]"
+        ) from None
+    found = {}
+    # Its default filter goes with its default ranking, and another pair.
+    for ranking, flagging in (
+        ("self_confidence", "prune_by_noise_rate"),
+        ("normalized_margin", "confident_learning"),
+    ):
+        row = Row(f"cleanlab {source}", ranking, flagging, "out")
+        found[row] = Verdict(
+            rank.get_label_quality_scores(labels, probs, method=ranking),
+            flags.find_label_issues(
+                labels, probs, filter_by=flagging, n_jobs=1
+            ),
+        )
+    return found
