@@ -60,7 +60,7 @@ def test_npz_gets_the_vote_of_the_last_evaluation(run, tmp_path, monkeypatch):
     assert list(rows[0]) == ["index", "predicted_label", "confidence"]
     assert [row["index"] for row in rows] == [str(i) for i in range(400)]
     # Two networks, two heads.
-    probs = softmax(votes[-1].astype(np.float64) / 4, -1)
+    probs = softmax(votes[-1].astype(np.float64), -1)
     predicted = [row["predicted_label"] for row in rows]
     assert predicted == [str(c) for c in probs.argmax(-1)]
     assert len(set(predicted)) > 2
@@ -74,7 +74,7 @@ def test_epoch(epoch, run):
     folder, votes = run
     file = folder / "test.npz"
     _, probs, names = predict.predict(folder / "run", file, epoch)
-    np.testing.assert_allclose(probs, softmax(votes[epoch] / 4, -1), rtol=1e-5)
+    np.testing.assert_allclose(probs, softmax(votes[epoch], -1), rtol=1e-5)
     assert names == tuple("0123456789")
     assert not np.allclose(votes[epoch], votes[epoch - 1])
 
@@ -95,7 +95,7 @@ def test_folder(run, tmp_path):
     rows = table(out)
     paths = ["images/a.PNG", "images/b/c.png", "images/z.png"]
     assert [row["path"] for row in rows] == paths
-    probs = softmax(votes[-1][[17, 300, 5]] / 4, -1)
+    probs = softmax(votes[-1][[17, 300, 5]], -1)
     assert [int(r["predicted_label"]) for r in rows] == list(probs.argmax(-1))
     confidence = [float(row["confidence"]) for row in rows]
     np.testing.assert_allclose(confidence, probs.max(-1), rtol=1e-5)

@@ -330,8 +330,9 @@ def write_report(
         *_curves(records, more_tests),
         _distributions(dataset, records, audit),
         _changes(dataset, audit.suggested),
-        _suspects(dataset, audit),
     ]
+    if not dataset.train.has_features:
+        parts.append(_suspects(dataset, audit))
     text = json.dumps(config, indent=2, default=str)
     parts.append(
         "<details><summary>Resolved configuration</summary>"
