@@ -51,6 +51,7 @@ def run(
     workdir: str | pathlib.Path | None = None,
     command: str = "",
     watch: preemption.Watch | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -60,6 +61,7 @@ def run(
         ``default_workdir(config)``.
       command: the command line, for the report.
       watch: stops the run on SIGTERM; None where nothing stops it.
+      quiet: prints nothing but warnings.
 
     Returns:
       The summary, as in summary.json; {} on all processes but the first.
@@ -68,6 +70,14 @@ def run(
       UserError: bad data, fields or workdir, or a disk that refuses a
         checkpoint.
       OSError: a file that cannot be read or written.
+
+    Example:
+      >>> import jaxnlt
+      >>> config = jaxnlt.load_config("erm", "digits,smoke")
+      >>> config.model.width, config.model.blocks = 4, (1,)
+      >>> summary = jaxnlt.run(config, workdir="runs/mine", quiet=True)
+      >>> summary["method"], summary["epochs"]
+      ('erm', 1)
     """
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
@@ -83,6 +93,7 @@ def run(
                 command,
                 watch or preemption.Watch(),
                 ends,
+                quiet,
             )
     finally:
         logger.removeFilter(once)
@@ -94,6 +105,7 @@ def _run(
     command: str,
     watch: preemption.Watch,
     ends: contextlib.ExitStack,
+    quiet: bool,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
@@ -111,7 +123,8 @@ def _run(
     _check_workdir(directory, origin)
     finished = processes.decided(lambda: summary.finished(directory, resolved))
     if finished is not None:
-        _print(f"{directory}: already complete")
+        if not quiet:
+            _print(f"{directory}: already complete")
         return finished
     lock.check_free(directory)
     sharding.enable_compilation_cache()
@@ -135,12 +148,21 @@ def _run(
         states, memory = restored.states, restored.memory
         start = restored.epoch + 1
         watch.saved(restored.epoch)
-        _print(f"resumed after epoch {start}")
+        if not quiet:
+            _print(f"resumed after epoch {start}")
     writer = journal.Silent()
     if processes.is_lead():
         sealed = restored.meta.get("records") if restored else []
         writer = journal.Journal(
-            config, dataset, data, directory, resolved, start, began, sealed
+            config,
+            dataset,
+            data,
+            directory,
+            resolved,
+            start,
+            began,
+            sealed,
+            quiet,
         )
 
     def on_step(network: int, step: int, steps: int, images: int) -> None:

@@ -1,6 +1,8 @@
 """labels.csv: the verdict of a finished run on every training label."""
 
+import csv
 import dataclasses
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxnlt import selection
-from jaxnlt.data import cells, records
+from jaxnlt.data import cells, records, untrusted
 from jaxnlt.data.records import Split
 from jaxnlt.infer import Votes
 from jaxnlt.runtime.files import atomic
@@ -186,3 +188,51 @@ def _joined(one: Split, other: Split) -> Split:
         true,
         np.append(one.ids, other.ids),
     )
+
+
+# Columns that hold no text, in files of this version and of the next.
+_FLOATS = {
+    "label_quality",
+    "clean_probability",
+    "predicted_probability",
+    "margin",
+}
+_INTS = {
+    "index",
+    "given_index",
+    "predicted_index",
+    "suggested_index",
+    "true_index",
+}
+_TRUTHS = {"is_label_issue"}
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The columns of a run's labels.csv.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Arrays by name, in the file's order: bool, float (NaN where a cell is
+      empty), int, and texts without the apostrophe of guarded cells.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    text = io.StringIO(untrusted.read_text(path), newline="")
+    names, *rows = csv.reader(text)
+    return {
+        name: _column(name, list(column))
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _column(name: str, texts: list[str]) -> np.ndarray:
+    if name in _FLOATS:
+        return np.array([float(text or "nan") for text in texts])
+    if name in _INTS:
+        return np.array(texts, np.int64)
+    if name in _TRUTHS:
+        return np.array([text == "True" for text in texts])
+    return np.array([cells.plain(text) for text in texts])
