@@ -78,6 +78,13 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, or it fails; the line at fault is named.
       config_lib.HelpRequested: `help` stands after the colon.
+
+    Example:
+      >>> import jaxnlt
+      >>> config = jaxnlt.load_config("dasc", "digits,noise=sym,rate=0.4")
+      >>> config.dasc.lambda_u = 25.0
+      >>> config.data.noise, config.data.rate
+      ('sym', 0.4)
     """
     path = config_file(name)
     spec = importlib.util.spec_from_file_location("jaxnlt_config", path)

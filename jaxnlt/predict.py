@@ -6,6 +6,7 @@ python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz \
 
 import concurrent.futures
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -217,6 +218,15 @@ def find_images(
         )
     if not len(images):
         raise UserError(f"{place}: {name} is empty")
+    return in_memory(images)
+
+
+def in_memory(images: np.ndarray) -> Images:
+    """Images in memory, by their row numbers.
+
+    Args:
+      images: uint8 [N, H, W, C].
+    """
     return Images(
         range(len(images)),
         lambda first, last: (images[first:last], [""] * (last - first)),
@@ -270,6 +280,147 @@ def _folder(
     return Images(listed.images, read)
 
 
+@dataclasses.dataclass(eq=False)
+class Networks:
+    """The networks of a run, which vote on new images.
+
+    They can be pickled; what is compiled stays behind.
+
+    Attributes:
+      where: the run's folder, for messages.
+      config: of the run.
+      training_set: of the run.
+      kept: the checkpoint with the networks' weights and the memory.
+    """
+
+    where: str
+    config: ml_collections.ConfigDict
+    training_set: TrainingSet
+    kept: checkpoint.Restored
+
+    @classmethod
+    def load(
+        cls, workdir: str | pathlib.Path, epoch: int | None = None
+    ) -> "Networks":
+        """Reads the networks of a run at one epoch.
+
+        Args:
+          workdir: the run's folder.
+          epoch: 0-based; None takes the newest checkpoint that verifies.
+
+        Raises:
+          UserError: no run, or no such checkpoint.
+        """
+        config, training_set = read_run(workdir)
+        method, network = _built(config, training_set)
+        shapes = network.shapes(training_set.image_shape)
+        empty = jax.tree.map(
+            lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes
+        )
+        fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
+        kept = checkpoint.load(
+            workdir,
+            epoch,
+            [state.variables for state in fresh],
+            trainer.init_memory(method, fresh, len(training_set.labels)),
+        )
+        # Of a run at work the last epoch is not there yet.
+        complete = (pathlib.Path(workdir) / summary.FILE).exists()
+        if epoch is None and complete and kept.epoch < config.epochs - 1:
+            logger.warning(
+                "%s: the checkpoint of its last epoch, %d, is missing; that of "
+                "epoch %d is taken",
+                workdir,
+                config.epochs - 1,
+                kept.epoch,
+            )
+        return cls(str(workdir), config, training_set, kept)
+
+    @functools.cached_property
+    def _ready(self) -> "_Ready":
+        """What every vote uses, made for the first."""
+        method, network = _built(self.config, self.training_set)
+        mesh = sharding.make_mesh(method.batch_sizes)
+        sharding.enable_compilation_cache()
+        return _Ready(
+            method,
+            inference.Inference(
+                network, method.outputs, self.config, self.training_set, mesh
+            ),
+            sharding.replicated(mesh),
+            jax.device_put(self.kept.states, sharding.replicated(mesh)),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_ready"}
+
+    def vote(self, found: Images) -> np.ndarray:
+        """Probabilities of the classes.
+
+        Args:
+          found: N images of the training images' shape.
+
+        Returns:
+          float [N, C], softmax of the mean of all voting logits; NaN for
+          images that cannot be read.
+
+        Raises:
+          UserError: none can be read, or the networks' outputs are not finite.
+        """
+        method, infer, everywhere, states = self._ready
+        scores, reasons = list[np.ndarray](), list[str]()
+        size = _BATCHES * infer.batch_size
+        for first in range(0, len(found.ids), size):
+            pixels, wrong = found.read(first, min(first + size, len(found.ids)))
+            reasons += wrong
+            held = jax.device_put(pixels, everywhere)
+            rows = np.arange(len(pixels))
+            outputs = sharding.fetch([infer(s, held, rows) for s in states])
+            inference.require_finite(
+                outputs,
+                f"{self.where}: epoch {self.kept.epoch}",
+                "its training diverged, choose another --epoch or run",
+            )
+            scores.append(
+                inference.vote(
+                    method, outputs, len(pixels), self.kept.memory
+                ).scores
+            )
+        probs = selection.softmax(np.concatenate(scores))
+        if bad := list(filter(None, reasons)):
+            if len(bad) == len(reasons):
+                raise UserError(f"{bad[0]}; nor can any other image be read")
+            logger.warning(
+                "%s; of %d images %d cannot be read",
+                bad[0],
+                len(reasons),
+                len(bad),
+            )
+            probs[[reason != "" for reason in reasons]] = np.nan
+        return probs
+
+
+class _Ready(NamedTuple):
+    """A method, its compiled networks, and their weights on the devices."""
+
+    method: base.Method
+    infer: inference.Inference
+    everywhere: Any
+    states: Any
+
+
+def _built(
+    config: ml_collections.ConfigDict, training_set: TrainingSet
+) -> tuple[base.Method, models.Network]:
+    """The method of a run, and its network without weights."""
+    classes = len(training_set.class_names)
+    method = base.create(config, base.DataInfo(training_set.labels, classes))
+    network = models.build(
+        config.model, classes, method.heads, **method.network_options
+    )
+    return method, network
+
+
 def predict(
     workdir: str | pathlib.Path,
     images: str | pathlib.Path,
@@ -290,71 +441,22 @@ def predict(
     Raises:
       UserError: no run, no such checkpoint, no or unsuitable images, none that
         can be read.
+
+    Example:
+      >>> import jaxnlt, numpy
+      >>> numpy.savez("new.npz", images=numpy.zeros((5, 8, 8, 1), "uint8"))
+      >>> ids, probs, names = jaxnlt.predict("runs/mine", "new.npz")
+      >>> probs.shape, names[0]
+      ((5, 10), '0')
     """
-    config, training_set = read_run(workdir)
-    classes, shape = len(training_set.class_names), training_set.image_shape
+    networks = Networks.load(workdir, epoch)
     found = find_images(
         images,
-        shape,
-        config.data.get("image_size", 0),
-        decode.transform_of(config),
+        networks.training_set.image_shape,
+        networks.config.data.get("image_size", 0),
+        decode.transform_of(networks.config),
     )
-    method = base.create(config, base.DataInfo(training_set.labels, classes))
-    network = models.build(
-        config.model, classes, method.heads, **method.network_options
-    )
-    empty = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), network.shapes(shape)
-    )
-    fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
-    kept = checkpoint.load(
-        workdir,
-        epoch,
-        [state.variables for state in fresh],
-        trainer.init_memory(method, fresh, len(training_set.labels)),
-    )
-    # Of a run at work the last epoch is not there yet.
-    complete = (pathlib.Path(workdir) / summary.FILE).exists()
-    if epoch is None and complete and kept.epoch < config.epochs - 1:
-        logger.warning(
-            "%s: the checkpoint of its last epoch, %d, is missing; that of "
-            "epoch %d is taken",
-            workdir,
-            config.epochs - 1,
-            kept.epoch,
-        )
-    mesh = sharding.make_mesh(method.batch_sizes)
-    infer = inference.Inference(
-        network, method.outputs, config, training_set, mesh
-    )
-    everywhere = sharding.replicated(mesh)
-    sharding.enable_compilation_cache()
-    states = jax.device_put(kept.states, everywhere)
-    scores, reasons = list[np.ndarray](), list[str]()
-    size = _BATCHES * infer.batch_size
-    for first in range(0, len(found.ids), size):
-        pixels, wrong = found.read(first, min(first + size, len(found.ids)))
-        reasons += wrong
-        held = jax.device_put(pixels, everywhere)
-        rows = np.arange(len(pixels))
-        outputs = sharding.fetch([infer(s, held, rows) for s in states])
-        inference.require_finite(
-            outputs,
-            f"{workdir}: epoch {kept.epoch}",
-            "its training diverged, choose another --epoch or run",
-        )
-        scores.append(
-            inference.vote(method, outputs, len(pixels), kept.memory).scores
-        )
-    probs = selection.softmax(np.concatenate(scores))
-    if bad := list(filter(None, reasons)):
-        if len(bad) == len(reasons):
-            raise UserError(f"{bad[0]}; nor can any other image be read")
-        logger.warning(
-            "%s; of %d images %d cannot be read", bad[0], len(reasons), len(bad)
-        )
-        probs[[reason != "" for reason in reasons]] = np.nan
-    return found.ids, probs, training_set.class_names
+    return found.ids, networks.vote(found), networks.training_set.class_names
 
 
 def write_csv(

@@ -57,6 +57,7 @@ def run(
     command: str = "",
     watch: preemption.Watch | None = None,
     observe: Observe | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -70,6 +71,7 @@ def run(
       command: the command line, for the report.
       watch: stops the run on SIGTERM; None where nothing stops it.
       observe: called after the training of each epoch; not of the folds.
+      quiet: prints nothing but warnings.
 
     Returns:
       The summary, as in summary.json; {} on all processes but the first.
@@ -78,6 +80,14 @@ def run(
       UserError: bad data, fields or workdir, or a disk that refuses a
         checkpoint.
       OSError: a file that cannot be read or written.
+
+    Example:
+      >>> import jaxnlt
+      >>> config = jaxnlt.load_config("erm", "digits,smoke")
+      >>> config.model.width, config.model.blocks = 4, (1,)
+      >>> summary = jaxnlt.run(config, workdir="runs/mine", quiet=True)
+      >>> summary["method"], summary["epochs"]
+      ('erm', 1)
     """
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
@@ -88,9 +98,11 @@ def run(
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
-            summary = _run(config, directory, command, watch, ends, observe)
+            summary = _run(
+                config, directory, command, watch, ends, observe, quiet
+            )
         if config.audit.out_of_sample:
-            _run_folds(config, directory, command, watch)
+            _run_folds(config, directory, command, watch, quiet)
         return summary
     finally:
         logger.removeFilter(once)
@@ -101,6 +113,7 @@ def _run_folds(
     directory: pathlib.Path,
     command: str,
     watch: preemption.Watch,
+    quiet: bool,
 ) -> None:
     """Trains without each fold; see ``pred_probs.join`` for what it writes."""
     if config.init_from:
@@ -117,15 +130,17 @@ def _run_folds(
         with part.unlocked():
             part.audit.update(folds | {"fold": fold})
         folders.append(directory / journal.FOLDS_FOLDER / str(fold))
-        _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
+        if not quiet:
+            _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
         watch.saved(-1)
         with contextlib.ExitStack() as ends:
-            _run(part, folders[-1], command, watch, ends)
+            _run(part, folders[-1], command, watch, ends, None, quiet)
     processes.led(lambda: pred_probs.join(directory, folders))
-    _print(
-        f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold probabilities "
-        f"of the labels in {pred_probs.LABELS_FILE}"
-    )
+    if not quiet:
+        _print(
+            f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold "
+            f"probabilities of the labels in {pred_probs.LABELS_FILE}"
+        )
 
 
 def _run(
@@ -134,7 +149,8 @@ def _run(
     command: str,
     watch: preemption.Watch,
     ends: contextlib.ExitStack,
-    observe: Observe | None = None,
+    observe: Observe | None,
+    quiet: bool,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
@@ -152,7 +168,8 @@ def _run(
     _check_workdir(directory, origin)
     finished = processes.decided(lambda: summary.finished(directory, resolved))
     if finished is not None:
-        _print(f"{directory}: already complete")
+        if not quiet:
+            _print(f"{directory}: already complete")
         return finished
     lock.check_free(directory)
     sharding.enable_compilation_cache()
@@ -176,12 +193,21 @@ def _run(
         states, memory = restored.states, restored.memory
         start = restored.epoch + 1
         watch.saved(restored.epoch)
-        _print(f"resumed after epoch {start}")
+        if not quiet:
+            _print(f"resumed after epoch {start}")
     writer = journal.Silent()
     if processes.is_lead():
         sealed = restored.meta.get("records") if restored else []
         writer = journal.Journal(
-            config, dataset, data, directory, resolved, start, began, sealed
+            config,
+            dataset,
+            data,
+            directory,
+            resolved,
+            start,
+            began,
+            sealed,
+            quiet,
         )
 
     def on_step(network: int, step: int, steps: int, images: int) -> None:

@@ -1,4 +1,5 @@
 import csv
+import importlib
 import shutil
 from unittest import mock
 
@@ -7,11 +8,13 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from jaxnlt import command_line, predict, train
+from jaxnlt import command_line, train
 from jaxnlt.results import journal, metrics
 from jaxnlt.runtime.errors import UserError
 from tests.data import fakes
 
+# ``jaxnlt.predict`` is the function.
+predict = importlib.import_module("jaxnlt.predict")
 TEST = fakes.read("digits").test
 
 

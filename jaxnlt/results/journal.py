@@ -71,7 +71,7 @@ def check_places(directory: pathlib.Path) -> None:
 
 
 class Silent:
-    """The journal of all processes but the first: it writes nothing.
+    """Writes and prints nothing: the journal of all processes but the first.
 
     Attributes:
       records: of the epochs that are done, as in metrics.jsonl.
@@ -113,6 +113,7 @@ class Journal(Silent):
       began: when this run began, seconds since 1970.
       sealed: records of the epochs before, from the checkpoint; None where it
         has none.
+      quiet: prints nothing.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Journal(Silent):
         start: int,
         began: float,
         sealed: list[Record] | None,
+        quiet: bool = False,
     ) -> None:
         self._began = began
         self._config, self._dataset = config, dataset
@@ -143,7 +145,9 @@ class Journal(Silent):
         self.records = self._log.truncate(start - 1, sealed)
         self._writers = writers.Writers(config, directory)
         self._seconds_before = sum(r["seconds"] for r in self.records)
-        self._progress = Progress(config, dataset, directory, self.records)
+        self._progress: Silent | Progress = Silent()
+        if not quiet:
+            self._progress = Progress(config, dataset, directory, self.records)
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """Notes that a step was dispatched; see ``Progress.step``."""
