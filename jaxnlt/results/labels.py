@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +12,35 @@ import numpy as np
 
 from jaxnlt.auditing import verdict
 from jaxnlt.auditing.verdict import UNREADABLE, Audit
-from jaxnlt.data import cells, records
+from jaxnlt.data import cells, records, untrusted
+from jaxnlt.data.readers import lists
 from jaxnlt.data.records import Split
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.runtime.files import atomic
 
 #: A table, column by column; None is an empty cell.
 Columns = dict[str, list[Any]]
+
+# Columns that are no text, and what every labels.csv has besides an id.
+_FLAGS = ("is_label_issue",)
+_NUMBERS = ("predicted_probability", "margin")
+_SHARES = ("label_quality", "clean_probability")
+_IDS = (
+    "index",
+    "given_index",
+    "predicted_index",
+    "suggested_index",
+    "true_index",
+)
+_NEEDED = (
+    "given_label",
+    *_FLAGS,
+    *_SHARES,
+    "predicted_label",
+    "predicted_probability",
+    "suggested_label",
+    "issue_kind",
+)
 
 
 def known_truth(train: Split) -> np.ndarray | None:
@@ -162,3 +187,97 @@ def _joined(one: Split, other: Split) -> Split:
         true,
         np.append(one.ids, other.ids),
     )
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a run's labels.csv.
+
+    Args:
+      path: the file; a spreadsheet may have written it again.
+
+    Returns:
+      Its columns: bool, float64 (NaN where a cell is empty), int64 of indices
+      (``records.UNKNOWN`` where it is) and objects that are str.
+
+    Raises:
+      UserError: it is missing, damaged or of an older version; the row at
+        fault is named.
+    """
+    file = pathlib.Path(path)
+    names, rows = lists.csv_rows(file, "labels.csv")
+    key = lists.csv_column(file, names, ("index", "path"), "index|path,...")
+    lacking = [name for name in _NEEDED if name not in names]
+    if lacking:
+        raise UserError(
+            f"{file}: has no column {lacking[0]}; it is no labels.csv of this "
+            "version, finish the run anew in another --workdir"
+        )
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(names):
+            raise UserError(
+                f"{file}: row {number} has {len(row)} values, the first line "
+                f"{len(names)}; restore the file that the run wrote"
+            )
+    table = {
+        name: _column(file, name, texts)
+        for name, texts in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    seen: dict[object, int] = {}
+    for number, value in enumerate(table[key].tolist(), 2):
+        if seen.setdefault(value, number) != number:
+            raise UserError(
+                f"{file}: row {number} repeats {key} {value!r} of row "
+                f"{seen[value]}; remove one of them"
+            )
+    return table
+
+
+def _column(file: pathlib.Path, name: str, texts: Sequence[str]) -> np.ndarray:
+    """The values of one column, see ``read``."""
+    kinds: dict[str, tuple[Any, Any, str]] = {
+        **dict.fromkeys(_FLAGS, (_flag, bool, "True or False")),
+        **dict.fromkeys(_NUMBERS, (_number, np.float64, "a number")),
+        **dict.fromkeys(_SHARES, (_share, np.float64, "a number in [0, 1]")),
+        **dict.fromkeys(_IDS, (_index, np.int64, "a whole number from 0")),
+    }
+    if name not in kinds:
+        return np.array([cells.plain(text) for text in texts], object)
+    parse, dtype, wanted = kinds[name]
+    values = []
+    for number, text in enumerate(texts, 2):
+        try:
+            values.append(parse(cells.plain(text.strip())))
+        except (ValueError, KeyError):
+            raise UserError(
+                f"{file}: row {number}: {name} is {untrusted.shown(text)}, "
+                f"not {wanted}; restore the file that the run wrote"
+            ) from None
+    return np.array(values, dtype)
+
+
+def _flag(text: str) -> bool:
+    # Spreadsheets write them in capitals.
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _number(text: str) -> float:
+    value = float(text) if text else math.nan
+    if text and not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if value < 0 or value > 1:
+        raise ValueError
+    return value
+
+
+def _index(text: str) -> int:
+    if not text:
+        return records.UNKNOWN
+    # More digits than any number of images has.
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise ValueError
+    return int(text)

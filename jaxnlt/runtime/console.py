@@ -230,7 +230,7 @@ def check_devices() -> None:
 
 def read_flags(
     argv: Sequence[str],
-    options: Mapping[str, type | str | int | float],
+    options: Mapping[str, type | str | bool | int | float],
     required: Sequence[str] = (),
 ) -> flags.FlagValues:
     """Defines and parses the flags of a command.
@@ -249,6 +249,7 @@ def read_flags(
     values = flags.FlagValues()
     define: dict[type, Callable[..., object]] = {
         str: flags.DEFINE_string,
+        bool: flags.DEFINE_boolean,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
     }

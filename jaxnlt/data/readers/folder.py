@@ -3,7 +3,8 @@
 ``train/CLASS/*.jpg`` and optionally ``test/CLASS/*.jpg``.  A CSV with the
 columns ``path`` (relative to the folder), ``label`` and optionally
 ``true_label`` and ``split`` may list the training images instead, the
-labels.csv of a run too; ``train/`` is then not scanned.
+labels.csv of a run too; ``train/`` is then not scanned.  A CSV of ``decisions``
+corrects the labels of ``train/``.
 """
 
 import concurrent.futures
@@ -18,7 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import agreement, cells, decode, listing, readable
+from jaxnlt.data import (
+    agreement,
+    cells,
+    decisions,
+    decode,
+    listing,
+    readable,
+)
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -184,8 +192,14 @@ def read_listed(request: ReadRequest) -> Source:
         file = user_paths.expanded(
             request.labels_file, "config.data.labels_file"
         )
-        listed, origin, row = _read_csv(file, root), str(file), "row {}: "
-        names = _ordered(listed.given + _class_names(listed))
+        columns, rows = lists.csv_rows(file, "config.data.labels_file")
+        if decisions.marked(columns):
+            listed, names = _corrected(file, root)
+            origin = str(file)
+        else:
+            listed = _read_csv(file, columns, rows, root)
+            names = _ordered(listed.given + _class_names(listed))
+            origin, row = str(file), "row {}: "
     else:
         paths, given, names = _scan(root, "train")
         listed, origin = _Listed(paths, given), str(root / "train")
@@ -332,9 +346,32 @@ def _scan(
     return paths, given, _ordered(names)
 
 
-def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
+def _corrected(
+    file: pathlib.Path, root: pathlib.Path
+) -> tuple[_Listed, tuple[str, ...]]:
+    """The images below ``train/`` after a file of decisions, and the classes.
+
+    Images without a row keep the labels of their folders.
+    """
+    paths, given, names = _scan(root, "train")
+    labels = decisions.applied(
+        file, "config.data.labels_file", paths, given, names
+    )
+    kept = [
+        (path, label)
+        for path, label in zip(paths, labels, strict=True)
+        if label is not None
+    ]
+    return _Listed([p for p, _ in kept], [label for _, label in kept]), names
+
+
+def _read_csv(
+    file: pathlib.Path,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    root: pathlib.Path,
+) -> _Listed:
     """The rows of a CSV, values without the spaces around them."""
-    columns, rows = lists.csv_rows(file, "config.data.labels_file")
     place = lists.csv_column(file, columns, lists.PATH_COLUMNS, _WANTED)
     label = lists.csv_column(file, columns, lists.LABEL_COLUMNS, _WANTED)
     known = [place, label] + ["true_label"] * ("true_label" in columns)
