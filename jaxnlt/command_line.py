@@ -13,10 +13,9 @@ from ml_collections import config_flags
 
 from jaxnlt import method
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields, modules, suggest
-from jaxnlt.data import load, registry
+from jaxnlt.config import fields, modules, settle, suggest
 from jaxnlt.runtime import console, paths
-from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
 
 # The configuration ----------------------------------------------------------
@@ -235,34 +234,12 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
     """
     value, rest = take_config(argv)
     name, colon, arg = value.partition(":")
-    config, workdir = _parse(name, arg if colon else None, rest)
-    entry = registry.get(config.benchmark)
-    if (
-        entry.fits
-        and config.data.path
-        and arg.partition(",")[0] == entry.name
-        and not entry.fits(load.read_request(config))
-    ):
-        logger.info(
-            "config.data.path: %s: its images are large or of several sizes "
-            "and are streamed, as by the benchmark %s",
-            config.data.path,
-            entry.otherwise,
-        )
-        arg = entry.otherwise + arg.removeprefix(entry.name)
-        config, workdir = _parse(name, arg, rest)
-    return config, workdir
-
-
-def _parse(
-    name: str, arg: str | None, rest: list[str]
-) -> tuple[ml_collections.ConfigDict, str | None]:
-    """The config of a file with its argument and overrides, and the workdir."""
-    config = load_config(name, arg)
+    keys = arg if colon else None
+    config = load_config(name, keys)
     for text in rest:
         match = re.match(r"--?config\.selector=(.+)", text)
         if match:
-            with_selector(config, match[1], arg)
+            with_selector(config, match[1], keys)
     before = config_lib.flatten(config.to_dict())
     _check_names(config, rest)
     values = flags.FlagValues()
@@ -285,4 +262,4 @@ def _parse(
         raise UserError(f"{error}{hint}") from error
     _check_values(before, config_lib.flatten(config.to_dict()))
     folder = workdir.value and str(paths.expanded(workdir.value, "--workdir"))
-    return config, folder
+    return settle.settled(config), folder

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import modules
+from jaxnlt.config import modules, settle
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
@@ -69,6 +69,7 @@ def run(
         checkpoint.
       OSError: a file that cannot be read or written.
     """
+    config = settle.settled(config)
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
         workdir or default_workdir(config), "workdir", "/" + "-" * 100

@@ -273,8 +273,8 @@ def _request(argv: list[str]) -> ReadRequest:
             path=values.path,
             labels_file=values.labels_file,
         )
-    if request.benchmark.otherwise:  # it lists the same files and reads none
-        lister = registry.get(request.benchmark.otherwise)
+    if request.benchmark.lister:
+        lister = registry.get(request.benchmark.lister)
         request = dataclasses.replace(request, benchmark=lister)
     return request
 
