@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from jaxnlt import method
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields, modules, suggest
+from jaxnlt.config import fields, modules, settle, suggest
 from jaxnlt.data import load, registry
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError, logger
@@ -258,7 +258,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
         )
         arg = entry.otherwise + arg.removeprefix(entry.name)
         config, workdir = _parse(name, arg, rest)
-    return config, workdir
+    return settle.settled(config), workdir
 
 
 def _parse(

@@ -61,13 +61,27 @@ class Images(NamedTuple):
 
     Attributes:
       ids: row numbers (int) or relative paths (str).
-      read: (first, last) -> uint8 [last - first, H, W, C], or float32 of the
-        rows of features, and for each of them why it cannot be read, '' where
-        it can; its pixels are then black.
+      read: (first, last) -> ``Piece`` of last - first images.
     """
 
     ids: Sequence[Any]
-    read: Callable[[int, int], tuple[np.ndarray, Sequence[str]]]
+    read: Callable[[int, int], "Piece"]
+
+
+class Piece(NamedTuple):
+    """Some images.
+
+    Attributes:
+      pixels: uint8 [n, H, W, C], black for images that cannot be read; or
+        float32 [n, D] rows of features.
+      reasons: for each why it cannot be read, '' where it can.
+      resized: those that had another size than the training images, which were
+        not resized themselves.
+    """
+
+    pixels: np.ndarray
+    reasons: Sequence[str]
+    resized: Sequence[str] = ()
 
 
 class TrainingSet(NamedTuple):
@@ -175,8 +189,8 @@ def find_images(
       path: the folder or file.
       shape: (H, W, channels) of the training images, or (D,) of the rows of
         features.
-      image_size: whether images of another size are resized, as the run's
-        training images were: 0 refuses them.
+      image_size: not 0 where the run's training images were resized too, so
+        that images of another size are nothing to warn of.
       transform: how the files of a folder are cut, as the run's test images
         were; None of a run whose images lay in memory.
 
@@ -229,7 +243,7 @@ def in_memory(images: np.ndarray) -> Images:
     """
     return Images(
         range(len(images)),
-        lambda first, last: (images[first:last], [""] * (last - first)),
+        lambda first, last: Piece(images[first:last], [""] * (last - first)),
     )
 
 
@@ -245,37 +259,35 @@ def _folder(
         raise UserError(f"{root}: holds no image")
     listing.warn(root, listed.others, listed.dead)
 
-    def pixels_of(file: pathlib.Path) -> np.ndarray:
-        if transform is not None:
-            return decode.views(decode.open_rgb(file), transform, [None])[0]
-        pixels = decode.read_rgb(file, shape[:2] if image_size else None)
-        if pixels.shape[:2] != shape[:2]:
-            raise UserError(
-                f"{file}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
-                f"training images {shape[1]}x{shape[0]}"
-            )
-        if shape[2] == 1:
-            return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        return pixels
-
-    def read_one(path: str) -> np.ndarray | decode.BadImage:
+    def read_one(path: str) -> tuple[np.ndarray, bool] | decode.BadImage:
+        """The pixels, and whether their size had to be changed."""
         try:
-            return pixels_of(root / path)
+            image = decode.open_rgb(root / path)
         except decode.BadImage as error:
             return error
+        if transform is not None:
+            return decode.views(image, transform, [None])[0], False
+        other = not image_size and image.size != shape[1::-1]
+        pixels = decode.fit(image, shape[:2])
+        if shape[2] == 1:
+            grey = Image.fromarray(pixels).convert("L")
+            return np.asarray(grey)[..., None], other
+        return pixels, other
 
-    def read(first: int, last: int) -> tuple[np.ndarray, list[str]]:
-        # Decoding releases Python's lock; the first error in order is raised.
+    def read(first: int, last: int) -> Piece:
+        names = listed.images[first:last]
+        # Decoding releases Python's lock.
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            found = list(pool.map(read_one, listed.images[first:last]))
+            found = list(pool.map(read_one, names))
         pixels = np.zeros((len(found), *shape), np.uint8)
-        reasons = [""] * len(found)
+        reasons, resized = [""] * len(found), []
         for i, one in enumerate(found):
             if isinstance(one, decode.BadImage):
                 reasons[i] = str(one)
-            else:
-                pixels[i] = one
-        return pixels, reasons
+                continue
+            pixels[i], other = one
+            resized += [str(root / names[i])] * other
+        return Piece(pixels, reasons, resized)
 
     return Images(listed.images, read)
 
@@ -368,11 +380,13 @@ class Networks:
           UserError: none can be read, or the networks' outputs are not finite.
         """
         method, infer, everywhere, states = self._ready
-        scores, reasons = list[np.ndarray](), list[str]()
+        scores, reasons, resized = list[np.ndarray](), list[str](), list[str]()
         size = _BATCHES * infer.batch_size
         for first in range(0, len(found.ids), size):
-            pixels, wrong = found.read(first, min(first + size, len(found.ids)))
-            reasons += wrong
+            piece = found.read(first, min(first + size, len(found.ids)))
+            pixels = piece.pixels
+            reasons += piece.reasons
+            resized += piece.resized
             held = jax.device_put(pixels, everywhere)
             rows = np.arange(len(pixels))
             outputs = sharding.fetch([infer(s, held, rows) for s in states])
@@ -387,6 +401,18 @@ class Networks:
                 ).scores
             )
         probs = selection.softmax(np.concatenate(scores))
+        if resized:
+            height, width, _ = self.training_set.image_shape
+            logger.warning(
+                "%s: has another size than the training images and was resized "
+                "to %dx%d, as were %d of %d images; their labels are less "
+                "certain",
+                resized[0],
+                width,
+                height,
+                len(resized),
+                len(reasons),
+            )
         if bad := list(filter(None, reasons)):
             if len(bad) == len(reasons):
                 raise UserError(f"{bad[0]}; nor can any other image be read")

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnlt.auditing import verdict
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import modules
+from jaxnlt.config import modules, settle
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT
@@ -89,6 +89,7 @@ def run(
       >>> summary["method"], summary["epochs"]
       ('erm', 1)
     """
+    config = settle.settled(config)
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
         workdir or default_workdir(config), "workdir", "/" + "-" * 100

@@ -82,11 +82,12 @@ def test_epoch(epoch, run):
     assert not np.allclose(votes[epoch], votes[epoch - 1])
 
 
-def test_folder(run, tmp_path):
+def test_folder(run, tmp_path, caplog):
     folder, votes = run
     (tmp_path / "images" / "b").mkdir(parents=True)
     # Names in another order than rows; one grey, one colour, one in a folder.
     files = {"z.png": (5, "L"), "a.PNG": (17, "RGB"), "b/c.png": (300, "L")}
+    caplog.set_level("WARNING", "jaxnlt")
     for name, (row, mode) in files.items():
         image = Image.fromarray(TEST.images[row, ..., 0])
         image.convert(mode).save(tmp_path / "images" / name)
@@ -98,6 +99,13 @@ def test_folder(run, tmp_path):
     rows = table(out)
     paths = ["images/a.PNG", "images/b/c.png", "images/z.png"]
     assert [row["path"] for row in rows] == paths
+    assert [r.args[-2:] for r in caplog.records if "resized" in r.msg] == []
+    # Of another size it is resized, and said once.
+    big = Image.fromarray(TEST.images[5, ..., 0]).resize((32, 32), 0)
+    big.save(tmp_path / "images" / "z.png")
+    assert call(flags) == 0 and len(table(out)) == 3
+    resized = [r for r in caplog.records if "resized to 8x8" in r.getMessage()]
+    assert [r.args[-2:] for r in resized] == [(1, 3)]
     probs = softmax(votes[-1][[17, 300, 5]], -1)
     assert [int(r["predicted_label"]) for r in rows] == list(probs.argmax(-1))
     confidence = [float(row["confidence"]) for row in rows]
@@ -127,7 +135,6 @@ def test_folder(run, tmp_path):
         ("--workdir={run} --images={tmp}/0.npz", "{tmp}/0.npz: images is empt"),
         ("--workdir={run} --images={tmp}/none", "{tmp}/none: holds no image"),
         ("--workdir={run} --images={tmp}/bad", "{tmp}/bad/b.png: unreadable"),
-        ("--workdir={run} --images={tmp}/wide", "{tmp}/wide/a.png: is 9x8"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -145,11 +152,10 @@ def test_mistakes_are_one_line(
     wrong = {"w": TEST.images[:, :, :7], "f": TEST.images / 255}
     for name, images in (wrong | {"0": TEST.images[:0]}).items():
         np.savez(tmp_path / f"{name}.npz", images=images)
-    for name in ("none", "bad", "wide"):
+    for name in ("none", "bad"):
         (tmp_path / name).mkdir()
     (tmp_path / "bad" / "b.png").write_text("no image")
     (tmp_path / "bad" / "c.png").touch()
-    Image.new("L", (9, 8)).save(tmp_path / "wide" / "a.png")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
@@ -168,9 +174,11 @@ def test_resized_as_in_training(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     found = predict.find_images(tmp_path, (8, 8, 3), image_size=8)
     wanted = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR)
-    assert (found.read(0, 1)[0] == np.asarray(wanted)).all()
-    with pytest.raises(UserError, match="is 12x16 pixels"):
-        predict.find_images(tmp_path, (8, 8, 3)).read(0, 1)
+    piece = found.read(0, 1)
+    assert (piece.pixels == np.asarray(wanted)).all() and not piece.resized
+    other = predict.find_images(tmp_path, (8, 8, 3)).read(0, 1)
+    assert (other.pixels == piece.pixels).all()
+    assert other.resized == [str(tmp_path / "a.png")]
 
 
 def test_a_table_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):
