@@ -292,10 +292,12 @@ def predict(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype), network.shapes(shape)
     )
     fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
+    # Those that voted in the run: its averaged networks, if it has any.
+    part = "average" if config.model.ema else ""
     kept = checkpoint.load(
         workdir,
         epoch,
-        [state.variables for state in fresh],
+        [{part: s.variables} if part else s.variables for s in fresh],
         base.init_memory(method, fresh, len(training_set.labels)),
     )
     # Of a run at work the last epoch is not there yet.
@@ -314,7 +316,8 @@ def predict(
     )
     everywhere = sharding.replicated(mesh)
     sharding.enable_compilation_cache()
-    states = jax.device_put(kept.states, everywhere)
+    networks = [state[part] if part else state for state in kept.states]
+    states = jax.device_put(networks, everywhere)
     scores, reasons = list[np.ndarray](), list[str]()
     size = _BATCHES * infer.batch_size
     for first in range(0, len(found.ids), size):

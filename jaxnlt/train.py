@@ -18,7 +18,7 @@ from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
-from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
+from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, summary, writers
@@ -236,7 +236,7 @@ def _run(
     }
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
-        weights_sha256=checkpoint.weights_sha256(host_states),
+        weights_sha256=checkpoint.weights_sha256(voters(host_states)),
         command=command,
         networks_voting=method.num_nets,
         # A network's heads share one pass.
@@ -373,14 +373,19 @@ def _initial(
         raise UserError(
             f"config.start_phase: {config.start_phase!r} is not one of {known}"
         )
-    source = checkpoint.load(folder, epoch, states, memory)
+    bare = [replace(state, average=()) for state in states]
+    source = checkpoint.load(folder, epoch, bare, memory)
     if source.meta["train"] != data.train_sha256:
         raise UserError(
             f"config.start_phase: {folder} was trained on other images or "
             "labels, which its memory is of; without start_phase its networks "
             "alone are taken"
         )
-    return source.states, source.memory, phases.index(config.start_phase)
+    taken = [
+        replace(found, average=own.average)
+        for found, own in zip(source.states, states, strict=True)
+    ]
+    return taken, source.memory, phases.index(config.start_phase)
 
 
 def _check_classes(

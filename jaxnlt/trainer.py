@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxnlt.infer import (
     Inference,
     collect,
     require_finite,
+    voters,
 )
 from jaxnlt.method import (
     DataInfo,
@@ -33,6 +35,7 @@ from jaxnlt.method import (
     TrainState,
     trust_all,
 )
+from jaxnlt.models import average
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import logger
 
@@ -116,6 +119,7 @@ class Trainer:
         )
         self.steps: dict[str, step.Step] = {}
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
+        self.average = jax.jit(partial(average.moved, decay=config.model.ema))
         self.key = jax.random.key(config.seed)
 
     def put(self, tree: PyTree) -> PyTree:
@@ -125,7 +129,7 @@ class Trainer:
     def init_states(self, *when: int) -> list[TrainState]:
         """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
-        return [
+        states = [
             method_lib.init_state(
                 self.network.init(
                     int(rng_of(self.config.seed, k, *when).integers(2**31)),
@@ -134,6 +138,12 @@ class Trainer:
                 self.method.init_carry(),
             )
             for k in range(self.method.num_nets)
+        ]
+        if not self.config.model.ema:
+            return states
+        return [
+            replace(state, average=average.empty(state.variables))
+            for state in states
         ]
 
     def init_memory(self, states: Sequence[TrainState]) -> Memory:
@@ -145,21 +155,19 @@ class Trainer:
     def infer_test(
         self, states: Sequence[TrainState], name: str = "test"
     ) -> list[Batches]:
-        """Device outputs of every network on a set of ``dataset.tests``."""
+        """Device outputs of what votes, on a set of ``dataset.tests``."""
         rows = np.arange(len(self.dataset.tests[name]))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.test_images[name], rows)
+        return self.infer.all(voters(states), self.test_images[name], rows)
 
     def infer_train(self, states: Sequence[TrainState]) -> list[Batches]:
-        """Device outputs of every network on all training images."""
+        """Device outputs of what votes, on all training images."""
         rows = np.arange(len(self.dataset.train))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.images, rows)
+        return self.infer.all(voters(states), self.images, rows)
 
     def infer_audited(
         self, states: Sequence[TrainState]
     ) -> dict[str, list[Batches]]:
-        """Device outputs of every network on each of ``dataset.audited``."""
+        """Device outputs of what votes, on each of ``dataset.audited``."""
         outputs = {"train": self.infer_train(states)}
         if HELD_OUT in self.dataset.audited:
             outputs[HELD_OUT] = self.infer_test(states)
@@ -364,11 +372,15 @@ class Trainer:
     def enter(
         self, epoch: int, states: list[TrainState], memory: Memory
     ) -> tuple[list[TrainState], Memory]:
-        """What the method does before the first epoch of a phase."""
-        states, memory = self.method.enter(
+        """What the method does before the first epoch of a phase.
+
+        A network that it gives other weights begins another average.
+        """
+        entered, memory = self.method.enter(
             epoch, states, memory, lambda: self.init_states(epoch)
         )
-        return self.put(states), memory
+        pairs = zip(states, entered, strict=True)
+        return self.put([_averaging(old, new) for old, new in pairs]), memory
 
     # Training ----------------------------------------------------------------
 
@@ -448,7 +460,24 @@ class Trainer:
             streaming.count_bad(self.images),
         )
         memory = _with_history(memory, own_selections)
-        return self.method.end_epoch(phase, states), memory, result
+        return self._end_epoch(phase, states), memory, result
+
+    def _end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
+        """What the method makes of the networks, and of their averages."""
+        states = self.method.end_epoch(phase, states)
+        if not self.config.model.ema:
+            return states
+        moved = [self.average(s.average, s.variables) for s in states]
+        pairs = list(zip(states, moved, strict=True))
+        voting = self.method.end_epoch(
+            phase, [replace(state, **mean.variables) for state, mean in pairs]
+        )
+        return [
+            replace(state, average=replace(mean, **network.variables))
+            for (state, mean), network in zip(pairs, voting, strict=True)
+        ]
 
     def _train_one(
         self,
@@ -528,6 +557,16 @@ class Trainer:
             ),
             views=read.pixels,
         )
+
+
+def _averaging(old: TrainState, new: TrainState) -> TrainState:
+    """The new state, its average begun anew where its weights are others."""
+    if not new.average:
+        return new
+    leaves = (jax.tree.leaves(state.variables) for state in (old, new))
+    if all(a is b for a, b in zip(*leaves, strict=True)):
+        return new
+    return replace(new, average=replace(new.average, epochs=np.int32(0)))
 
 
 def _with_history(memory: Memory, selections: list[Selection]) -> Memory:
