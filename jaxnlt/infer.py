@@ -226,6 +226,11 @@ def require_finite(outputs: PyTree, where: str, way_out: str) -> None:
             )
 
 
+def voters(states: Sequence[TrainState]) -> list[PyTree]:
+    """Variables of the networks that vote: the averaged ones, if there are."""
+    return [(state.average or state).variables for state in states]
+
+
 class Votes(NamedTuple):
     """What the networks say together.
 

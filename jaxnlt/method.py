@@ -3,8 +3,7 @@
 A method's module, in ``jaxnlt/methods/`` or elsewhere, defines a class
 ``Method``.  It decides *when* (phase), *whom to trust* (selector), *what to
 feed* (streams, views), *what to minimise* (loss) and *how to vote* (predict);
-the loop in train.py does everything else.  The dataclasses below are what they
-exchange.
+the loop in train.py does the rest.  The dataclasses are what they exchange.
 """
 
 import collections
@@ -177,12 +176,14 @@ class TrainState:
       batch_stats: running statistics of the normalisation layers.
       opt_state: state of ``optimizer``, the momentum in it.
       carry: the method's device arrays.
+      average: ``models.average.Average``; () without ``config.model.ema``.
     """
 
     params: PyTree
     batch_stats: PyTree
     opt_state: optax.OptState
     carry: PyTree
+    average: PyTree = ()
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -607,7 +608,7 @@ class Method:
     def end_epoch(
         self, phase: Phase, states: list[TrainState]
     ) -> list[TrainState]:
-        """Called after the last step of every epoch."""
+        """Called after an epoch's last step, for averaged weights too."""
         del phase
         return states
 

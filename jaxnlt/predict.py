@@ -330,10 +330,12 @@ class Networks:
             lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes
         )
         fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
+        # Those that voted in the run: its averaged networks, if it has any.
+        part = "average" if config.model.ema else ""
         kept = checkpoint.load(
             workdir,
             epoch,
-            [state.variables for state in fresh],
+            [{part: s.variables} if part else s.variables for s in fresh],
             trainer.init_memory(method, fresh, len(training_set.labels)),
         )
         # Of a run at work the last epoch is not there yet.
@@ -346,6 +348,8 @@ class Networks:
                 config.epochs - 1,
                 kept.epoch,
             )
+        networks = [state[part] if part else state for state in kept.states]
+        kept = kept._replace(states=networks)
         return cls(str(workdir), config, training_set, kept)
 
     @functools.cached_property

@@ -20,7 +20,7 @@ from jaxnlt.config import modules, settle
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT
-from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
+from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, pred_probs, summary, writers
@@ -299,7 +299,7 @@ def _run(
     held.check()
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
-        weights_sha256=checkpoint.weights_sha256(host_states),
+        weights_sha256=checkpoint.weights_sha256(voters(host_states)),
         command=command,
         networks_voting=method.num_nets,
         # A network's heads share one pass.
@@ -444,7 +444,8 @@ def _initial(
         raise UserError(
             f"config.start_phase: {config.start_phase!r} is not one of {known}"
         )
-    source = checkpoint.load(folder, epoch, states, memory)
+    bare = [replace(state, average=()) for state in states]
+    source = checkpoint.load(folder, epoch, bare, memory)
     if source.meta["train"] != data.train_sha256:
         raise UserError(
             f"config.start_phase: {folder} was trained on other images or "
@@ -453,7 +454,11 @@ def _initial(
         )
     # The audit is of this run.
     memory = replace(source.memory, audit=memory.audit)
-    return source.states, memory, phases.index(config.start_phase)
+    taken = [
+        replace(found, average=own.average)
+        for found, own in zip(source.states, states, strict=True)
+    ]
+    return taken, memory, phases.index(config.start_phase)
 
 
 def _check_classes(

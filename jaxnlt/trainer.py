@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -21,6 +22,7 @@ from jaxnlt.infer import (
     collect,
     require_finite,
     vote,
+    voters,
 )
 from jaxnlt.method import (
     DataInfo,
@@ -35,6 +37,7 @@ from jaxnlt.method import (
     TrainState,
     trust_all,
 )
+from jaxnlt.models import average
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import logger
 
@@ -151,6 +154,7 @@ class Trainer:
         )
         self.steps: dict[str, step.Step] = {}
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
+        self.average = jax.jit(partial(average.moved, decay=config.model.ema))
         self.key = jax.random.key(config.seed)
 
     def put(self, tree: PyTree) -> PyTree:
@@ -160,7 +164,7 @@ class Trainer:
     def init_states(self, *when: int) -> list[TrainState]:
         """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
-        return [
+        states = [
             method_lib.init_state(
                 self.network.init(
                     int(rng_of(self.config.seed, k, *when).integers(2**31)),
@@ -169,6 +173,12 @@ class Trainer:
                 self.method.init_carry(),
             )
             for k in range(self.method.num_nets)
+        ]
+        if not self.config.model.ema:
+            return states
+        return [
+            replace(state, average=average.empty(state.variables))
+            for state in states
         ]
 
     def init_memory(self, states: Sequence[TrainState]) -> Memory:
@@ -181,16 +191,14 @@ class Trainer:
     def infer_test(
         self, states: Sequence[TrainState], name: str = "test"
     ) -> list[Batches]:
-        """Device outputs of every network on a set of ``dataset.tests``."""
+        """Device outputs of what votes, on a set of ``dataset.tests``."""
         rows = np.arange(len(self.dataset.tests[name]))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.test_images[name], rows)
+        return self.infer.all(voters(states), self.test_images[name], rows)
 
     def infer_train(self, states: Sequence[TrainState]) -> list[Batches]:
-        """Device outputs of every network on all training images."""
+        """Device outputs of what votes, on all training images."""
         rows = np.arange(len(self.dataset.train))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.images, rows)
+        return self.infer.all(voters(states), self.images, rows)
 
     # Auditing ----------------------------------------------------------------
 
@@ -225,7 +233,9 @@ class Trainer:
           following: the phase of the next epoch.
         """
         known = {}
-        if pooled and following.pool is None and following.pool_view == "none":
+        whole = following.pool is None and following.pool_view == "none"
+        # Selectors see the networks as they are, not their averages.
+        if pooled and whole and not self.config.model.ema:
             known["train"] = pooled[0]
         if HELD_OUT in self.dataset.audited and "test" in tests:
             known[HELD_OUT] = tests["test"]
@@ -234,7 +244,7 @@ class Trainer:
     def infer_audited(
         self, states: Sequence[TrainState], known: Container[str] = ()
     ) -> dict[str, list[Batches]]:
-        """Device outputs of every network on each of ``dataset.audited``.
+        """Device outputs of what votes, on each of ``dataset.audited``.
 
         Args:
           states: the networks.
@@ -465,11 +475,15 @@ class Trainer:
     def enter(
         self, epoch: int, states: list[TrainState], memory: Memory
     ) -> tuple[list[TrainState], Memory]:
-        """What the method does before the first epoch of a phase."""
-        states, memory = self.method.enter(
+        """What the method does before the first epoch of a phase.
+
+        A network that it gives other weights begins another average.
+        """
+        entered, memory = self.method.enter(
             epoch, states, memory, lambda: self.init_states(epoch)
         )
-        return self.put(states), memory
+        pairs = zip(states, entered, strict=True)
+        return self.put([_averaging(old, new) for old, new in pairs]), memory
 
     # Training ----------------------------------------------------------------
 
@@ -548,7 +562,24 @@ class Trainer:
             own_selections,
             streaming.count_bad(self.images),
         )
-        return self.method.end_epoch(phase, states), memory, result
+        return self._end_epoch(phase, states), memory, result
+
+    def _end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
+        """What the method makes of the networks, and of their averages."""
+        states = self.method.end_epoch(phase, states)
+        if not self.config.model.ema:
+            return states
+        moved = [self.average(s.average, s.variables) for s in states]
+        pairs = list(zip(states, moved, strict=True))
+        voting = self.method.end_epoch(
+            phase, [replace(state, **mean.variables) for state, mean in pairs]
+        )
+        return [
+            replace(state, average=replace(mean, **network.variables))
+            for (state, mean), network in zip(pairs, voting, strict=True)
+        ]
 
     def _train_one(
         self,
@@ -628,3 +659,13 @@ class Trainer:
             ),
             views=read.pixels,
         )
+
+
+def _averaging(old: TrainState, new: TrainState) -> TrainState:
+    """The new state, its average begun anew where its weights are others."""
+    if not new.average:
+        return new
+    leaves = (jax.tree.leaves(state.variables) for state in (old, new))
+    if all(a is b for a, b in zip(*leaves, strict=True)):
+        return new
+    return replace(new, average=replace(new.average, epochs=np.int32(0)))

@@ -211,6 +211,9 @@ class ModelOptions:
       dtype: of the computation; parameters stay in float32 under bfloat16.
       pretrained: .pth or .safetensors file with torchvision's ResNet weights
         to start from; the classifier alone is not taken from it.
+      ema: decay of an exponential moving average of the weights over the
+        epochs, 0.9 averages about the last ten; the averaged networks vote,
+        audit and predict, training does not see them.  0 is none.
     """
 
     name: str = "preact_resnet18"
@@ -218,6 +221,7 @@ class ModelOptions:
     blocks: tuple[Annotated[int, Range(1, 400)], ...] = ()
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
+    ema: Decay = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +309,8 @@ class RunOptions:
         launch/study_selector.py.
       wandb: project of Weights & Biases that the figures go to as well; '' is
         none.
-      init_from: WORKDIR[@EPOCH] whose networks to start from.
+      init_from: WORKDIR[@EPOCH] whose networks to start from, never averaged
+        ones.
       start_phase: phase to start at, with memory and momentum of
         ``init_from``.
       data: see ``DataOptions``.

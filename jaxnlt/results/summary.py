@@ -42,7 +42,7 @@ class RunInfo:
 
     Attributes:
       device: kind and number of the devices.
-      weights_sha256: of all networks.
+      weights_sha256: of all networks, as they vote.
       command: the command line, or ''.
       networks_voting: how many networks vote.
       forward_passes: of all networks for one prediction.
