@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxnlt.auditing import verdict
+from jaxnlt.auditing import planting, verdict
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules, settle
 from jaxnlt.data import fingerprint, load
@@ -128,6 +128,7 @@ def _run_folds(
     for fold in range(1, config.audit.out_of_sample + 1):
         part = config.copy_and_resolve_references()
         folds = {"out_of_sample": 0, "folds": config.audit.out_of_sample}
+        folds |= {"planted": 0.0}
         with part.unlocked():
             part.audit.update(folds | {"fold": fold})
         folders.append(directory / journal.FOLDS_FOLDER / str(fold))
@@ -174,6 +175,7 @@ def _run(
         return finished
     lock.check_free(directory)
     sharding.enable_compilation_cache()
+    dataset = planting.planted(config, dataset)
     trainer = Trainer(config, dataset)
     states, memory, start = _initial(config, trainer, data)
     if config.init_from or config.model.pretrained:
@@ -307,7 +309,7 @@ def _run(
         workdir=str(directory),
     )
     probs, audits = {}, {}
-    for name, split in dataset.audited.items():
+    for name, split in dataset.as_given.audited.items():
         probs[name] = memory.audit[name].mean_probs
         if (seen := readable[name]) is not None:
             probs[name][~seen] = np.nan

@@ -9,7 +9,7 @@ from jaxnlt.auditing import joint as joint_lib
 _SLACK = 0.9
 # A class is known where its own samples have so many times the odds that all
 # samples have of it; chance gives 1.
-_KNOWN_ODDS = 2.0
+_KNOWN_ODDS = 1.25
 
 
 def margins(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:

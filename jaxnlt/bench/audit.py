@@ -18,6 +18,7 @@ import numpy as np
 from sklearn import datasets as sklearn_sets
 
 from jaxnlt import command_line, predict, train
+from jaxnlt.auditing import pilot
 from jaxnlt.bench import command, detectors
 from jaxnlt.bench.command import Figures
 from jaxnlt.bench.detection import Verdict, figures, tail_third
@@ -245,14 +246,14 @@ def _probabilities(
         features = (features - features.mean(0)) / np.where(spread, spread, 1)
     found: dict[str, Callable[[], np.ndarray]] = {
         source: functools.partial(
-            detectors.out_of_sample,
-            source,
+            pilot.out_of_sample,
+            make,
             features,
             dataset.train.labels,
             dataset.num_classes,
             config.seed,
         )
-        for source in detectors.CLASSIFIERS
+        for source, make in detectors.CLASSIFIERS.items()
     }
     if config.audit.out_of_sample:
         path = workdir / pred_probs.PRED_PROBS_FILE

@@ -427,6 +427,8 @@ class Dataset:
       fold_of: int [N], for every row of the training set before a fold was
         left out, the fold that leaves it out, or 0 where none does; None where
         there are no folds.
+      given: int [N], the labels of ``train`` before some were made wrong on
+        purpose; None where none were.
     """
 
     train: Split
@@ -441,6 +443,7 @@ class Dataset:
     source_sha256: str = ""
     unreadable: Split | None = None
     fold_of: np.ndarray | None = None
+    given: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -451,6 +454,14 @@ class Dataset:
     def tests(self) -> dict[str, Split]:
         """Every test set by name, ``test`` the first."""
         return {"test": self.test, **self.more_tests}
+
+    @property
+    def as_given(self) -> "Dataset":
+        """The same with the labels as they were given."""
+        if self.given is None:
+            return self
+        train = dataclasses.replace(self.train, labels=self.given)
+        return dataclasses.replace(self, train=train, given=None)
 
     @property
     def audited(self) -> dict[str, Split]:

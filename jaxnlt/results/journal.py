@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from jaxnlt.auditing import planting
 from jaxnlt.auditing.verdict import Audit
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules
@@ -134,7 +135,7 @@ class Journal(Silent):
         # Their rows may be millions: in one line each, by the fast encoder.
         for name, content in (
             (FINGERPRINT_FILE, data.as_json()),
-            (NOISE_FILE, noise.as_json(dataset)),
+            (NOISE_FILE, noise.as_json(dataset.as_given)),
         ):
             result_files.write_json(directory / name, content, indent=None)
         facts = _describe(dataset) | {"fingerprint": data.sha256}
@@ -185,7 +186,7 @@ class Journal(Silent):
         audit = audits["train"]
         # Of the others nothing is known.
         seen = np.flatnonzero(audit.readable)
-        readable, dataset = audit.take(seen), self._dataset
+        readable, dataset = audit.take(seen), self._dataset.as_given
         if len(seen) < len(audit):
             train = dataset.train.take(seen)
             dataset = dataclasses.replace(dataset, train=train)
@@ -195,6 +196,12 @@ class Journal(Silent):
             labels_csv.known_truth(dataset.train),
             dataset.num_classes,
         )
+        trained_on = self._dataset.train.labels
+        made = trained_on[seen] != dataset.train.labels
+        if made.any():
+            facts |= metrics.probe_record(
+                planting.probed(trained_on[seen], probs["train"][seen], made)
+            )
         seconds = self._seconds_before + time.time() - self._began
         summary = summary_lib.sealed(
             summary_lib.summarise(
@@ -228,7 +235,7 @@ class Journal(Silent):
 
     def _write_labels(self, audits: Mapping[str, Audit]) -> None:
         """Writes labels.csv, held-out and unreadable images among them."""
-        dataset, held_out = self._dataset, None
+        dataset, held_out = self._dataset.as_given, None
         if HELD_OUT in audits:
             held_out = (dataset.test, audits[HELD_OUT])
         listed, audit = labels_csv.with_unreadable(

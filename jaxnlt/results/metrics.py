@@ -11,6 +11,7 @@ from sklearn.metrics import (
 )
 
 from jaxnlt.auditing import joint
+from jaxnlt.auditing.planting import Probes
 from jaxnlt.auditing.verdict import Audit
 from jaxnlt.data import records, streaming
 from jaxnlt.infer import vote
@@ -256,6 +257,26 @@ def audit_record(
         else None,
         "clean_calibration_error": calibration_error(clean, ~wrong),
     }
+
+
+def probe_record(probes: Probes) -> Record:
+    """What planted errors tell of the audit.
+
+    Args:
+      probes: see ``planting.probed``.
+
+    Returns:
+      ``planted_labels``; ``planted_found``, the share that is flagged, and
+      ``estimated_issue_precision``, each with ``..._low`` and ``..._high``;
+      the precision is None where nothing can be said of it.
+    """
+    found: Record = {"planted_labels": probes.planted}
+    for name, interval in (
+        ("planted_found", probes.recall),
+        ("estimated_issue_precision", probes.precision or (None, None, None)),
+    ):
+        found[name], found[f"{name}_low"], found[f"{name}_high"] = interval
+    return found
 
 
 def calibration_error(

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxnlt.auditing import pilot
 from jaxnlt.bench import audit, detection, detectors
 from jaxnlt.bench.detection import Verdict
 from jaxnlt.bench.detectors import Row
@@ -100,7 +101,8 @@ def test_out_of_sample_probabilities(classifier):
     features = rng.normal(size=(60, 40))
     features[:, :4] += 9 * np.eye(4)[np.append(3, labels[1:])]
     # The first label is wrong, which its classifier has not seen.
-    found = detectors.out_of_sample(classifier, features, labels, 4, seed=0)
+    make = detectors.CLASSIFIERS[classifier]
+    found = pilot.out_of_sample(make, features, labels, 4, seed=0)
     assert found.shape == (60, 4) and not found[:, 2].any()
     np.testing.assert_allclose(found.sum(1), 1)
     assert (found.argmax(1) == labels)[1:].all() and found[0].argmax() == 3
