@@ -114,6 +114,14 @@
 
   // Drawing -----------------------------------------------------------------
 
+  function onClick(button, command) {
+    button.addEventListener("click", (event) => {
+      // Of a mouse: else Enter would press the same button again.
+      if (event.detail) button.blur();
+      command();
+    });
+  }
+
   const say = (text) => { byId("note").textContent = text; };
 
   function fill(frame, row) {
@@ -139,7 +147,7 @@
     frame.className = "frame";
     fill(frame, row);
     tile.append(frame, document.createElement("span"));
-    tile.addEventListener("click", () => move(k));
+    onClick(tile, () => move(k));
     return tile;
   });
 
@@ -309,11 +317,7 @@
   };
 
   for (const [id, command] of Object.entries(commands)) {
-    byId(id).addEventListener("click", (event) => {
-      // Of a mouse: else Enter would press the same button again.
-      if (event.detail) byId(id).blur();
-      command();
-    });
+    onClick(byId(id), command);
   }
   document.addEventListener("keydown", (event) => {
     const key = event.key.toLowerCase();

@@ -1,5 +1,6 @@
 """The rows of a run's labels.csv, and which of its labels change."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -144,24 +145,27 @@ def by_flags(verdicts: Verdicts, relabel: bool, share: float) -> np.ndarray:
                 unclear,
             )
     changed = np.zeros(len(verdicts), bool)
-    spared = {}
-    for name in dict.fromkeys(verdicts.given):
-        members = verdicts.given == name
-        rows = np.flatnonzero(asked & members)
-        most = int(share * members.sum())
-        changed[rows[:most]] = True
-        if len(rows) > most:
-            spared[name] = len(rows) - most
-    if spared:
-        worst = max(spared, key=lambda name: spared[name])
+    # A share such as 0.29 of 100 is a little less than 29 in floats.
+    left = {
+        name: int(share * count + 1e-6)
+        for name, count in collections.Counter(verdicts.given).items()
+    }
+    spared: collections.Counter[str] = collections.Counter()
+    for row in np.flatnonzero(asked):
+        name = verdicts.given[row]
+        changed[row] = left[name] > 0
+        left[name] -= 1
+        spared[name] += not changed[row]
+    if spared.total():
+        ((worst, count),) = spared.most_common(1)
         logger.warning(
             "%s: %d flagged labels stay, as at most %g of a class changes; "
             "most are of %s (%d); --max_share_per_class raises it",
             verdicts.file,
-            sum(spared.values()),
+            spared.total(),
             share,
             worst,
-            spared[worst],
+            count,
         )
     labels = verdicts.given.copy()
     labels[changed] = verdicts.suggested[changed] if relabel else None

@@ -79,7 +79,8 @@ def test_a_person_reviews(run, page, tmp_path):
         # The first: cat, suggested cat, so there is nothing to accept.
         assert not window.run("return document.querySelector('b, i');")
         window.press("k")
-        window.press("a")
+        window.click("#sheet button:nth-child(2)")
+        window.press(browser.ENTER)
         window.press("c")
         window.press("=", "1", browser.ENTER)  # keeps what the third is
         assert window.text("#count") == "4 of 13 decided"
