@@ -74,7 +74,7 @@ def classes(labels: Any, argument: str) -> tuple[np.ndarray, Classes]:
 
     Raises:
       ArgumentError: no labels, of another shape, not comparable with each
-        other, missing, or two that are written alike.
+        other, missing, or that no file can hold.
     """
     found = _flat(labels, argument)
     try:
@@ -85,10 +85,15 @@ def classes(labels: Any, argument: str) -> tuple[np.ndarray, Classes]:
             f"{argument}: mix {' and '.join(kinds)}; use one type for all"
         ) from None
     names = tuple(map(str, values.tolist()))
-    if len(set(names)) < len(names) or {"", "nan", "None"} & set(names):
+    for name in names:
+        if name in ("", "nan", "None") or not name.isprintable():
+            raise ArgumentError(
+                f"{argument}: {name!r} names no class; give every image a "
+                "label, without control characters"
+            )
+    if len(set(names)) < len(names):
         raise ArgumentError(
-            f"{argument}: an empty or missing label, or two that are written "
-            "alike; give every image the name of one class"
+            f"{argument}: two classes are written alike; use one type for all"
         )
     return numbers.astype(np.int32), Classes(values, names)
 

@@ -122,7 +122,8 @@ def test_the_same_call_goes_on(fitted, capfd, monkeypatch):
             "labels: mix int and str",
         ),
         ({"labels": ["a", None] * 45}, "labels: mix NoneType and str"),
-        ({"labels": [0.0, np.nan] * 45}, "labels: an empty or missing label"),
+        ({"labels": [0.0, np.nan] * 45}, "labels: 'nan' names no class"),
+        ({"labels": ["a", "b\x1b"] * 45}, "labels: .* names no class"),
         ({"test": 3}, "test: must be .images, labels."),
         ({"test": (np.zeros((1, 8, 8), "u1"), ["x"])}, "test: 'x' is no class"),
         ({"test": (np.zeros((1, 4, 4), "u1"), ["two"])}, "test_images are"),
@@ -146,6 +147,14 @@ def test_files_of_others_stay(arrays, tmp_path):
     assert np.load(tmp_path / "data.npz").files == ["mine"]
     with pytest.raises(ValueError, match="workdir: .*holds no finished run"):
         jaxnlt.Result(tmp_path)
+
+
+def test_classes_are_those_of_the_run(fitted):
+    with pytest.raises(ValueError, match="classes: 2 of them, the run has 3"):
+        jaxnlt.Result(fitted.result.workdir, np.array([4, 5]))
+    numbered = jaxnlt.Result(fitted.result.workdir, np.array([4, 5, 6]))
+    found = numbered.labels["given_label"][numbered.labels["index"].argsort()]
+    assert (np.sort(NAMES)[found - 4] == fitted.labels).all()
 
 
 def test_other_images_are_refused(fitted):
