@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import ml_collections
@@ -25,7 +25,7 @@ from jaxnlt import method as base
 from jaxnlt import models, selection
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields, modules
-from jaxnlt.config.fields import Count, Natural, Positive
+from jaxnlt.config.fields import Count, Natural, Range
 from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
@@ -95,7 +95,7 @@ class _DatasetFile:
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    std: tuple[Positive, ...]
+    std: tuple[Annotated[float, Range(0, open_low=True)], ...]
     image_shape: tuple[Count, ...]
     given_counts: tuple[Natural, ...]
 

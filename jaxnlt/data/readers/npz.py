@@ -18,8 +18,6 @@ from jaxnlt.runtime import paths
 from jaxnlt.runtime.errors import UserError, logger
 
 _LABELS = ("train_labels", "train_true_labels", "test_labels", "class_names")
-#: Types of features; all are read as float32.
-FLOATS = (np.float16, np.float32, np.float64)
 
 #: (file, arrays, key) -> an array of images or features, checked.
 _Check = Callable[[pathlib.Path, dict[str, np.ndarray], str], np.ndarray]
@@ -43,7 +41,7 @@ def holds_images(request: ReadRequest) -> bool:
 
 def read_images(request: ReadRequest) -> Source:
     """Reads images, see ``read``."""
-    return read(request, "images", "features", images)
+    return read(request, "images", "features", _images)
 
 
 def read_features(request: ReadRequest) -> Source:
@@ -162,7 +160,7 @@ def features(
         finite in float32.
     """
     rows = arrays[key]
-    if rows.dtype not in FLOATS or rows.ndim != 2:
+    if rows.dtype.kind != "f" or rows.ndim != 2:
         raise UserError(
             f"{file}: {key} must be float16, float32 or float64 [N, D], is "
             f"{rows.dtype} of shape {rows.shape}; see numpy's astype and "
@@ -171,7 +169,7 @@ def features(
     if not rows.size:
         raise UserError(f"{file}: {key} is empty, has shape {rows.shape}")
     with np.errstate(over="ignore"):
-        narrow = rows.astype(np.float32)
+        narrow = rows.astype(np.float32, copy=False)
     bad = np.argwhere(~np.isfinite(narrow))
     if len(bad):
         row, column = bad[0]
@@ -183,22 +181,9 @@ def features(
     return narrow
 
 
-def images(
+def _images(
     file: pathlib.Path, arrays: dict[str, np.ndarray], key: str
 ) -> np.ndarray:
-    """Images of a file.
-
-    Args:
-      file: for messages.
-      arrays: of the file.
-      key: of an array in ``arrays``.
-
-    Returns:
-      uint8 [N, H, W, C].
-
-    Raises:
-      UserError: another type or shape, or nothing in it.
-    """
     images = arrays[key]
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(
