@@ -42,7 +42,15 @@ def images(values: Any, argument: str) -> np.ndarray:
     if not found.size:
         raise ArgumentError(f"{argument}: is empty, {_shown(found)}")
     if found.ndim == 2:
-        return found.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            rows = found.astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(rows).all(1))
+        if len(bad):
+            raise ArgumentError(
+                f"{argument}: row {bad[0]} holds a number that is not finite "
+                f"in 32 bits; {len(bad)} rows do, leave them out"
+            )
+        return rows
     if found.ndim == 3:
         found = found[..., None]
     if found.dtype == np.uint8:

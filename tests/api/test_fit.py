@@ -113,6 +113,7 @@ def test_the_same_call_goes_on(fitted, capfd, monkeypatch):
         ({"images": np.zeros((9, 8, 8), int)}, "images: 9 images, 90 labels"),
         ({"images": np.full((90, 8, 8), 256)}, "images: images must lie in"),
         ({"images": np.zeros((90, 8, 8, 2), "u1")}, "images must hold images"),
+        ({"images": [[1.0], [np.inf]]}, "images: row 1 holds a number"),
         ({"images": [["a"]]}, "images: must be images, uint8"),
         ({"images": np.zeros((0, 8, 8))}, "images: is empty"),
         ({"labels": ["a"] * 90}, "labels: holds one class, at least two"),
@@ -173,6 +174,18 @@ def test_labels_of_any_value(labels):
     assert numbers.tolist() == [1, 0, 1]
     assert known.values[numbers].tolist() == labels
     assert array_lib.numbers(labels, known, "test").tolist() == [1, 0, 1]
+
+
+def test_features_of_any_encoder():
+    labels = np.repeat([-1, 7], 30)
+    rows = np.random.default_rng(0).normal(size=(60, 4)) + labels[:, None]
+    result = jaxnlt.fit(rows, labels, epochs=8)
+    config = json.loads((result.workdir / "config.json").read_text())
+    assert (config["method"], config["erm"]["loss"]) == ("erm", "elr")
+    assert (result.predict(rows) == labels).mean() > 0.9
+    assert result.predict_proba(rows[:5].astype(int)).shape == (5, 2)
+    with pytest.raises(ValueError, match=r"images: are of shape \(3,\)"):
+        result.predict(rows[:, 1:])
 
 
 def test_columns_as_a_data_frame(fitted):
