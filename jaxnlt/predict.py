@@ -239,7 +239,7 @@ def in_memory(images: np.ndarray) -> Images:
     """Images in memory, by their row numbers.
 
     Args:
-      images: uint8 [N, H, W, C].
+      images: uint8 [N, H, W, C], or float32 [N, D] of a run on features.
     """
     return Images(
         range(len(images)),

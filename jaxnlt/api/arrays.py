@@ -42,7 +42,15 @@ def images(values: Any, argument: str) -> np.ndarray:
     if not found.size:
         raise ArgumentError(f"{argument}: is empty, {_shown(found)}")
     if found.ndim == 2:
-        return found.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            rows = found.astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(rows).all(1))
+        if len(bad):
+            raise ArgumentError(
+                f"{argument}: row {bad[0]} holds a number that is not finite "
+                f"in 32 bits; {len(bad)} rows do, leave them out"
+            )
+        return rows
     if found.ndim == 3:
         found = found[..., None]
     if found.dtype == np.uint8:
@@ -74,7 +82,7 @@ def classes(labels: Any, argument: str) -> tuple[np.ndarray, Classes]:
 
     Raises:
       ArgumentError: no labels, of another shape, not comparable with each
-        other, missing, or two that are written alike.
+        other, missing, or that no file can hold.
     """
     found = _flat(labels, argument)
     try:
@@ -85,10 +93,15 @@ def classes(labels: Any, argument: str) -> tuple[np.ndarray, Classes]:
             f"{argument}: mix {' and '.join(kinds)}; use one type for all"
         ) from None
     names = tuple(map(str, values.tolist()))
-    if len(set(names)) < len(names) or {"", "nan", "None"} & set(names):
+    for name in names:
+        if name in ("", "nan", "None") or not name.isprintable():
+            raise ArgumentError(
+                f"{argument}: {name!r} names no class; give every image a "
+                "label, without control characters"
+            )
+    if len(set(names)) < len(names):
         raise ArgumentError(
-            f"{argument}: an empty or missing label, or two that are written "
-            "alike; give every image the name of one class"
+            f"{argument}: two classes are written alike; use one type for all"
         )
     return numbers.astype(np.int32), Classes(values, names)
 

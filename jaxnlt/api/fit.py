@@ -15,7 +15,7 @@ from jaxnlt.api.result import Result
 from jaxnlt.config import base as config_lib
 from jaxnlt.data import untrusted
 from jaxnlt.results import journal
-from jaxnlt.runtime import paths
+from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import file_problem
 from jaxnlt.runtime.files import atomic
 
@@ -111,7 +111,7 @@ def _fit(
         argv = _command_line(method, fields, directory / DATA_FILE)
     made = _write_data(directory, stored)
     try:
-        with naming_arguments(directory / DATA_FILE):
+        with naming_arguments(directory / DATA_FILE), console.without_absl():
             config, _ = command_line.parse(argv)
             call = _call(method, fields)
             train.run(config, directory, call, quiet=not verbose)

@@ -69,13 +69,18 @@ class Result:
         self.summary: Record = found
         self.report = self.workdir / "report.html"
         names = self._networks.training_set.class_names
-        self.classes_ = np.array(names) if classes is None else classes
+        self.classes_ = np.asarray(names if classes is None else classes)
+        if len(self.classes_) != len(names):
+            raise ArgumentError(
+                f"classes: {len(self.classes_)} of them, the run has "
+                f"{len(names)}: {', '.join(names[:10])}"
+            )
         self.labels = Labels(labels_csv.read(self.workdir / "labels.csv"))
         if classes is not None:
             rows = {name: k for k, name in enumerate(names)}
             for column in set(_NAMES) & self.labels.keys():
                 numbers = [rows[name] for name in self.labels[column]]
-                self.labels[column] = classes[numbers]
+                self.labels[column] = self.classes_[numbers]
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """Probabilities of the classes, as all networks of the run vote.

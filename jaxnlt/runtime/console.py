@@ -150,6 +150,18 @@ def _quiet() -> Iterator[_Stderr]:
             logging.root.addHandler(other)
 
 
+@contextlib.contextmanager
+def without_absl() -> Iterator[None]:
+    """Silences Orbax, which logs how long it waits, and what it raises too."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
 def guarded(
     command: Callable[[list[str]], None],
     argv: Sequence[str],

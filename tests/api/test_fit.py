@@ -113,6 +113,7 @@ def test_the_same_call_goes_on(fitted, capfd, monkeypatch):
         ({"images": np.zeros((9, 8, 8), int)}, "images: 9 images, 90 labels"),
         ({"images": np.full((90, 8, 8), 256)}, "images: images must lie in"),
         ({"images": np.zeros((90, 8, 8, 2), "u1")}, "images must hold images"),
+        ({"images": [[1.0], [np.inf]]}, "images: row 1 holds a number"),
         ({"images": [["a"]]}, "images: must be images, uint8"),
         ({"images": np.zeros((0, 8, 8))}, "images: is empty"),
         ({"labels": ["a"] * 90}, "labels: holds one class, at least two"),
@@ -122,7 +123,8 @@ def test_the_same_call_goes_on(fitted, capfd, monkeypatch):
             "labels: mix int and str",
         ),
         ({"labels": ["a", None] * 45}, "labels: mix NoneType and str"),
-        ({"labels": [0.0, np.nan] * 45}, "labels: an empty or missing label"),
+        ({"labels": [0.0, np.nan] * 45}, "labels: 'nan' names no class"),
+        ({"labels": ["a", "b\x1b"] * 45}, "labels: .* names no class"),
         ({"test": 3}, "test: must be .images, labels."),
         ({"test": (np.zeros((1, 8, 8), "u1"), ["x"])}, "test: 'x' is no class"),
         ({"test": (np.zeros((1, 4, 4), "u1"), ["two"])}, "test_images are"),
@@ -148,6 +150,14 @@ def test_files_of_others_stay(arrays, tmp_path):
         jaxnlt.Result(tmp_path)
 
 
+def test_classes_are_those_of_the_run(fitted):
+    with pytest.raises(ValueError, match="classes: 2 of them, the run has 3"):
+        jaxnlt.Result(fitted.result.workdir, np.array([4, 5]))
+    numbered = jaxnlt.Result(fitted.result.workdir, np.array([4, 5, 6]))
+    found = numbered.labels["given_label"][numbered.labels["index"].argsort()]
+    assert (np.sort(NAMES)[found - 4] == fitted.labels).all()
+
+
 def test_other_images_are_refused(fitted):
     with pytest.raises(ValueError, match=r"images: are of shape \(4, 8, 1\)"):
         fitted.result.predict(fitted.images[:, :4])
@@ -164,6 +174,18 @@ def test_labels_of_any_value(labels):
     assert numbers.tolist() == [1, 0, 1]
     assert known.values[numbers].tolist() == labels
     assert array_lib.numbers(labels, known, "test").tolist() == [1, 0, 1]
+
+
+def test_features_of_any_encoder():
+    labels = np.repeat([-1, 7], 30)
+    rows = np.random.default_rng(0).normal(size=(60, 4)) + labels[:, None]
+    result = jaxnlt.fit(rows, labels, epochs=8)
+    config = json.loads((result.workdir / "config.json").read_text())
+    assert (config["method"], config["erm"]["loss"]) == ("erm", "elr")
+    assert (result.predict(rows) == labels).mean() > 0.9
+    assert result.predict_proba(rows[:5].astype(int)).shape == (5, 2)
+    with pytest.raises(ValueError, match=r"images: are of shape \(3,\)"):
+        result.predict(rows[:, 1:])
 
 
 def test_columns_as_a_data_frame(fitted):
