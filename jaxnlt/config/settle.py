@@ -87,7 +87,7 @@ def _fields(choice: Choice, given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "benchmark": choice.benchmark,
         "batch_size": choice.batch_size,
-        "warmup_batch_size": choice.batch_size,
+        "warmup_batch_size": given.get("batch_size") or choice.batch_size,
         "augment.weak": choice.weak,
         "augment.strong": choice.strong,
     }

@@ -47,11 +47,12 @@ def passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def check_name(path: str | pathlib.Path) -> None:
+def check_name(path: str | pathlib.Path, where: str = "") -> None:
     """Refuses a name that results could not be written with.
 
     Args:
-      path: of a file or folder.
+      path: of a file or folder, or name of a class.
+      where: put before it in the message.
 
     Raises:
       UserError: it is not UTF-8, or holds a line break or another control
@@ -63,8 +64,8 @@ def check_name(path: str | pathlib.Path) -> None:
         unicodedata.category(letter) in _BREAKING for letter in text
     ):
         raise UserError(
-            f"{ascii(text)}: the name holds a line break or another control "
-            "character; rename it"
+            f"{where}{ascii(text)}: the name holds a line break or another "
+            "control character; rename it"
         )
     try:
         text.encode()

@@ -35,7 +35,10 @@ def test_the_same_share_of_every_class_along_the_confusion():
     data = dataset(confused=8)
     made = planting.planted(config(0.1), data)
     changed = made.train.labels != data.train.labels
-    assert np.bincount(data.train.labels[changed]).tolist() in ([5, 5, 2], [6, 5, 2])
+    assert np.bincount(data.train.labels[changed]).tolist() in (
+        [5, 5, 2],
+        [6, 5, 2],
+    )
     # Only what the neighbours agree with: none of the wrong ones.
     assert not changed[:8].any()
     assert made.given is data.train.labels

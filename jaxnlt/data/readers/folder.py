@@ -45,6 +45,11 @@ _THREADS = 8
 _WANTED = "path,label[,true_label][,split]"
 #: Folders with a folder for each class.
 TRAIN, TEST = "train", "test"
+# Other names that people give them, in lower case.
+_LIKE_TRAIN = frozenset(("train", "training", "trainset", "train_set"))
+_LIKE_TEST = frozenset(
+    ("test", "testing", "val", "valid", "validation", "dev", "eval")
+)
 
 
 class _Folders:
@@ -174,6 +179,7 @@ def read_listed(request: ReadRequest) -> Source:
     listed, names, origin, scanned = _listing(request, root)
     if scanned is not None:
         scanned.warn()
+        _warn_unread(root)
     row = "row {}: " if listed.first_row else ""
     _check_names(origin, names)
     codes = {name: k for k, name in enumerate(names)}
@@ -265,7 +271,7 @@ def _check_names(origin: str, names: Sequence[str]) -> None:
     """Refuses names of several lines, and two that look alike."""
     seen: dict[str, str] = {}
     for name in names:
-        listing.check_name(name)
+        listing.check_name(name, f"{origin}: class ")
         key = "".join(unicodedata.normalize("NFC", name).split())
         if key in seen:
             raise UserError(
@@ -354,6 +360,37 @@ def _train(root: pathlib.Path) -> str:
     return TRAIN if parts else ""
 
 
+def _warn_unread(root: pathlib.Path) -> None:
+    """Says that a folder which looks like a test set is not read as one."""
+    if (root / TRAIN).is_dir() and not (root / TEST).is_dir():
+        for entry in listing.entries(root):
+            if entry.name.lower() in _LIKE_TEST and entry.is_dir():
+                logger.warning(
+                    "%s: is not read; to measure on it, name it %s",
+                    entry.path,
+                    TEST,
+                )
+
+
+def _check_layout(base: pathlib.Path, part: str, names: Sequence[str]) -> None:
+    """Refuses folders of classes that are taken for classes, and one class."""
+    for name in names if not part else ():
+        wanted = TRAIN if name.lower() in _LIKE_TRAIN else TEST
+        if name.lower() in _LIKE_TRAIN | _LIKE_TEST and any(
+            entry.is_dir() for entry in listing.entries(base / name)
+        ):
+            raise UserError(
+                f"{base / name}: looks like a folder of classes, not like a "
+                f"class; name it {wanted}, beside it {TRAIN} and {TEST} are "
+                "read"
+            )
+    if len(names) == 1 and part != TEST:
+        raise UserError(
+            f"{base}: holds one class, {names[0]}, at least two are needed; "
+            f"expected are {part or TRAIN}/CLASS/*.jpg"
+        )
+
+
 def _scan(root: pathlib.Path, part: str) -> _Scanned:
     """The images below the class folders in ``root/part``."""
     base = root / part
@@ -378,6 +415,7 @@ def _scan(root: pathlib.Path, part: str) -> _Scanned:
             f"{part or TRAIN}/CLASS/*.jpg, or a CSV of labels "
             "(--config.data.labels_file)"
         )
+    _check_layout(base, part, names)
     paths: list[str] = []
     given: list[str] = []
     for name in _ordered(names):
@@ -404,6 +442,7 @@ def _read_csv(
     folders, first_row = _Folders(root), 2
     if _is_row(folders, columns):
         columns, rows, first_row = ["path", "label"], [columns, *rows], 1
+    columns = [name.lower() for name in columns]
     place = lists.csv_column(file, columns, lists.PATH_COLUMNS, _WANTED)
     label = lists.csv_column(file, columns, lists.LABEL_COLUMNS, _WANTED)
     known = [place, label] + ["true_label"] * ("true_label" in columns)
@@ -472,6 +511,8 @@ def _path(folders: _Folders, text: str) -> str:
     text = cells.plain(text.strip())
     if text != exact and folders.is_file(exact):
         text = exact
+    if "\\" in text and not folders.is_file(text):
+        text = text.replace("\\", "/")  # written on Windows
     if os.path.isabs(text):
         for base in (os.path.abspath(root), os.path.realpath(root)):
             if text.startswith(os.path.join(base, "")):

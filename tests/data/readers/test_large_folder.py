@@ -60,6 +60,7 @@ def test_the_folder_decides(
     assert (config.model.name, augment.weak, augment.strong) == network
     assert config.data.image_size == side and config.max_steps == 2
     assert config.batch_size == changes.get("batch_size", 32)
+    assert config.warmup_batch_size == config.batch_size
     assert config.model.width == (0 if "model.name" in changes else 16)
     base.check(config)
     load.check(config)
