@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         aligned_clean_prob=not released,
         midl_label="arange" if released else "zero",
     )
-    if config.benchmark == "digits":
+    if family.is_short(config):
         options = dataclasses.replace(
             options, projection_dim=64, memory_size=256, lr_decay_epoch=32.0
         )

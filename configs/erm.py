@@ -12,6 +12,8 @@ python -m jaxnlt.main --config=configs/erm.py:cifar10,loss=ldam,schedule=paper
 Papers of the losses: jaxnlt/losses/robust.py.
 """
 
+from typing import Any
+
 import ml_collections
 
 from jaxnlt.config import base, fields
@@ -28,10 +30,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg,
         loss=Key(
             str,
-            "ce",
+            None,
             "ce mixup focal balanced_softmax logit_adjustment ldam gce sce "
             "elr nce_rce ... (config.erm.loss lists all); ldam_drw is ldam "
-            "with second=drw",
+            "with second=drw; elr of features, else ce",
         ),
         view=Key(str, "weak", "weak or strong augmentation"),
         num_nets=Key(int, 1, "networks that vote"),
@@ -49,7 +51,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.method = "erm"
     # Plain training takes the batches of the other methods' warm-up.
     config.batch_size = config.warmup_batch_size
-    loss, second = keys["loss"], keys["second"]
+    # A perceptron memorises features within few epochs; elr keeps it from it.
+    usual = "elr" if config.model.name == "mlp" else "ce"
+    loss: Any = usual if keys["loss"] is None else keys["loss"]
+    second = keys["second"]
     if loss == "ldam_drw":
         loss, second = "ldam", "drw"
     paper = keys["schedule"] == "paper"

@@ -10,16 +10,17 @@ Numbers: ``papers/h2e.md``.
 
 import ml_collections
 
-from jaxnlt.config import base, fields
+from jaxnlt.config import base, family, fields
 from jaxnlt.config.base import Key
 from jaxnlt.methods.h2e import Options, Rounds
 
 # Epochs of base, identify and robust in one round.
-DIGITS = (20, 6, 14)
+SHORT = (20, 6, 14)
 MEMORY = (60, 20, 20)  # CIFAR and users' files: our choice, not published
 NLT = (180, 180, 20)  # section 1; identify shares base's flag, section 3
-# Networks of ANIMAL-10N and WebVision, on which H2E has published nothing.
-WHOLE = ("vgg19_bn", "inception_resnet_v2")
+# Networks of ANIMAL-10N, WebVision and features, on which H2E has published
+# nothing.
+WHOLE = ("vgg19_bn", "inception_resnet_v2", "mlp")
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -35,9 +36,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.batch_size = config.warmup_batch_size
     released, rounds = keys["as_released"], keys["rounds"]
     fields.check_value(Rounds, rounds, "rounds")
-    small = config.benchmark == "digits"
+    small = family.is_short(config)
     large = bool(config.data.transform)  # images on disk are streamed
-    length = DIGITS if small else NLT if large else MEMORY
+    length = SHORT if small else NLT if large else MEMORY
     if large:  # sections 1 and 2
         config.batch_size = 512
         config.optimizer.learning_rate = 0.2

@@ -37,7 +37,7 @@ def _single(
     config.batch_size = config.warmup_batch_size
     released = keys["as_released"]
     values: dict[str, Any] = {"soft_start": 16, "drw_start": 32, "lr_rise": 1.0}
-    if config.benchmark != "digits":
+    if not family.is_short(config):
         values = {}
         config.epochs = 200
         config.optimizer.learning_rate = 0.1

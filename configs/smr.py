@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if config.data.rate == 0.9:
         values["average_losses"] = 5
     values |= family.semi_fields(config, Options, 301, drops=(150,))
-    if benchmark == "digits":
+    if family.is_short(config):
         values["period"] = 4.0
     elif family.is_web(config):  # no paper has other sets: a tenth, ours
         values["period"] = PERIODS.get(benchmark, config.epochs / 10)

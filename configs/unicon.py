@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.base(keys)
     config.method = "unicon"
     released, benchmark = keys["as_released"], config.benchmark
-    small, web = benchmark == "digits", family.is_web(config)
+    small, web = family.is_short(config), family.is_web(config)
     values: dict[str, Any] = {}
     if released:
         values |= {

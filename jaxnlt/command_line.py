@@ -244,9 +244,9 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
         and not entry.fits(load.read_request(config))
     ):
         logger.info(
-            "config.data.path: %s: its images are large or of several sizes "
-            "and are streamed, as by the benchmark %s",
+            "config.data.path: %s: %s, as by the benchmark %s",
             config.data.path,
+            entry.misfit,
             entry.otherwise,
         )
         arg = entry.otherwise + arg.removeprefix(entry.name)

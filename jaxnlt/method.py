@@ -266,9 +266,10 @@ class Stream:
       labels: int32 [B] given labels.
       weights: float [B], of ``Selection.weights``.
       per_sample: pytree of [B, ...] arrays, of ``Selection.per_sample``.
-      views: augmented, standardised images [B, H, W, C], one array for each
-        view of the phase.  Before augmentation: the uint8 images that were
-        read from disk, or () where they are gathered by ``index``.
+      views: augmented, standardised images [B, H, W, C], or rows of features
+        [B, D], one array for each view of the phase.  Before augmentation: the
+        uint8 images that were read from disk, or () where they are gathered by
+        ``index``.
     """
 
     index: Array

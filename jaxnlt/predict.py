@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import ml_collections
@@ -24,8 +24,9 @@ from jaxnlt import method as base
 from jaxnlt import models, selection
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields, modules
-from jaxnlt.config.fields import Count, Natural, Positive
+from jaxnlt.config.fields import Count, Natural, Range
 from jaxnlt.data import cells, decode, listing, untrusted
+from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
 from jaxnlt.results import summary
 from jaxnlt.results.labels import UNREADABLE
@@ -41,7 +42,8 @@ usage: python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz
 
   --workdir  a folder that python -m jaxnlt.main has left
   --images   a folder, searched with all folders in it; or a file with
-             images (or test_images), uint8 [N, H, W, C]
+             images (or test_images), uint8 [N, H, W, C]; of a run on
+             features a file with features (or test_features), float [N, D]
   --out      the table to write: index or path, predicted_label, confidence;
              'unreadable' for an image that cannot be read
   --epoch    number of a folder in WORKDIR/checkpoints, whose names count from
@@ -58,8 +60,9 @@ class Images(NamedTuple):
 
     Attributes:
       ids: row numbers (int) or relative paths (str).
-      read: (first, last) -> uint8 [last - first, H, W, C], and for each of
-        them why it cannot be read, '' where it can; its pixels are then black.
+      read: (first, last) -> uint8 [last - first, H, W, C], or float32 of the
+        rows of features, and for each of them why it cannot be read, '' where
+        it can; its pixels are then black.
     """
 
     ids: Sequence[Any]
@@ -71,16 +74,17 @@ class TrainingSet(NamedTuple):
 
     Attributes:
       class_names: C names.
-      mean: per channel, in units of images scaled to [0, 1].
-      std: per channel, same units.
-      image_shape: (H, W, channels).
+      mean: per channel, in units of images scaled to [0, 1]; per feature, in
+        its own.
+      std: as ``mean``.
+      image_shape: (H, W, channels), or (D,) of rows of features.
       labels: int[N] given labels in some order, for their counts.
     """
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     labels: np.ndarray
 
 
@@ -90,7 +94,7 @@ class _DatasetFile:
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    std: tuple[Positive, ...]
+    std: tuple[Annotated[float, Range(0, open_low=True)], ...]
     image_shape: tuple[Count, ...]
     given_counts: tuple[Natural, ...]
 
@@ -123,10 +127,11 @@ def read_run(
         raise UserError(f"{directory / 'config.json'}: {error}") from error
     where = f"{directory / 'dataset.json'}"
     read = fields.read(_DatasetFile, facts, where)
-    sizes = len(read.class_names), len(read.image_shape), len(read.mean)
+    sizes = len(read.class_names), len(read.mean)
     if (
-        sizes != (len(read.given_counts), 3, len(read.std))
-        or read.image_shape[2] != len(read.mean)
+        sizes != (len(read.given_counts), len(read.std))
+        or len(read.image_shape) not in (1, 3)
+        or read.image_shape[-1] != len(read.mean)
         or sum(read.given_counts) > _MOST_IMAGES
     ):
         raise UserError(
@@ -138,11 +143,7 @@ def read_run(
         class_names=read.class_names,
         mean=read.mean,
         std=read.std,
-        image_shape=(
-            read.image_shape[0],
-            read.image_shape[1],
-            read.image_shape[2],
-        ),
+        image_shape=read.image_shape,
         labels=np.repeat(classes, read.given_counts),
     )
 
@@ -163,7 +164,7 @@ def _with_tuples(value: Any) -> Any:
 
 def find_images(
     path: str | pathlib.Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     image_size: int = 0,
     transform: decode.Transform | None = None,
 ) -> Images:
@@ -171,7 +172,8 @@ def find_images(
 
     Args:
       path: the folder or file.
-      shape: (H, W, channels) of the training images.
+      shape: (H, W, channels) of the training images, or (D,) of the rows of
+        features.
       image_size: whether images of another size are resized, as the run's
         training images were: 0 refuses them.
       transform: how the files of a folder are cut, as the run's test images
@@ -185,16 +187,29 @@ def find_images(
     """
     place = paths.expanded(path, "--images")
     if place.is_dir():
+        if len(shape) == 1:
+            raise UserError(
+                f"{place}: is a folder, and the run was trained on rows of "
+                "features; give an .npz file with features"
+            )
         return _folder(place, shape, image_size, transform)
     if place.exists() and place.suffix != ".npz":
         raise UserError(f"{place}: neither a folder nor an .npz file")
-    names = ("images", "test_images")
+    kind = "features" if len(shape) == 1 else "images"
+    names = (kind, f"test_{kind}")
     arrays, _ = untrusted.read_npz(place, names)
     name = next((n for n in names if n in arrays), None)
     if name is None:
-        raise UserError(f"{place}: holds neither images nor test_images")
+        raise UserError(f"{place}: holds neither {names[0]} nor {names[1]}")
     images = arrays[name]
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
+    if kind == "features":
+        images = npz.features(place, arrays, name)
+        if images.shape[1:] != shape:
+            raise UserError(
+                f"{place}: {name} have {images.shape[1]} numbers a row, the "
+                f"training features {shape[0]}"
+            )
+    elif images.dtype != np.uint8 or images.shape[1:] != shape:
         raise UserError(
             f"{place}: {name} must be uint8 of shape (N, "
             f"{', '.join(map(str, shape))}) like the training images, is "
@@ -210,7 +225,7 @@ def find_images(
 
 def _folder(
     root: pathlib.Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     image_size: int,
     transform: decode.Transform | None,
 ) -> Images:

@@ -118,8 +118,8 @@ def make_step(
     Returns:
       ``(state, peer, images, streams, division, time, learning_rate, key) ->
       (state, terms)``.  The state is donated.  ``streams`` are ``Stream``s
-      before augmentation; ``images`` is the uint8 training set from which they
-      are gathered, None where they were read from disk.
+      before augmentation; ``images`` is the training set in memory from which
+      they are gathered, None where they were read from disk.
     """
     everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
     optimizer = config.optimizer

@@ -86,6 +86,8 @@ class Trainer:
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset):
         self.config, self.dataset = config, dataset
         for view, name in config.augment.items():
+            shape = dataset.train.images.shape[1:]
+            table.check(f"config.augment.{view}", name, shape)
             if decode.crops(config) and table.crops(name):
                 logger.warning(
                     "config.augment.%s: %s crops images that were cropped "

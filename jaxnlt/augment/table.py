@@ -14,8 +14,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
-from jaxnlt.augment import autoaugment, digits, pillow, randaugment
+from jaxnlt.augment import (
+    autoaugment,
+    digits,
+    features,
+    pillow,
+    randaugment,
+)
 from jaxnlt.runtime import tables
+from jaxnlt.runtime.errors import UserError
 
 #: Levels 0..255 before and after an augmentation.
 Images = UInt8[Array, "B H W C"] | Float[Array, "B H W C"]
@@ -181,7 +188,13 @@ AUGMENTATIONS: dict[str, tuple[Augmentation, ...]] = {
     "flip_rotate_randaugment_pypi": (flip_rotate, randaugment.pypi),
     "jitter_flip": (flip, pillow.jitter),
     "jitter_flip_autoaugment": (flip, pillow.jitter, autoaugment.policy),
+    # Of rows of features, which are standardised first.
+    "feature_jitter": (features.jitter,),
+    "feature_jitter_dropout": (features.jitter, features.dropout),
 }
+#: Names in this file that take rows of features, and those that take images.
+FOR_ROWS = frozenset({"none", "feature_jitter", "feature_jitter_dropout"})
+FOR_IMAGES = frozenset(AUGMENTATIONS) - FOR_ROWS | {"none"}
 
 
 def register(name: str, *parts: Augmentation) -> None:
@@ -190,7 +203,8 @@ def register(name: str, *parts: Augmentation) -> None:
     Args:
       name: for ``config.augment.weak`` or ``config.augment.strong``.
       *parts: functions (key, images) -> images that follow one another, of
-        uint8 [B, H, W, C] levels, whose shape stays.
+        uint8 [B, H, W, C] levels or of standardised rows [B, D], whose shape
+        stays.
 
     Raises:
       UserError: another augmentation has the name, or it is no name.
@@ -220,6 +234,28 @@ def augment(
     return last(key, images)
 
 
+def check(field: str, name: str, shape: Sequence[int]) -> None:
+    """Refuses an augmentation of images for rows of features, and vice versa.
+
+    Args:
+      field: that holds the name, for the message.
+      name: in ``AUGMENTATIONS``; one that a user has registered may be of
+        either kind.
+      shape: of one image, (H, W, C), or of one row, (D,).
+
+    Raises:
+      UserError: it is of the other kind.
+    """
+    rows = len(shape) == 1
+    right, wrong = (FOR_ROWS, FOR_IMAGES)[:: 1 if rows else -1]
+    if name in wrong - right:
+        raise UserError(
+            f"{field}: {name} does not take "
+            f"{'rows of features' if rows else 'images'}; choose one of "
+            f"{', '.join(sorted(right))}"
+        )
+
+
 def crops(name: str) -> bool:
     """Whether an augmentation of the table begins with a padded crop."""
     return AUGMENTATIONS[name][:1] == (crop_flip,)
@@ -232,8 +268,8 @@ class ImageStatistics(Protocol):
     """Mean and standard deviation of a data set's images.
 
     Attributes:
-      mean: of each channel, of images scaled to [0, 1].
-      std: of each channel, of images scaled to [0, 1].
+      mean: of each channel, of images scaled to [0, 1]; of each feature.
+      std: as ``mean``.
     """
 
     @property
@@ -244,42 +280,48 @@ class ImageStatistics(Protocol):
 
 
 def normalise(
-    images: Num[Array, "*B H W C"],
+    images: Num[Array, "*B H W C"] | Num[Array, "B D"],
     mean: Sequence[float],
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
-) -> Float[Array, "*B H W C"]:
+) -> Float[Array, "*B H W C"] | Float[Array, "B D"]:
     r"""Standardises levels, :math:`(x / 255 - \mu) / \sigma`.
 
+    Rows of features have no levels: :math:`(x - \mu) / \sigma`.
+
     Args:
-      images: [..., C], levels 0..255, any dtype.
-      mean: C numbers, of images scaled to [0, 1].
-      std: C numbers, of images scaled to [0, 1].
+      images: [..., H, W, C], levels 0..255, any dtype; or rows [B, D].
+      mean: C numbers, of images scaled to [0, 1]; or D of features.
+      std: as ``mean``.
       dtype: of the result; at least float32 is used in between.
 
     Returns:
-      [..., C] of the dtype.
+      The same shape, of the dtype.
 
     Source: ``papers/dasc.md`` section 2.
     """
     working = jnp.promote_types(dtype, jnp.float32)
-    scaled = images.astype(working) / jnp.asarray(255, working)
+    scaled = images.astype(working)
+    if images.ndim > 2:
+        scaled = scaled / jnp.asarray(255, working)
     centred = scaled - jnp.asarray(mean, working)
     return (centred / jnp.asarray(std, working)).astype(dtype)
 
 
 def prepare(
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B H W C"] | Float[Array, "B D"],
     key: Key[Array, ""],
     view: str,
     statistics: ImageStatistics,
     dtype: DTypeLike,
     names: Mapping[str, str],
-) -> Float[Array, "B H W C"]:
+) -> Float[Array, "B H W C"] | Float[Array, "B D"]:
     """One augmented, standardised view of a batch.
 
+    Levels are augmented before they are standardised, features after.
+
     Args:
-      images: uint8 [B, H, W, C].
+      images: uint8 [B, H, W, C], or rows of features [B, D].
       key: JAX key.
       view: 'weak', 'strong' or 'none'.
       statistics: of the training images.
@@ -287,8 +329,11 @@ def prepare(
       names: view -> name in ``AUGMENTATIONS``.
 
     Returns:
-      [B, H, W, C].
+      [B, H, W, C] or [B, D].
     """
-    if view != "none":
-        images = augment(key, images, AUGMENTATIONS[names[view]])
+    parts = AUGMENTATIONS[names[view]] if view != "none" else ()
+    if images.ndim == 2:
+        rows = normalise(images, statistics.mean, statistics.std, dtype)
+        return augment(key, rows, parts)
+    images = augment(key, images, parts)
     return normalise(images, statistics.mean, statistics.std, dtype)

@@ -15,6 +15,7 @@ from jaxnlt.config.fields import (
     Range,
     Share,
 )
+from jaxnlt.data import registry
 from jaxnlt.runtime.errors import UserError, logger
 
 #: Growth of a confidence threshold an epoch.
@@ -151,6 +152,15 @@ def is_web(config: ml_collections.ConfigDict) -> bool:
     return bool(config.data.transform) and not small
 
 
+def is_short(config: ml_collections.ConfigDict) -> bool:
+    """Whether methods take schedules for some 40 epochs of a small set.
+
+    Args:
+      config: what ``base.base`` made.
+    """
+    return registry.get(config.benchmark).short
+
+
 # (benchmark, noise, rate) -> lambda_u on balanced data: appendix, table 7 of
 # DivideMix as its author confirmed it in the repository's issues 9, 10, 15, 26,
 # 41.  The release's default of 25 does not reproduce the 0 rows.
@@ -206,9 +216,9 @@ def semi_fields(
 ) -> dict[str, Any]:
     """Semi-supervised fields on a benchmark; sets epochs and drops too.
 
-    ``digits`` has a short schedule.  Large images from the web have those of
-    ``WEB_SCHEDULES``; where no paper has any, ours are a warm-up of a tenth of
-    the epochs and a drop half-way.
+    Small sets have a short schedule, ours.  Large images from the web have
+    those of ``WEB_SCHEDULES``; where no paper has any, ours are a warm-up of a
+    tenth of the epochs and a drop half-way.
 
     Args:
       config: what ``base.base`` made; its epochs and drops are set.
@@ -224,7 +234,7 @@ def semi_fields(
     sections 2 and 14.
     """
     found: dict[str, Any] = {"confidence_penalty": config.data.noise == "asym"}
-    if config.benchmark == "digits":
+    if is_short(config):
         found |= {"warmup": 15, "ramp": 8.0}
     elif not is_web(config):
         config.epochs = epochs or config.epochs

@@ -45,13 +45,13 @@ class Seen(NamedTuple):
     """What one image is.
 
     Attributes:
-      size: width and height as stored, pixels.
+      size: width and height as stored, pixels; None of a row of features.
       mode: Pillow's.
       turned: whether EXIF turns or mirrors it.
       digest: of size and pixels as they are shown.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     mode: str
     turned: bool
     digest: bytes
@@ -155,7 +155,7 @@ def look(source: Source) -> Findings:
         counts={part: len(split) for part, split in source.splits.items()},
         classes=classes,
         unreadable=bad,
-        sizes=collections.Counter(one.size for one in seen),
+        sizes=collections.Counter(one.size for one in seen if one.size),
         modes=collections.Counter(one.mode for one in seen),
         turned=sum(one.turned for one in seen),
         duplicates=[
@@ -178,6 +178,9 @@ def _see(split: Split, row: int) -> Seen:
             size, mode = image.size, image.mode
             turned = decode.orientation(image) != 1
             pixels = np.asarray(decode.shown(image, "RGB"))
+    elif split.has_features:
+        pixels, turned = split.images[row], False
+        size, mode = None, f"{pixels.size} features"
     else:
         pixels = split.images[row]
         size, turned = (pixels.shape[1], pixels.shape[0]), False
@@ -218,9 +221,12 @@ def report(findings: Findings) -> str:
         [f"{name}: {n}" for n, name in sorted(tiny)],
     )
     sizes = {f"{w}x{h}": n for (w, h), n in findings.sizes.items()}
-    lines.append(f"\nsizes: {_most_frequent(sizes)}")
-    lines.append(f"modes: {_most_frequent(findings.modes)}")
-    lines.append(f"turned by EXIF: {findings.turned or 'none'}")
+    if sizes:
+        lines.append(f"\nsizes: {_most_frequent(sizes)}")
+        lines.append(f"modes: {_most_frequent(findings.modes)}")
+        lines.append(f"turned by EXIF: {findings.turned or 'none'}")
+    else:
+        lines.append(f"\nrows: {_most_frequent(findings.modes)}")
     section(
         "training images with equal pixels",
         [_group(group, labels=True) for group in findings.duplicates],
@@ -273,9 +279,13 @@ def _request(argv: list[str]) -> ReadRequest:
             path=values.path,
             labels_file=values.labels_file,
         )
-    if request.benchmark.otherwise:  # it lists the same files and reads none
-        lister = registry.get(request.benchmark.otherwise)
-        request = dataclasses.replace(request, benchmark=lister)
+    bench = request.benchmark
+    if not bench.otherwise:
+        return request
+    other = registry.get(bench.otherwise)
+    # One of streamed images lists the same files and reads none.
+    if other.transform or (bench.fits and not bench.fits(request)):
+        request = dataclasses.replace(request, benchmark=other)
     return request
 
 

@@ -446,7 +446,9 @@ def _warn_empty(
 def _mean_and_std(
     images: np.ndarray,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, in [0, 1] image units."""
+    """Per channel in [0, 1] image units, or per feature."""
+    if images.ndim == 2:
+        return _feature_statistics(images)
     mean, std = [], []
     for channel in range(images.shape[-1]):
         # A histogram: exact, and no float copy of the whole set.
@@ -458,6 +460,17 @@ def _mean_and_std(
         # A constant channel carries nothing; dividing by 1 keeps it at 0.
         std.append(spread or 1.0)
     return tuple(mean), tuple(std)
+
+
+def _feature_statistics(
+    rows: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every column, in float64."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    std = rows.std(axis=0, dtype=np.float64)
+    # Rounding gives a constant feature a deviation; see ``_mean_and_std``.
+    constant = (rows == rows[0]).all(axis=0) | (std < np.finfo(np.float32).tiny)
+    return tuple(mean.tolist()), tuple(np.where(constant, 1.0, std).tolist())
 
 
 def _describe(

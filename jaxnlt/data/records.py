@@ -50,7 +50,8 @@ class Split:
 
     Attributes:
       images: uint8 [N, H, W, C]; of images on disk ``files.ImageFiles`` as
-        read, ``files.CutImages`` once loaded.
+        read, ``files.CutImages`` once loaded; or float32 [N, D], rows of
+        features of any encoder.
       labels: int32 [N], the given labels, wrong ones included.
       true_labels: int32 [N] where known, else None; ``WRONG`` and ``UNKNOWN``
         may be among them.  Only diagnostics and the drawing of noise read
@@ -65,6 +66,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it holds rows of features in place of images."""
+        return isinstance(self.images, np.ndarray) and self.images.ndim == 2
 
     def take(self, rows: np.ndarray) -> "Split":
         """The split of the given rows, in their order."""
@@ -217,6 +223,7 @@ class Benchmark:
       fits: whether it is the entry for the files that are asked for; None
         where it always is.
       otherwise: name of the entry for files that do not fit.
+      misfit: what a note says of files that do not fit.
       fields: fields of ``config.data`` that it uses and others may not.
       noises: its own noises by name; a name that ends in ``:`` stands for all
         names that start with it.
@@ -228,8 +235,8 @@ class Benchmark:
         every image of the user's files.
       image_size: height and width in pixels; None where the files decide.
       channels: colour channels; None where the files decide.
-      mean: for each channel in [0, 1] image units; None computes it from the
-        training images, as ``std``.
+      mean: for each channel in [0, 1] image units, for each feature in its
+        own; None computes it from the training images, as ``std``.
       std: see ``mean``.
       weak: name of the weak augmentation.
       strong: name of the strong augmentation.
@@ -243,6 +250,7 @@ class Benchmark:
       warmup_batch_size: rows of a batch in the warm-up.
       eval_batch_size: rows of a batch where nothing is trained.
       epochs: number of epochs run.
+      short: whether methods take schedules for some 40 epochs of a small set.
       learning_rate: of SGD.
       momentum: of SGD.
       weight_decay: of SGD.
@@ -262,6 +270,7 @@ class Benchmark:
     read: Callable[[ReadRequest], Source]
     fits: Callable[[ReadRequest], bool] | None = None
     otherwise: str = ""
+    misfit: str = ""
     fields: frozenset[str] = frozenset({"path"})
     noises: Mapping[str, OwnNoise] = dataclasses.field(default_factory=dict)
     asym: bool = False
@@ -286,6 +295,7 @@ class Benchmark:
     warmup_batch_size: int = 128
     eval_batch_size: int = 256
     epochs: int = 101
+    short: bool = False
     learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -322,7 +332,8 @@ class Description:
       n_train: number of training images.
       n_test: number of test images.
       test_kind: see ``Dataset``.
-      image_shape: height, width, channels.
+      image_shape: height, width, channels; or the length of a row of
+        features.
       n_more_tests: number of images of each additional test set.
       n_unreadable: images that were left out, of all sets.
     """
@@ -364,8 +375,9 @@ class Dataset:
       train: training set after long tail and noise.
       test: test set, or what stands in for it.
       class_names: one name for each of the C classes.
-      mean: for each channel, in units of images scaled to [0, 1].
-      std: for each channel, same units.
+      mean: for each channel, in units of images scaled to [0, 1]; for each
+        feature, in its own.
+      std: as ``mean``.
       test_kind: ``test``, ``dev`` (clean unused training images) or
         ``held_out`` (a part of the training set with its given labels).
       description: counts, realised noise and origin.

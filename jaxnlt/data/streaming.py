@@ -273,12 +273,13 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
     """Puts images on the devices, or prepares images on disk for streaming.
 
     Args:
-      split: its images are uint8 [N, H, W, C] or ``CutImages``.
+      split: its images are uint8 [N, H, W, C], rows of features float32
+        [N, D], or ``CutImages``.
       config: the whole configuration; only ``config.data`` is read.
       mesh: devices.
 
     Returns:
-      A device array uint8 [N, H, W, C], or ``Streamed``.
+      A device array of the images or rows, or ``Streamed``.
 
     Raises:
       UserError: images on disk are to be divided over the devices.

@@ -25,8 +25,9 @@ class Backbone(Protocol):
     """A Linen module that turns images [B, H, W, C] into features [B, F].
 
     It may have ``drops = True``, where dropout in train mode draws from the rng
-    named 'dropout', and ``redraw(params, seed) -> params`` for initial values
-    of its own.
+    named 'dropout'; ``redraw(params, seed) -> params`` for initial values of
+    its own; and ``reads_rows = True``, where it takes rows [B, D] in place of
+    images.
     """
 
     @property

@@ -14,6 +14,7 @@ from jaxnlt.models import pretrained as files
 from jaxnlt.models.heads import HEADS, Classifier
 from jaxnlt.models.inception_resnet_v2 import InceptionResNetV2
 from jaxnlt.models.initialise import initialise
+from jaxnlt.models.mlp import MLP
 from jaxnlt.models.preact_resnet import PreActResNet
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
 from jaxnlt.models.resnet_cifar import ResNetCifar, SmallResNet
@@ -62,6 +63,8 @@ BACKBONES = {
     "resnet50": Published(BottleneckResNet, 64, (3, 4, 6, 3)),
     "vgg19_bn": Published(VGG, 64, (2, 2, 4, 4, 4)),
     "inception_resnet_v2": Published(InceptionResNetV2, 32, (10, 20, 9)),
+    # Of rows of features; nobody has published it.
+    "mlp": Published(MLP, 256, (2,)),
 }
 
 
@@ -94,14 +97,14 @@ class Network:
     module: Classifier
     pretrained: str = ""
 
-    def init(self, seed: int, image_shape: tuple[int, int, int]) -> Variables:
+    def init(self, seed: int, image_shape: tuple[int, ...]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
 
         A backbone with other published initial values has a ``redraw``.
 
         Args:
           seed: the same seed gives the same values, to the bit.
-          image_shape: (H, W, channels).
+          image_shape: (H, W, channels), or (D,) of rows of features.
 
         Returns:
           {'params': tree, 'batch_stats': tree} of numpy arrays, float32
@@ -112,7 +115,8 @@ class Network:
 
         Raises:
           UserError: float64 without JAX_ENABLE_X64, images too small for the
-            network, or a pretrained file that cannot be read or does not fit.
+            network, images for a network of rows or rows for one of images, or
+            a pretrained file that cannot be read or does not fit.
         """
         shapes = self.shapes(image_shape)
         size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
@@ -130,9 +134,10 @@ class Network:
             params["backbone"] = backbone.redraw(params["backbone"], seed)
         return values
 
-    def shapes(self, image_shape: tuple[int, int, int]) -> Variables:
+    def shapes(self, image_shape: tuple[int, ...]) -> Variables:
         """The tree that ``init`` fills, with shapes as its leaves."""
         _check_dtype(self.module.dtype)
+        _check_kind(self.module.backbone, image_shape)
         found = jax.eval_shape(
             lambda: self.module.init(
                 jax.random.key(0),
@@ -160,8 +165,8 @@ class Network:
 
         Args:
           variables: what ``init`` returned, or trained values of it.
-          images: [B, H, W, C], normalised; may be None where only
-            'prototypes' is named.
+          images: [B, H, W, C] or rows of features [B, D], normalised; may be
+            None where only 'prototypes' is named.
           heads: outputs to compute, each of those given to ``build`` or
             'features'.
           train: BatchNorm uses the (global) batch's statistics, and dropout
@@ -332,6 +337,16 @@ def sizes(
             f"{given}"
         )
     return model_config.width or width, given or blocks
+
+
+def _check_kind(backbone: Any, image_shape: tuple[int, ...]) -> None:
+    """Refuses rows of features for a network of images, and vice versa."""
+    rows = len(image_shape) == 1
+    if rows != getattr(backbone, "reads_rows", False):
+        wanted, given = "images", "the data are rows of features; take mlp"
+        if not rows:
+            wanted, given = "rows of features", "the data are images"
+        raise UserError(f"config.model.name: reads {wanted}, and {given}")
 
 
 def _check_dtype(dtype: Any) -> None:

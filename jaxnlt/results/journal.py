@@ -469,12 +469,13 @@ def _header(
     """The lines before the first epoch."""
     sizes = [(dataset.test_kind, len(dataset.test))]
     sizes += [(name, len(split)) for name, split in dataset.more_tests.items()]
-    tests = ", ".join(f"{size} {name} images" for name, size in sizes)
+    what = "rows" if dataset.train.has_features else "images"
+    tests = ", ".join(f"{size} {name} {what}" for name, size in sizes)
     counts = dataset.given_counts
     largest_to_smallest = f"{counts.max()} to {counts.min()}"
     lines = [
         f"{config.method} on {config.benchmark}: {len(dataset.train)} training "
-        f"images, {dataset.num_classes} classes, {tests}",
+        f"{what}, {dataset.num_classes} classes, {tests}",
         "given labels a class: "
         f"{counts.tolist() if len(counts) <= 20 else largest_to_smallest}",
     ]

@@ -333,7 +333,8 @@ def write_report(
     ]
     if audit is not None:
         parts.append(_changes(dataset, audit.suggested))
-        parts.append(_suspects(dataset, audit))
+        if not dataset.train.has_features:
+            parts.append(_suspects(dataset, audit))
     text = json.dumps(config, indent=2, default=str)
     parts.append(
         "<details><summary>Resolved configuration</summary>"

@@ -20,8 +20,8 @@ flip_rotate = jax.jit(table.flip_rotate)
 # What all augmentations are made of, one after another.
 PARTS = {
     part.__name__: part
-    for parts in table.AUGMENTATIONS.values()
-    for part in parts
+    for name in sorted(table.FOR_IMAGES)
+    for part in table.AUGMENTATIONS[name]
 }
 
 
