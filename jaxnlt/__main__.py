@@ -16,6 +16,7 @@ MODULES = {
     "predict": "jaxnlt.predict",
     "check": "jaxnlt.data.check",
     "download": "jaxnlt.data.download",
+    "clean": "jaxnlt.clean",
 }
 
 

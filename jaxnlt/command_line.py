@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from jaxnlt import method
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import fields, modules, suggest
+from jaxnlt.config import fields, modules, settle, suggest
 from jaxnlt.data import load, registry
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError, logger
@@ -78,6 +78,13 @@ def load_config(name: str, arg: str | None = None) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, or it fails; the line at fault is named.
       config_lib.HelpRequested: `help` stands after the colon.
+
+    Example:
+      >>> import jaxnlt
+      >>> config = jaxnlt.load_config("dasc", "digits,noise=sym,rate=0.4")
+      >>> config.dasc.lambda_u = 25.0
+      >>> config.data.noise, config.data.rate
+      ('sym', 0.4)
     """
     path = config_file(name)
     spec = importlib.util.spec_from_file_location("jaxnlt_config", path)
@@ -251,7 +258,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str | None]:
         )
         arg = entry.otherwise + arg.removeprefix(entry.name)
         config, workdir = _parse(name, arg, rest)
-    return config, workdir
+    return settle.settled(config), workdir
 
 
 def _parse(

@@ -226,11 +226,17 @@ def require_finite(outputs: PyTree, where: str, way_out: str) -> None:
             )
 
 
+def voters(states: Sequence[TrainState]) -> list[PyTree]:
+    """Variables of the networks that vote: the averaged ones, if there are."""
+    return [(state.average or state).variables for state in states]
+
+
 class Votes(NamedTuple):
     """What the networks say together.
 
     Attributes:
-      scores: [N, C]; the largest is the prediction.
+      scores: [N, C], means over the voting heads of all networks; the largest
+        is the prediction.
       suggested: [N, C] scores behind suggested labels.
     """
 
@@ -253,6 +259,8 @@ def vote(
       memory: host arrays.
     """
     collected: list[Outputs] = [collect(batches, size) for batches in outputs]
+    voters = method.num_nets * len(method.vote)
     return Votes(
-        method.predict(collected, memory), method.suggest(collected, memory)
+        method.predict(collected, memory) / voters,
+        method.suggest(collected, memory),
     )

@@ -3,8 +3,7 @@
 A method's module, in ``jaxnlt/methods/`` or elsewhere, defines a class
 ``Method``.  It decides *when* (phase), *whom to trust* (selector), *what to
 feed* (streams, views), *what to minimise* (loss) and *how to vote* (predict);
-the loop in train.py does everything else.  The dataclasses below are what they
-exchange.
+the loop in train.py does the rest.  The dataclasses are what they exchange.
 """
 
 import collections
@@ -18,6 +17,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxnlt.auditing.statistics import Statistics
 from jaxnlt.config import fields, modules
 from jaxnlt.data import registry, sampling
 from jaxnlt.runtime.errors import UserError
@@ -105,13 +105,12 @@ class Memory:
     Attributes:
       selector: phase name -> what its selector keeps for each network.
       method: what the method keeps.
-      history: float32 [h, N] clean probabilities of the last selecting epochs,
-        means over the networks.
+      audit: ``train`` and ``held_out`` -> what the vote said of their images.
     """
 
     selector: dict[str, list[PyTree]]
     method: PyTree
-    history: np.ndarray
+    audit: dict[str, Statistics]
 
 
 class Selector:
@@ -177,12 +176,14 @@ class TrainState:
       batch_stats: running statistics of the normalisation layers.
       opt_state: state of ``optimizer``, the momentum in it.
       carry: the method's device arrays.
+      average: ``models.average.Average``; () without ``config.model.ema``.
     """
 
     params: PyTree
     batch_stats: PyTree
     opt_state: optax.OptState
     carry: PyTree
+    average: PyTree = ()
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -608,7 +609,7 @@ class Method:
     def end_epoch(
         self, phase: Phase, states: list[TrainState]
     ) -> list[TrainState]:
-        """Called after the last step of every epoch."""
+        """Called after an epoch's last step, for averaged weights too."""
         del phase
         return states
 
@@ -643,27 +644,6 @@ def at_epoch(schedule: optax.Schedule, epoch: int) -> float:
     """
     with jax.enable_x64(True):
         return float(schedule(epoch))
-
-
-def init_memory(
-    method: Method, states: Sequence[TrainState], size: int
-) -> Memory:
-    """The memory before the first epoch.
-
-    Args:
-      method: what is trained.
-      states: new training states of its networks.
-      size: N, training samples.
-    """
-    return Memory(
-        selector={
-            phase.name: [phase.selector.init_memory() for _ in states]
-            for phase in method.phases()
-            if phase.selector
-        },
-        method=method.init_memory(states),
-        history=np.zeros((0, size), np.float32),
-    )
 
 
 def split_streams(

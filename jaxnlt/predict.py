@@ -6,6 +6,7 @@ python -m jaxnlt.predict --workdir=RUN --images=FOLDER|FILE.npz \
 
 import concurrent.futures
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -21,7 +22,8 @@ from PIL import Image
 
 from jaxnlt import infer as inference
 from jaxnlt import method as base
-from jaxnlt import models, selection
+from jaxnlt import models, selection, trainer
+from jaxnlt.auditing.verdict import UNREADABLE
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import Count, Natural, Range
@@ -29,7 +31,6 @@ from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.data.readers import npz
 from jaxnlt.results import files as result_files
 from jaxnlt.results import summary
-from jaxnlt.results.labels import UNREADABLE
 from jaxnlt.runtime import checkpoint, console, paths, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
@@ -60,13 +61,27 @@ class Images(NamedTuple):
 
     Attributes:
       ids: row numbers (int) or relative paths (str).
-      read: (first, last) -> uint8 [last - first, H, W, C], or float32 of the
-        rows of features, and for each of them why it cannot be read, '' where
-        it can; its pixels are then black.
+      read: (first, last) -> ``Piece`` of last - first images.
     """
 
     ids: Sequence[Any]
-    read: Callable[[int, int], tuple[np.ndarray, Sequence[str]]]
+    read: Callable[[int, int], "Piece"]
+
+
+class Piece(NamedTuple):
+    """Some images.
+
+    Attributes:
+      pixels: uint8 [n, H, W, C], black for images that cannot be read; or
+        float32 [n, D] rows of features.
+      reasons: for each why it cannot be read, '' where it can.
+      resized: those that had another size than the training images, which were
+        not resized themselves.
+    """
+
+    pixels: np.ndarray
+    reasons: Sequence[str]
+    resized: Sequence[str] = ()
 
 
 class TrainingSet(NamedTuple):
@@ -174,8 +189,8 @@ def find_images(
       path: the folder or file.
       shape: (H, W, channels) of the training images, or (D,) of the rows of
         features.
-      image_size: whether images of another size are resized, as the run's
-        training images were: 0 refuses them.
+      image_size: not 0 where the run's training images were resized too, so
+        that images of another size are nothing to warn of.
       transform: how the files of a folder are cut, as the run's test images
         were; None of a run whose images lay in memory.
 
@@ -217,9 +232,18 @@ def find_images(
         )
     if not len(images):
         raise UserError(f"{place}: {name} is empty")
+    return in_memory(images)
+
+
+def in_memory(images: np.ndarray) -> Images:
+    """Images in memory, by their row numbers.
+
+    Args:
+      images: uint8 [N, H, W, C], or float32 [N, D] of a run on features.
+    """
     return Images(
         range(len(images)),
-        lambda first, last: (images[first:last], [""] * (last - first)),
+        lambda first, last: Piece(images[first:last], [""] * (last - first)),
     )
 
 
@@ -235,39 +259,196 @@ def _folder(
         raise UserError(f"{root}: holds no image")
     listing.warn(root, listed.others, listed.dead)
 
-    def pixels_of(file: pathlib.Path) -> np.ndarray:
-        if transform is not None:
-            return decode.views(decode.open_rgb(file), transform, [None])[0]
-        pixels = decode.read_rgb(file, shape[:2] if image_size else None)
-        if pixels.shape[:2] != shape[:2]:
-            raise UserError(
-                f"{file}: is {pixels.shape[1]}x{pixels.shape[0]} pixels, the "
-                f"training images {shape[1]}x{shape[0]}"
-            )
-        if shape[2] == 1:
-            return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        return pixels
-
-    def read_one(path: str) -> np.ndarray | decode.BadImage:
+    def read_one(path: str) -> tuple[np.ndarray, bool] | decode.BadImage:
+        """The pixels, and whether their size had to be changed."""
         try:
-            return pixels_of(root / path)
+            image = decode.open_rgb(root / path)
         except decode.BadImage as error:
             return error
+        if transform is not None:
+            return decode.views(image, transform, [None])[0], False
+        other = not image_size and image.size != shape[1::-1]
+        pixels = decode.fit(image, shape[:2])
+        if shape[2] == 1:
+            grey = Image.fromarray(pixels).convert("L")
+            return np.asarray(grey)[..., None], other
+        return pixels, other
 
-    def read(first: int, last: int) -> tuple[np.ndarray, list[str]]:
-        # Decoding releases Python's lock; the first error in order is raised.
+    def read(first: int, last: int) -> Piece:
+        names = listed.images[first:last]
+        # Decoding releases Python's lock.
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            found = list(pool.map(read_one, listed.images[first:last]))
+            found = list(pool.map(read_one, names))
         pixels = np.zeros((len(found), *shape), np.uint8)
-        reasons = [""] * len(found)
+        reasons, resized = [""] * len(found), []
         for i, one in enumerate(found):
             if isinstance(one, decode.BadImage):
                 reasons[i] = str(one)
-            else:
-                pixels[i] = one
-        return pixels, reasons
+                continue
+            pixels[i], other = one
+            resized += [str(root / names[i])] * other
+        return Piece(pixels, reasons, resized)
 
     return Images(listed.images, read)
+
+
+@dataclasses.dataclass(eq=False)
+class Networks:
+    """The networks of a run, which vote on new images.
+
+    They can be pickled; what is compiled stays behind.
+
+    Attributes:
+      where: the run's folder, for messages.
+      config: of the run.
+      training_set: of the run.
+      kept: the checkpoint with the networks' weights and the memory.
+    """
+
+    where: str
+    config: ml_collections.ConfigDict
+    training_set: TrainingSet
+    kept: checkpoint.Restored
+
+    @classmethod
+    def load(
+        cls, workdir: str | pathlib.Path, epoch: int | None = None
+    ) -> "Networks":
+        """Reads the networks of a run at one epoch.
+
+        Args:
+          workdir: the run's folder.
+          epoch: 0-based; None takes the newest checkpoint that verifies.
+
+        Raises:
+          UserError: no run, or no such checkpoint.
+        """
+        config, training_set = read_run(workdir)
+        method, network = _built(config, training_set)
+        shapes = network.shapes(training_set.image_shape)
+        empty = jax.tree.map(
+            lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes
+        )
+        fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
+        # Those that voted in the run: its averaged networks, if it has any.
+        part = "average" if config.model.ema else ""
+        kept = checkpoint.load(
+            workdir,
+            epoch,
+            [{part: s.variables} if part else s.variables for s in fresh],
+            trainer.init_memory(method, fresh, len(training_set.labels)),
+        )
+        # Of a run at work the last epoch is not there yet.
+        complete = (pathlib.Path(workdir) / summary.FILE).exists()
+        if epoch is None and complete and kept.epoch < config.epochs - 1:
+            logger.warning(
+                "%s: the checkpoint of its last epoch, %d, is missing; that of "
+                "epoch %d is taken",
+                workdir,
+                config.epochs - 1,
+                kept.epoch,
+            )
+        networks = [state[part] if part else state for state in kept.states]
+        kept = kept._replace(states=networks)
+        return cls(str(workdir), config, training_set, kept)
+
+    @functools.cached_property
+    def _ready(self) -> "_Ready":
+        """What every vote uses, made for the first."""
+        method, network = _built(self.config, self.training_set)
+        mesh = sharding.make_mesh(method.batch_sizes)
+        sharding.enable_compilation_cache()
+        return _Ready(
+            method,
+            inference.Inference(
+                network, method.outputs, self.config, self.training_set, mesh
+            ),
+            sharding.replicated(mesh),
+            jax.device_put(self.kept.states, sharding.replicated(mesh)),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_ready"}
+
+    def vote(self, found: Images) -> np.ndarray:
+        """Probabilities of the classes.
+
+        Args:
+          found: N images of the training images' shape.
+
+        Returns:
+          float [N, C], softmax of the mean of all voting logits; NaN for
+          images that cannot be read.
+
+        Raises:
+          UserError: none can be read, or the networks' outputs are not finite.
+        """
+        method, infer, everywhere, states = self._ready
+        scores, reasons, resized = list[np.ndarray](), list[str](), list[str]()
+        size = _BATCHES * infer.batch_size
+        for first in range(0, len(found.ids), size):
+            piece = found.read(first, min(first + size, len(found.ids)))
+            pixels = piece.pixels
+            reasons += piece.reasons
+            resized += piece.resized
+            held = jax.device_put(pixels, everywhere)
+            rows = np.arange(len(pixels))
+            outputs = sharding.fetch([infer(s, held, rows) for s in states])
+            inference.require_finite(
+                outputs,
+                f"{self.where}: epoch {self.kept.epoch}",
+                "its training diverged, choose another --epoch or run",
+            )
+            scores.append(
+                inference.vote(
+                    method, outputs, len(pixels), self.kept.memory
+                ).scores
+            )
+        probs = selection.softmax(np.concatenate(scores))
+        if resized:
+            height, width, _ = self.training_set.image_shape
+            logger.warning(
+                "%s: has another size than the training images and was resized "
+                "to %dx%d, as were %d of %d images; their labels are less "
+                "certain",
+                resized[0],
+                width,
+                height,
+                len(resized),
+                len(reasons),
+            )
+        if bad := list(filter(None, reasons)):
+            if len(bad) == len(reasons):
+                raise UserError(f"{bad[0]}; nor can any other image be read")
+            logger.warning(
+                "%s; of %d images %d cannot be read",
+                bad[0],
+                len(reasons),
+                len(bad),
+            )
+            probs[[reason != "" for reason in reasons]] = np.nan
+        return probs
+
+
+class _Ready(NamedTuple):
+    """A method, its compiled networks, and their weights on the devices."""
+
+    method: base.Method
+    infer: inference.Inference
+    everywhere: Any
+    states: Any
+
+
+def _built(
+    config: ml_collections.ConfigDict, training_set: TrainingSet
+) -> tuple[base.Method, models.Network]:
+    """The method of a run, and its network without weights."""
+    classes = len(training_set.class_names)
+    method = base.create(config, base.DataInfo(training_set.labels, classes))
+    network = models.build(
+        config.model, classes, method.heads, **method.network_options
+    )
+    return method, network
 
 
 def predict(
@@ -290,72 +471,22 @@ def predict(
     Raises:
       UserError: no run, no such checkpoint, no or unsuitable images, none that
         can be read.
+
+    Example:
+      >>> import jaxnlt, numpy
+      >>> numpy.savez("new.npz", images=numpy.zeros((5, 8, 8, 1), "uint8"))
+      >>> ids, probs, names = jaxnlt.predict("runs/mine", "new.npz")
+      >>> probs.shape, names[0]
+      ((5, 10), '0')
     """
-    config, training_set = read_run(workdir)
-    classes, shape = len(training_set.class_names), training_set.image_shape
+    networks = Networks.load(workdir, epoch)
     found = find_images(
         images,
-        shape,
-        config.data.get("image_size", 0),
-        decode.transform_of(config),
+        networks.training_set.image_shape,
+        networks.config.data.get("image_size", 0),
+        decode.transform_of(networks.config),
     )
-    method = base.create(config, base.DataInfo(training_set.labels, classes))
-    network = models.build(
-        config.model, classes, method.heads, **method.network_options
-    )
-    empty = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), network.shapes(shape)
-    )
-    fresh = [base.init_state(empty, ()) for _ in range(method.num_nets)]
-    kept = checkpoint.load(
-        workdir,
-        epoch,
-        [state.variables for state in fresh],
-        base.init_memory(method, fresh, len(training_set.labels)),
-    )
-    # Of a run at work the last epoch is not there yet.
-    complete = (pathlib.Path(workdir) / summary.FILE).exists()
-    if epoch is None and complete and kept.epoch < config.epochs - 1:
-        logger.warning(
-            "%s: the checkpoint of its last epoch, %d, is missing; that of "
-            "epoch %d is taken",
-            workdir,
-            config.epochs - 1,
-            kept.epoch,
-        )
-    mesh = sharding.make_mesh(method.batch_sizes)
-    infer = inference.Inference(
-        network, method.outputs, config, training_set, mesh
-    )
-    everywhere = sharding.replicated(mesh)
-    sharding.enable_compilation_cache()
-    states = jax.device_put(kept.states, everywhere)
-    scores, reasons = list[np.ndarray](), list[str]()
-    size = _BATCHES * infer.batch_size
-    for first in range(0, len(found.ids), size):
-        pixels, wrong = found.read(first, min(first + size, len(found.ids)))
-        reasons += wrong
-        held = jax.device_put(pixels, everywhere)
-        rows = np.arange(len(pixels))
-        outputs = sharding.fetch([infer(s, held, rows) for s in states])
-        inference.require_finite(
-            outputs,
-            f"{workdir}: epoch {kept.epoch}",
-            "its training diverged, choose another --epoch or run",
-        )
-        scores.append(
-            inference.vote(method, outputs, len(pixels), kept.memory).scores
-        )
-    votes = method.num_nets * len(method.vote)
-    probs = selection.softmax(np.concatenate(scores) / votes)
-    if bad := list(filter(None, reasons)):
-        if len(bad) == len(reasons):
-            raise UserError(f"{bad[0]}; nor can any other image be read")
-        logger.warning(
-            "%s; of %d images %d cannot be read", bad[0], len(reasons), len(bad)
-        )
-        probs[[reason != "" for reason in reasons]] = np.nan
-    return found.ids, probs, training_set.class_names
+    return found.ids, networks.vote(found), networks.training_set.class_names
 
 
 def write_csv(

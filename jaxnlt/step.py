@@ -84,7 +84,8 @@ def update(
         weight_decay = phase.weight_decay
     optimizer = sgd(learning_rate, momentum, weight_decay)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    moved = TrainState(
+    moved = replace(
+        state,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,

@@ -14,11 +14,13 @@ import jax
 import ml_collections
 import numpy as np
 
+from jaxnlt.auditing import planting, verdict
 from jaxnlt.config import base as config_lib
-from jaxnlt.config import modules
+from jaxnlt.config import modules, settle
 from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
-from jaxnlt.infer import SMALLER_STEPS, require_finite, vote
+from jaxnlt.data.records import HELD_OUT
+from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics, pred_probs, summary, writers
@@ -32,7 +34,7 @@ from jaxnlt.runtime import (
     sharding,
 )
 from jaxnlt.runtime.errors import Once, UserError, logger
-from jaxnlt.trainer import FetchedPools, Trainer
+from jaxnlt.trainer import Trainer
 
 #: (trainer, device states, memory) after the training of an epoch.
 Observe = Callable[[Trainer, list[TrainState], Memory], None]
@@ -55,6 +57,7 @@ def run(
     command: str = "",
     watch: preemption.Watch | None = None,
     observe: Observe | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains to the end, resuming what the workdir holds, and reports.
 
@@ -68,6 +71,7 @@ def run(
       command: the command line, for the report.
       watch: stops the run on SIGTERM; None where nothing stops it.
       observe: called after the training of each epoch; not of the folds.
+      quiet: prints nothing but warnings.
 
     Returns:
       The summary, as in summary.json; {} on all processes but the first.
@@ -76,7 +80,16 @@ def run(
       UserError: bad data, fields or workdir, or a disk that refuses a
         checkpoint.
       OSError: a file that cannot be read or written.
+
+    Example:
+      >>> import jaxnlt
+      >>> config = jaxnlt.load_config("erm", "digits,smoke")
+      >>> config.model.width, config.model.blocks = 4, (1,)
+      >>> summary = jaxnlt.run(config, workdir="runs/mine", quiet=True)
+      >>> summary["method"], summary["epochs"]
+      ('erm', 1)
     """
+    config = settle.settled(config)
     # The files of a run have names of up to so many characters.
     directory = paths.expanded(
         workdir or default_workdir(config), "workdir", "/" + "-" * 100
@@ -86,9 +99,11 @@ def run(
     logger.addFilter(once)
     try:
         with contextlib.ExitStack() as ends:
-            summary = _run(config, directory, command, watch, ends, observe)
+            summary = _run(
+                config, directory, command, watch, ends, observe, quiet
+            )
         if config.audit.out_of_sample:
-            _run_folds(config, directory, command, watch)
+            _run_folds(config, directory, command, watch, quiet)
         return summary
     finally:
         logger.removeFilter(once)
@@ -99,6 +114,7 @@ def _run_folds(
     directory: pathlib.Path,
     command: str,
     watch: preemption.Watch,
+    quiet: bool,
 ) -> None:
     """Trains without each fold; see ``pred_probs.join`` for what it writes."""
     if config.init_from:
@@ -112,18 +128,21 @@ def _run_folds(
     for fold in range(1, config.audit.out_of_sample + 1):
         part = config.copy_and_resolve_references()
         folds = {"out_of_sample": 0, "folds": config.audit.out_of_sample}
+        folds |= {"planted": 0.0}
         with part.unlocked():
             part.audit.update(folds | {"fold": fold})
         folders.append(directory / journal.FOLDS_FOLDER / str(fold))
-        _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
+        if not quiet:
+            _print(f"fold {fold} of {part.audit.folds}: {folders[-1]}")
         watch.saved(-1)
         with contextlib.ExitStack() as ends:
-            _run(part, folders[-1], command, watch, ends)
+            _run(part, folders[-1], command, watch, ends, None, quiet)
     processes.led(lambda: pred_probs.join(directory, folders))
-    _print(
-        f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold probabilities "
-        f"of the labels in {pred_probs.LABELS_FILE}"
-    )
+    if not quiet:
+        _print(
+            f"{directory / pred_probs.PRED_PROBS_FILE}: out-of-fold "
+            f"probabilities of the labels in {pred_probs.LABELS_FILE}"
+        )
 
 
 def _run(
@@ -132,7 +151,8 @@ def _run(
     command: str,
     watch: preemption.Watch,
     ends: contextlib.ExitStack,
-    observe: Observe | None = None,
+    observe: Observe | None,
+    quiet: bool,
 ) -> dict[str, Any]:
     began = time.time()
     config_lib.check(config)
@@ -150,10 +170,12 @@ def _run(
     _check_workdir(directory, origin)
     finished = processes.decided(lambda: summary.finished(directory, resolved))
     if finished is not None:
-        _print(f"{directory}: already complete")
+        if not quiet:
+            _print(f"{directory}: already complete")
         return finished
     lock.check_free(directory)
     sharding.enable_compilation_cache()
+    dataset = planting.planted(config, dataset)
     trainer = Trainer(config, dataset)
     states, memory, start = _initial(config, trainer, data)
     if config.init_from or config.model.pretrained:
@@ -174,12 +196,21 @@ def _run(
         states, memory = restored.states, restored.memory
         start = restored.epoch + 1
         watch.saved(restored.epoch)
-        _print(f"resumed after epoch {start}")
+        if not quiet:
+            _print(f"resumed after epoch {start}")
     writer = journal.Silent()
     if processes.is_lead():
         sealed = restored.meta.get("records") if restored else []
         writer = journal.Journal(
-            config, dataset, data, directory, resolved, start, began, sealed
+            config,
+            dataset,
+            data,
+            directory,
+            resolved,
+            start,
+            began,
+            sealed,
+            quiet,
         )
 
     def on_step(network: int, step: int, steps: int, images: int) -> None:
@@ -188,7 +219,7 @@ def _run(
 
     method = trainer.method
     states = trainer.put(states)
-    pooled: FetchedPools = []
+    pooled: Any = []
     audited: dict[str, Any] = {}
     readable: dict[str, np.ndarray | None] = {}
     host_states: list[TrainState] = []
@@ -208,29 +239,31 @@ def _run(
         if observe is not None:
             observe(trainer, states, memory)
         last = epoch + 1 == config.epochs
+        tests = {
+            name: trainer.infer_test(states, name)
+            for name in dataset.tests
+            if phase.evaluated
+        }
+        pooled = []
+        if not last:
+            pooled = trainer.infer_pools(epoch + 1, following, states)
+        known = trainer.inferred(tests, pooled, following)
+        counted = trainer.counted(epoch, phase, known)
+        audited = trainer.infer_audited(states, known) if counted else {}
         # The only wait of an epoch: everything is fetched at once.
         fetched = sharding.fetch(
-            _Fetched(
-                terms=result.terms,
-                states=states,
-                tests={
-                    name: trainer.infer_test(states, name)
-                    for name in dataset.tests
-                    if phase.evaluated
-                },
-                pooled=[]
-                if last
-                else trainer.infer_pools(epoch + 1, following, states),
-                audited=trainer.infer_audited(states) if last else {},
-            )
+            _Fetched(result.terms, states, tests, pooled, audited)
         )
-        pooled, audited = fetched.pooled, fetched.audited
+        pooled, host_states = fetched.pooled, fetched.states
         readable = trainer.readable() if last else {}
-        host_states = fetched.states
-        seconds = time.time() - epoch_began
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
-        outputs = (fetched.tests, pooled, audited)
+        outputs = (fetched.tests, pooled, fetched.audited)
         require_finite(outputs, f"epoch {epoch + 1}", SMALLER_STEPS)
+        if counted:
+            known = trainer.inferred(fetched.tests, pooled, following)
+            audited = known | fetched.audited
+            memory = trainer.observe(memory, audited)
+        seconds = time.time() - epoch_began
         record = {
             "epoch": epoch,
             "phase": phase.name,
@@ -266,28 +299,27 @@ def _run(
         readable = trainer.readable()
     checkpoints.close()
     held.check()
-    heads = method.num_nets * len(method.vote)
-    votes = {
-        name: vote(method, audited[name], len(split), memory)
-        for name, split in dataset.audited.items()
-    }
-    mean_votes = {
-        name: found._replace(scores=found.scores / heads)
-        for name, found in votes.items()
-    }
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
-        weights_sha256=checkpoint.weights_sha256(host_states),
+        weights_sha256=checkpoint.weights_sha256(voters(host_states)),
         command=command,
         networks_voting=method.num_nets,
         # A network's heads share one pass.
         forward_passes=method.num_nets,
         workdir=str(directory),
     )
-    for name, seen in readable.items():
-        if seen is not None:
-            mean_votes[name].scores[~seen] = np.nan
-    return writer.finish(memory.history, mean_votes, about_run)
+    probs, audits = {}, {}
+    for name, split in dataset.as_given.audited.items():
+        probs[name] = memory.audit[name].mean_probs
+        if (seen := readable[name]) is not None:
+            probs[name][~seen] = np.nan
+        audits[name] = verdict.of_training(
+            split.labels,
+            probs[name],
+            vote(method, audited[name], len(split), memory).suggested,
+            held_out=name == HELD_OUT,
+        )
+    return writer.finish(audits, probs, about_run)
 
 
 class _Fetched(NamedTuple):
@@ -414,14 +446,21 @@ def _initial(
         raise UserError(
             f"config.start_phase: {config.start_phase!r} is not one of {known}"
         )
-    source = checkpoint.load(folder, epoch, states, memory)
+    bare = [replace(state, average=()) for state in states]
+    source = checkpoint.load(folder, epoch, bare, memory)
     if source.meta["train"] != data.train_sha256:
         raise UserError(
             f"config.start_phase: {folder} was trained on other images or "
             "labels, which its memory is of; without start_phase its networks "
             "alone are taken"
         )
-    return source.states, source.memory, phases.index(config.start_phase)
+    # The audit is of this run.
+    memory = replace(source.memory, audit=memory.audit)
+    taken = [
+        replace(found, average=own.average)
+        for found, own in zip(source.states, states, strict=True)
+    ]
+    return taken, memory, phases.index(config.start_phase)
 
 
 def _check_classes(

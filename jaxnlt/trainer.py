@@ -1,8 +1,9 @@
 """What one epoch is made of: selecting, training, inferring."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import jax
 import ml_collections
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxnlt import method as method_lib
 from jaxnlt import models, step
+from jaxnlt.auditing import statistics
 from jaxnlt.augment import table
 from jaxnlt.data import decode, streaming
 from jaxnlt.data.records import HELD_OUT, Dataset
@@ -19,6 +21,8 @@ from jaxnlt.infer import (
     Inference,
     collect,
     require_finite,
+    vote,
+    voters,
 )
 from jaxnlt.method import (
     DataInfo,
@@ -33,6 +37,7 @@ from jaxnlt.method import (
     TrainState,
     trust_all,
 )
+from jaxnlt.models import average
 from jaxnlt.runtime import processes, sharding
 from jaxnlt.runtime.errors import logger
 
@@ -42,6 +47,8 @@ Progress = Callable[[int, int, int, int], None]
 Pooled = list[list[Batches]]
 #: The same, fetched.
 FetchedPools = Sequence[Sequence[Sequence[Outputs]]]
+#: Outputs of every network, on the devices or fetched.
+_B = TypeVar("_B")
 
 
 class EpochResult(NamedTuple):
@@ -68,6 +75,35 @@ class EpochResult(NamedTuple):
 def rng_of(*seeds: int) -> np.random.Generator:
     """Generator of a tuple of non-negative integers, independent of others."""
     return np.random.default_rng(seeds)
+
+
+def init_memory(
+    method: method_lib.Method,
+    states: Sequence[TrainState],
+    size: int,
+    held_out: int = 0,
+) -> Memory:
+    """The memory before the first epoch.
+
+    Args:
+      method: what is trained.
+      states: new training states of its networks.
+      size: N, training samples.
+      held_out: samples of the training set that are held out.
+    """
+    classes = method.data.num_classes
+    return Memory(
+        selector={
+            phase.name: [phase.selector.init_memory() for _ in states]
+            for phase in method.phases()
+            if phase.selector
+        },
+        method=method.init_memory(states),
+        audit={
+            "train": statistics.empty(size, classes),
+            HELD_OUT: statistics.empty(held_out, classes),
+        },
+    )
 
 
 class Trainer:
@@ -118,6 +154,7 @@ class Trainer:
         )
         self.steps: dict[str, step.Step] = {}
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
+        self.average = jax.jit(partial(average.moved, decay=config.model.ema))
         self.key = jax.random.key(config.seed)
 
     def put(self, tree: PyTree) -> PyTree:
@@ -127,7 +164,7 @@ class Trainer:
     def init_states(self, *when: int) -> list[TrainState]:
         """Fresh host states of all networks, from the seed (and an epoch)."""
         shape = self.dataset.train.images.shape[1:]
-        return [
+        states = [
             method_lib.init_state(
                 self.network.init(
                     int(rng_of(self.config.seed, k, *when).integers(2**31)),
@@ -137,35 +174,107 @@ class Trainer:
             )
             for k in range(self.method.num_nets)
         ]
+        if not self.config.model.ema:
+            return states
+        return [
+            replace(state, average=average.empty(state.variables))
+            for state in states
+        ]
 
     def init_memory(self, states: Sequence[TrainState]) -> Memory:
         """Fresh host memory."""
-        return method_lib.init_memory(
-            self.method, states, len(self.info.labels)
+        sizes = {k: len(split) for k, split in self.dataset.audited.items()}
+        return init_memory(
+            self.method, states, sizes["train"], sizes.get(HELD_OUT, 0)
         )
 
     def infer_test(
         self, states: Sequence[TrainState], name: str = "test"
     ) -> list[Batches]:
-        """Device outputs of every network on a set of ``dataset.tests``."""
+        """Device outputs of what votes, on a set of ``dataset.tests``."""
         rows = np.arange(len(self.dataset.tests[name]))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.test_images[name], rows)
+        return self.infer.all(voters(states), self.test_images[name], rows)
 
     def infer_train(self, states: Sequence[TrainState]) -> list[Batches]:
-        """Device outputs of every network on all training images."""
+        """Device outputs of what votes, on all training images."""
         rows = np.arange(len(self.dataset.train))
-        networks = [state.variables for state in states]
-        return self.infer.all(networks, self.images, rows)
+        return self.infer.all(voters(states), self.images, rows)
+
+    # Auditing ----------------------------------------------------------------
+
+    def counted(self, epoch: int, phase: Phase, known: Container[str]) -> bool:
+        """Whether the vote after an epoch counts in the audit.
+
+        That of the second half does, before it wherever it costs nothing, and
+        always of methods that infer the training set for nothing else.
+
+        Args:
+          epoch: just trained.
+          phase: its phase; networks that are not evaluated do not vote.
+          known: the sets that were inferred for others, see ``inferred``.
+        """
+        epochs = self.config.epochs
+        late = epoch >= epochs // 2
+        selecting = any(
+            phase.selector and phase.selector.outputs
+            for phase in self.method.phases()
+        )
+        wanted = late or not selecting or "train" in known
+        return epoch + 1 == epochs or (phase.evaluated and wanted)
+
+    def inferred(
+        self, tests: Mapping[str, _B], pooled: Sequence[_B], following: Phase
+    ) -> dict[str, _B]:
+        """What is known of ``dataset.audited`` as it was inferred for others.
+
+        Args:
+          tests: outputs of every network on test sets, by name.
+          pooled: what ``infer_pools`` returned for the next epoch.
+          following: the phase of the next epoch.
+        """
+        known = {}
+        whole = following.pool is None and following.pool_view == "none"
+        # Selectors see the networks as they are, not their averages.
+        if pooled and whole and not self.config.model.ema:
+            known["train"] = pooled[0]
+        if HELD_OUT in self.dataset.audited and "test" in tests:
+            known[HELD_OUT] = tests["test"]
+        return known
 
     def infer_audited(
-        self, states: Sequence[TrainState]
+        self, states: Sequence[TrainState], known: Container[str] = ()
     ) -> dict[str, list[Batches]]:
-        """Device outputs of every network on each of ``dataset.audited``."""
-        outputs = {"train": self.infer_train(states)}
-        if HELD_OUT in self.dataset.audited:
-            outputs[HELD_OUT] = self.infer_test(states)
-        return outputs
+        """Device outputs of what votes, on each of ``dataset.audited``.
+
+        Args:
+          states: the networks.
+          known: the sets that are left out.
+        """
+        infer = {"train": self.infer_train, HELD_OUT: self.infer_test}
+        return {
+            name: infer[name](states)
+            for name in self.dataset.audited
+            if name not in known
+        }
+
+    def observe(
+        self, memory: Memory, outputs: Mapping[str, Sequence[Sequence[Outputs]]]
+    ) -> Memory:
+        """Adds the vote of an epoch to the statistics of the audit.
+
+        Args:
+          memory: host memory; not changed.
+          outputs: fetched, of the sets that are audited.
+
+        Returns:
+          The new memory.
+        """
+        sums = dict(memory.audit)
+        for name, batches in outputs.items():
+            size = len(self.dataset.audited[name])
+            votes = vote(self.method, batches, size, memory)
+            sums[name] = statistics.added(sums[name], votes.scores)
+        return replace(memory, audit=sums)
 
     def readable(self) -> dict[str, np.ndarray | None]:
         """Which images of ``dataset.audited`` ``infer_audited`` could read.
@@ -366,11 +475,15 @@ class Trainer:
     def enter(
         self, epoch: int, states: list[TrainState], memory: Memory
     ) -> tuple[list[TrainState], Memory]:
-        """What the method does before the first epoch of a phase."""
-        states, memory = self.method.enter(
+        """What the method does before the first epoch of a phase.
+
+        A network that it gives other weights begins another average.
+        """
+        entered, memory = self.method.enter(
             epoch, states, memory, lambda: self.init_states(epoch)
         )
-        return self.put(states), memory
+        pairs = zip(states, entered, strict=True)
+        return self.put([_averaging(old, new) for old, new in pairs]), memory
 
     # Training ----------------------------------------------------------------
 
@@ -449,8 +562,24 @@ class Trainer:
             own_selections,
             streaming.count_bad(self.images),
         )
-        memory = _with_history(memory, own_selections)
-        return self.method.end_epoch(phase, states), memory, result
+        return self._end_epoch(phase, states), memory, result
+
+    def _end_epoch(
+        self, phase: Phase, states: list[TrainState]
+    ) -> list[TrainState]:
+        """What the method makes of the networks, and of their averages."""
+        states = self.method.end_epoch(phase, states)
+        if not self.config.model.ema:
+            return states
+        moved = [self.average(s.average, s.variables) for s in states]
+        pairs = list(zip(states, moved, strict=True))
+        voting = self.method.end_epoch(
+            phase, [replace(state, **mean.variables) for state, mean in pairs]
+        )
+        return [
+            replace(state, average=replace(mean, **network.variables))
+            for (state, mean), network in zip(pairs, voting, strict=True)
+        ]
 
     def _train_one(
         self,
@@ -532,12 +661,11 @@ class Trainer:
         )
 
 
-def _with_history(memory: Memory, selections: list[Selection]) -> Memory:
-    """Keeps the mean clean probability of the last ten selecting epochs."""
-    found = [s.clean_probability for s in selections]
-    clean = [values for values in found if values is not None]
-    if not clean:
-        return memory
-    latest = np.mean(np.stack(clean), axis=0)[None].astype(np.float32)
-    history = np.concatenate([memory.history, latest])[-10:]
-    return replace(memory, history=history)
+def _averaging(old: TrainState, new: TrainState) -> TrainState:
+    """The new state, its average begun anew where its weights are others."""
+    if not new.average:
+        return new
+    leaves = (jax.tree.leaves(state.variables) for state in (old, new))
+    if all(a is b for a, b in zip(*leaves, strict=True)):
+        return new
+    return replace(new, average=replace(new.average, epochs=np.int32(0)))

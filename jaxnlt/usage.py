@@ -106,7 +106,8 @@ def method_help(name: str, request: config_lib.HelpRequested) -> str:
 def _choices(config: ml_collections.ConfigDict) -> dict[str, Iterable[str]]:
     """Names that fields may hold and that stand in tables."""
     entry = registry.get(config.benchmark)
-    transforms = decode.TRANSFORMS if entry.transform else ("''",)
+    unset = () if entry.transform else ("''",)
+    transforms = decode.TRANSFORMS if entry.transform or entry.choose else ()
     return {
         "benchmark": registry.BENCHMARKS,
         "selector": ("''", *selectors.SELECTORS),
@@ -115,5 +116,5 @@ def _choices(config: ml_collections.ConfigDict) -> dict[str, Iterable[str]]:
         "augment.strong": table.AUGMENTATIONS,
         "data.imb_type": imbalance.TYPES,
         "data.noise": (*noise.SYNTHETIC, *entry.noises),
-        "data.transform": transforms,
+        "data.transform": (*unset, *transforms),
     }

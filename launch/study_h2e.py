@@ -25,9 +25,9 @@ from jaxnlt import predict
 from jaxnlt.data import load
 from jaxnlt.methods import h2e
 from jaxnlt.results import files as result_files
-from jaxnlt.results.labels import clean_probability
 from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError
+from jaxnlt.selection import softmax
 from jaxnlt.trainer import Trainer
 
 LATEST = 10  # epochs that an accuracy averages over
@@ -78,8 +78,7 @@ def _base_flags(workdir: pathlib.Path, epoch: int, trainer: Trainer):
     logits = inference.collect(sharding.fetch(outputs)[0], len(labels))[
         "logits"
     ]
-    nothing = np.zeros((0, len(labels)))
-    return clean_probability(nothing, logits, labels) < 0.5
+    return softmax(logits)[np.arange(len(labels)), labels] < 0.5
 
 
 def _round_flags(workdir: pathlib.Path, number: int, trainer: Trainer):

@@ -63,7 +63,7 @@ class Replay(Trainer):
                 if phase.selector
             },
             method=(),
-            history=np.zeros((0, len(self.info.labels)), np.float32),
+            audit={},
         )
 
     def selecting_epochs(self) -> list[int]:

@@ -274,9 +274,9 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
 
     Returns:
       `wrong_learnt` and `right_learnt`, the shares of the wrong and the right
-      training labels that the last epoch predicts; `flag_precision` and
-      `flag_recall` of calling a label of clean probability below 0.5 wrong;
-      `right_flagged`, the share of right labels called wrong.  Also within
+      training labels that the networks predict; `flag_precision` and
+      `flag_recall` of the labels that are flagged as wrong; `right_flagged`,
+      the share of right labels that are.  Also within
       each third of the given classes, the largest first.  None where there is
       nothing to divide by.  Labels of which nothing is known are left out.
     """
@@ -297,7 +297,7 @@ def from_labels(workdir: pathlib.Path) -> dict[str, float | None]:
         inside = [
             (
                 row["given_label"] != row["true_label"],
-                float(row["clean_probability"]) < 0.5,
+                row["is_label_issue"] == "True",
                 row["given_label"] == row["predicted_label"],
             )
             for row in rows

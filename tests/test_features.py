@@ -11,6 +11,7 @@ import pytest
 from jaxnlt import command_line, main, models, predict
 from jaxnlt.augment import features, table
 from jaxnlt.data import check, load
+from jaxnlt.predict import main as label_images
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 from tests.data import fakes
@@ -202,7 +203,7 @@ def test_features_are_predicted(name, finished, tmp_path):
     file, out = tmp_path / "new.npz", tmp_path / "p.csv"
     np.savez(file, **{name: ROWS.astype(np.float64)})
     argv = f"predict --workdir={workdir} --images={file} --out={out}"
-    assert predict.main(argv.split()) == 0
+    assert label_images(argv.split()) == 0
     with open(out, newline="") as rows:
         found = [int(row["predicted_label"]) for row in csv.DictReader(rows)]
     assert (np.array(found) == LABELS).mean() > 0.5
@@ -222,7 +223,7 @@ def test_prediction_refuses(changes, word, finished, tmp_path):
     if changes is not None:
         np.savez(place, **changes)
     with pytest.raises(UserError, match=f"^{place}: {word}"):
-        predict.predict(finished[0], place)
+        predict(finished[0], place)
 
 
 def test_check_lists_equal_rows(tmp_path, capsys):

@@ -9,7 +9,6 @@ import pytest
 
 from jaxnlt import train
 from jaxnlt.data import folds
-from jaxnlt.infer import Votes
 from jaxnlt.results import pred_probs
 from jaxnlt.runtime.errors import UserError
 from tests.runs import tiny
@@ -44,10 +43,10 @@ FOLD_OF = np.array([1, 2, 0, 1])
 LABELS = np.array([0, 0, 1, 0], np.int32)
 
 
-def write(folder, fold, scores):
-    """One fold's file; scores [4, 2] of all rows."""
+def write(folder, fold, probs):
+    """One fold's file; probabilities [4, 2] of all rows."""
     folder.mkdir(exist_ok=True)
-    out, scores = fold == FOLD_OF, np.asarray(scores, float)
+    out = fold == FOLD_OF
     dataset = types.SimpleNamespace(
         fold_of=FOLD_OF,
         train=types.SimpleNamespace(labels=LABELS[~out]),
@@ -57,23 +56,22 @@ def write(folder, fold, scores):
         folder,
         dataset,
         fold,
-        Votes(scores[out], None),
-        Votes(scores[~out], None),
+        probs[out],
+        probs[~out],
     )
 
 
-def logits(*first):
-    """Logits whose first class has these probabilities."""
-    p = np.array(first)
-    return np.log(np.stack([p, 1 - p], 1))
+def of_first(*p):
+    """Probabilities of two classes, given those of the first."""
+    return np.stack([p, 1 - np.array(p)], 1)
 
 
 def test_every_row_has_the_probability_of_the_run_without_it(tmp_path, caplog):
     parts = [tmp_path / "1", tmp_path / "2"]
-    first = logits(0.1, 0.9, 0.2, 0.3)
+    first = of_first(0.1, 0.9, 0.2, 0.3)
     first[3] = np.nan  # cannot be read
     write(parts[0], 1, first)
-    write(parts[1], 2, logits(0.9, 0.4, 0.6, 0.9))
+    write(parts[1], 2, of_first(0.9, 0.4, 0.6, 0.9))
     pred_probs.join(tmp_path, parts)
     found = np.load(tmp_path / "pred_probs.npy")
     # The row that no fold leaves out has the mean.

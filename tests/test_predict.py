@@ -1,4 +1,5 @@
 import csv
+import importlib
 import shutil
 from unittest import mock
 
@@ -7,11 +8,13 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from jaxnlt import command_line, predict, train
+from jaxnlt import command_line, train
 from jaxnlt.results import journal, metrics
 from jaxnlt.runtime.errors import UserError
 from tests.data import fakes
 
+# ``jaxnlt.predict`` is the function.
+predict = importlib.import_module("jaxnlt.predict")
 TEST = fakes.read("digits").test
 
 
@@ -60,7 +63,7 @@ def test_npz_gets_the_vote_of_the_last_evaluation(run, tmp_path, monkeypatch):
     assert list(rows[0]) == ["index", "predicted_label", "confidence"]
     assert [row["index"] for row in rows] == [str(i) for i in range(400)]
     # Two networks, two heads.
-    probs = softmax(votes[-1].astype(np.float64) / 4, -1)
+    probs = softmax(votes[-1].astype(np.float64), -1)
     predicted = [row["predicted_label"] for row in rows]
     assert predicted == [str(c) for c in probs.argmax(-1)]
     assert len(set(predicted)) > 2
@@ -74,16 +77,17 @@ def test_epoch(epoch, run):
     folder, votes = run
     file = folder / "test.npz"
     _, probs, names = predict.predict(folder / "run", file, epoch)
-    np.testing.assert_allclose(probs, softmax(votes[epoch] / 4, -1), rtol=1e-5)
+    np.testing.assert_allclose(probs, softmax(votes[epoch], -1), rtol=1e-5)
     assert names == tuple("0123456789")
     assert not np.allclose(votes[epoch], votes[epoch - 1])
 
 
-def test_folder(run, tmp_path):
+def test_folder(run, tmp_path, caplog):
     folder, votes = run
     (tmp_path / "images" / "b").mkdir(parents=True)
     # Names in another order than rows; one grey, one colour, one in a folder.
     files = {"z.png": (5, "L"), "a.PNG": (17, "RGB"), "b/c.png": (300, "L")}
+    caplog.set_level("WARNING", "jaxnlt")
     for name, (row, mode) in files.items():
         image = Image.fromarray(TEST.images[row, ..., 0])
         image.convert(mode).save(tmp_path / "images" / name)
@@ -95,7 +99,14 @@ def test_folder(run, tmp_path):
     rows = table(out)
     paths = ["images/a.PNG", "images/b/c.png", "images/z.png"]
     assert [row["path"] for row in rows] == paths
-    probs = softmax(votes[-1][[17, 300, 5]] / 4, -1)
+    assert [r.args[-2:] for r in caplog.records if "resized" in r.msg] == []
+    # Of another size it is resized, and said once.
+    big = Image.fromarray(TEST.images[5, ..., 0]).resize((32, 32), 0)
+    big.save(tmp_path / "images" / "z.png")
+    assert call(flags) == 0 and len(table(out)) == 3
+    resized = [r for r in caplog.records if "resized to 8x8" in r.getMessage()]
+    assert [r.args[-2:] for r in resized] == [(1, 3)]
+    probs = softmax(votes[-1][[17, 300, 5]], -1)
     assert [int(r["predicted_label"]) for r in rows] == list(probs.argmax(-1))
     confidence = [float(row["confidence"]) for row in rows]
     np.testing.assert_allclose(confidence, probs.max(-1), rtol=1e-5)
@@ -124,7 +135,6 @@ def test_folder(run, tmp_path):
         ("--workdir={run} --images={tmp}/0.npz", "{tmp}/0.npz: images is empt"),
         ("--workdir={run} --images={tmp}/none", "{tmp}/none: holds no image"),
         ("--workdir={run} --images={tmp}/bad", "{tmp}/bad/b.png: unreadable"),
-        ("--workdir={run} --images={tmp}/wide", "{tmp}/wide/a.png: is 9x8"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -142,11 +152,10 @@ def test_mistakes_are_one_line(
     wrong = {"w": TEST.images[:, :, :7], "f": TEST.images / 255}
     for name, images in (wrong | {"0": TEST.images[:0]}).items():
         np.savez(tmp_path / f"{name}.npz", images=images)
-    for name in ("none", "bad", "wide"):
+    for name in ("none", "bad"):
         (tmp_path / name).mkdir()
     (tmp_path / "bad" / "b.png").write_text("no image")
     (tmp_path / "bad" / "c.png").touch()
-    Image.new("L", (9, 8)).save(tmp_path / "wide" / "a.png")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
 
@@ -165,9 +174,11 @@ def test_resized_as_in_training(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     found = predict.find_images(tmp_path, (8, 8, 3), image_size=8)
     wanted = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR)
-    assert (found.read(0, 1)[0] == np.asarray(wanted)).all()
-    with pytest.raises(UserError, match="is 12x16 pixels"):
-        predict.find_images(tmp_path, (8, 8, 3)).read(0, 1)
+    piece = found.read(0, 1)
+    assert (piece.pixels == np.asarray(wanted)).all() and not piece.resized
+    other = predict.find_images(tmp_path, (8, 8, 3)).read(0, 1)
+    assert (other.pixels == piece.pixels).all()
+    assert other.resized == [str(tmp_path / "a.png")]
 
 
 def test_a_table_is_replaced_at_once_or_not_at_all(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 
 from jaxnlt import train, trainer
 from jaxnlt.data import load
-from jaxnlt.runtime import sharding
+from jaxnlt.runtime import checkpoint, sharding
 from jaxnlt.runtime.errors import UserError
 from tests.runs import records, same_figures, tiny, write_npz
 
@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 
 
 FILES = """config.json metrics.jsonl summary.json labels.csv checkpoints
-    events report.html noise.json"""
+    events report.html noise.json audit.json"""
 SUMMARY = """method benchmark seed epochs seconds device best_test_accuracy
     last_test_accuracy weights_sha256 mean_last10_test_accuracy
     noise_rate_realised command"""
@@ -79,13 +79,32 @@ def test_labels_csv_is_worst_first_and_complete(finished):
         rows = list(csv.DictReader(file))
     train_split = seen["trainer"].dataset.train
     assert len(rows) == len(train_split)
-    clean = [float(row["clean_probability"]) for row in rows]
-    assert clean == sorted(clean)
+    quality = [float(row["label_quality"]) for row in rows]
+    assert quality == sorted(set(quality))
     given = dict(zip(train_split.ids, train_split.labels, strict=True))
     for row in rows:
         assert given[int(row["index"])] == int(row["given_label"])
-    trusted = [row for row in rows if float(row["clean_probability"]) > 0.5]
+    trusted = [row for row in rows if row["is_label_issue"] == "False"]
     assert all(r["suggested_label"] == r["given_label"] for r in trusted)
+
+
+def test_the_audit_counts_what_is_inferred_anyway_and_the_second_half(finished):
+    workdir, summary, seen = finished
+    kept = checkpoint.load(workdir).memory["audit"]["train"]
+    # Epoch 1 is before the first selection, which infers the training set.
+    assert kept["epochs"] == 3
+    size = len(seen["trainer"].dataset.train)
+    np.testing.assert_allclose(
+        kept["probs"].sum(1), np.full(size, 3), rtol=1e-5
+    )
+    facts = json.loads((workdir / "audit.json").read_text())
+    joint = np.array(facts["estimated_joint"])
+    np.testing.assert_allclose(joint.sum(), 1)
+    wrong = 1 - joint.trace()
+    np.testing.assert_allclose(
+        wrong, summary["estimated_noise_rate"], atol=1e-9
+    )
+    assert facts["label_issues"] == summary["label_issues"]
 
 
 def test_values_reach_the_host_once_an_epoch(finished):

@@ -20,7 +20,6 @@ def test_without_a_selector_all_labels_are_trained_on(toy_trainer):
     assert terms["images"] == np.arange(SIZE).sum()
     assert terms["weights"] == SIZE and terms["counts"] == 4 * 3
     assert terms["num_unlabelled"] == 0
-    assert result.memory.history.shape == (0, SIZE)
 
 
 def test_rows_carry_their_label_weight_and_image(toy_trainer):
@@ -64,7 +63,6 @@ def test_pool_is_mapped_to_rows_of_the_whole_set(toy_trainer):
     (terms,) = result.results[0].terms
     assert terms["labels"] == LABELS[6] + LABELS[5]
     assert terms["images"] == 11 and terms["extra"] == 1 + 4
-    assert not len(result.memory.history)
 
 
 def test_a_reordered_pool_of_everything_is_mapped_too(toy_trainer):
@@ -111,14 +109,10 @@ def test_the_step_size_is_computed_once_before_the_steps(toy_trainer):
     assert result.weights == [100 - 5 * steps] * 2
 
 
-def test_memory_of_selectors_is_kept_and_clean_probabilities_too(toy_trainer):
+def test_memory_of_selectors_is_kept(toy_trainer):
     selector = Recorder([0, 1])
-    result = run(toy_trainer(phase(selector=selector)), epochs=3)
+    run(toy_trainer(phase(selector=selector)), epochs=3)
     assert [c.visits for c in selector.calls] == [0, 0, 1, 1, 2, 2]
-    # The mean of 0.25 and 0.75, an entry an epoch.
-    np.testing.assert_array_equal(
-        result.memory.history, np.full((3, SIZE), 0.5)
-    )
 
 
 def test_selections_of_any_size_share_one_compiled_step(toy_trainer):

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn import datasets as sklearn_sets
 
 from jaxnlt import command_line, predict, train
+from jaxnlt.auditing import pilot
 from jaxnlt.bench import command, detectors
 from jaxnlt.bench.command import Figures
 from jaxnlt.bench.detection import Verdict, figures, tail_third
@@ -121,7 +122,6 @@ class Recorder:
 
     def __init__(self) -> None:
         self._logits: list[np.ndarray] = []
-        self._history: np.ndarray | None = None
 
     def __call__(
         self, trainer: Trainer, states: Sequence[TrainState], memory: Memory
@@ -130,18 +130,13 @@ class Recorder:
         method = trainer.method
         outputs = sharding.fetch(trainer.infer_train(states))
         scores = vote(method, outputs, len(trainer.info.labels), memory).scores
-        self._logits.append(scores / (method.num_nets * len(method.vote)))
-        self._history = memory.history
+        self._logits.append(scores)
 
     def judged(self, method: str, labels: np.ndarray) -> dict[Row, Verdict]:
         """What the detectors that read it say of labels, int [N]."""
-        if self._history is None:
+        if not self._logits:
             return {}
-        logits = np.stack(self._logits)
-        return {
-            **detectors.in_sample(method, logits, labels),
-            **detectors.last_selections(method, self._history),
-        }
+        return detectors.in_sample(method, np.stack(self._logits), labels)
 
 
 def configured(
@@ -216,7 +211,11 @@ def compare(
     timed = {row: (verdict, seconds) for row, verdict in own.items()}
     for source, read in _probabilities(config, dataset, workdir).items():
         began = time.perf_counter()
-        found = detectors.cleanlab(source, read(), labels)
+        probs = read()
+        found = {
+            **detectors.audit(source, probs, labels),
+            **detectors.cleanlab(source, probs, labels),
+        }
         seconds = time.perf_counter() - began
         timed |= {row: (verdict, seconds) for row, verdict in found.items()}
     tail = tail_third(dataset.given_counts)
@@ -247,14 +246,14 @@ def _probabilities(
         features = (features - features.mean(0)) / np.where(spread, spread, 1)
     found: dict[str, Callable[[], np.ndarray]] = {
         source: functools.partial(
-            detectors.out_of_sample,
-            source,
+            pilot.out_of_sample,
+            make,
             features,
             dataset.train.labels,
             dataset.num_classes,
             config.seed,
         )
-        for source in detectors.CLASSIFIERS
+        for source, make in detectors.CLASSIFIERS.items()
     }
     if config.audit.out_of_sample:
         path = workdir / pred_probs.PRED_PROBS_FILE

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from jaxnlt.results.metrics import calibration_error
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -94,27 +96,6 @@ def tail_third(counts: np.ndarray) -> np.ndarray:
     """
     order = np.argsort(-np.asarray(counts), kind="stable")
     return np.sort(order[-max(1, len(counts) // 3) :])
-
-
-def calibration_error(
-    probability: np.ndarray, right: np.ndarray, bins: int = 10
-) -> float:
-    """Expected calibration error.
-
-        sum over bins of n_bin / N |mean probability - share of right labels|
-
-    Args:
-      probability: float [N] in [0, 1] that a label is right.
-      right: bool [N].
-      bins: of equal width; a probability on a border counts above it, 1 in the
-        last bin.
-
-    Returns:
-      A fraction.
-    """
-    index = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, probability - right, bins)
-    return float(np.abs(gaps).sum() / len(right))
 
 
 def figures(

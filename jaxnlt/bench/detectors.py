@@ -11,20 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from jaxnlt import selection
+from jaxnlt import auditing, selection
+from jaxnlt.auditing import pilot
 from jaxnlt.bench.detection import Verdict
 from jaxnlt.runtime.errors import UserError
-
-# Principal components that nearest neighbours are sought in.
-_COMPONENTS = 30
-# Of 5, 10, 15, weighed or not, the best or nearly so on digits, split=dev.
-_NEIGHBOURS = 10
 
 
 class Row(NamedTuple):
@@ -130,29 +123,7 @@ def in_sample(
     return found
 
 
-def last_selections(method: str, history: np.ndarray) -> dict[Row, Verdict]:
-    """The mean posterior of the last selections, below .5 flagged.
-
-    Args:
-      method: that selected, for the row's name.
-      history: float [h, N] clean probabilities; h = 0 gives nothing.
-    """
-    if not len(history):
-        return {}
-    clean = history.mean(0, dtype=np.float64)
-    row = Row(f"{method} selections", "posterior", f"last {len(history)}", "in")
-    return {row: Verdict(clean, clean < 0.5, clean)}
-
-
 # Out of sample ----------------------------------------------------------------
-
-
-def knn(dimensions: int) -> Pipeline:
-    """Nearest neighbours in at most 30 principal components, by distance."""
-    return make_pipeline(
-        PCA(min(_COMPONENTS, dimensions), random_state=0),
-        KNeighborsClassifier(_NEIGHBOURS, weights="distance"),
-    )
 
 
 def logistic_regression(dimensions: int) -> Pipeline:
@@ -162,44 +133,28 @@ def logistic_regression(dimensions: int) -> Pipeline:
 
 
 CLASSIFIERS: dict[str, Callable[[int], Pipeline]] = {
-    "kNN": knn,
+    "kNN": pilot.knn,
     "logistic regression": logistic_regression,
 }
 
 
-def out_of_sample(
-    classifier: str,
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    seed: int,
-    folds: int = 5,
-) -> np.ndarray:
-    """Probabilities of every sample by a classifier that has not seen it.
+def audit(
+    source: str, probs: np.ndarray, labels: np.ndarray
+) -> dict[Row, Verdict]:
+    """Our ranking and flags on out-of-sample probabilities.
 
     Args:
-      classifier: key of ``CLASSIFIERS``.
-      features: float [N, D], of comparable units.
+      source: of the probabilities, for the row's name.
+      probs: float [N, C].
       labels: int [N] given labels.
-      classes: C.
-      seed: of the stratified folds.
-      folds: their number.
-
-    Returns:
-      float [N, C]; 0 for a class without samples.
     """
-    # A component cannot outnumber the samples that it is computed from.
-    dimensions = min(features.shape[1], len(labels) * (folds - 1) // folds)
-    found = cross_val_predict(
-        CLASSIFIERS[classifier](dimensions),
-        features,
-        labels,
-        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-        method="predict_proba",
-    )
-    probs = np.zeros((len(labels), classes))
-    probs[:, np.unique(labels)] = found
-    return probs
+    found = auditing.audit(labels, probs)
+    row = Row(f"jaxnlt.audit {source}", "probability margin", "", "out")
+    return {
+        row: Verdict(
+            found.label_quality, found.is_label_issue, found.clean_probability
+        )
+    }
 
 
 def cleanlab(

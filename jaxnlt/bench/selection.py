@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnlt import command_line, selection
+from jaxnlt.auditing import statistics, verdict
 from jaxnlt.bench import command
 from jaxnlt.bench.command import Figures
 from jaxnlt.data import decode, files
 from jaxnlt.data.records import Dataset, Split
-from jaxnlt.infer import Votes
 from jaxnlt.method import Memory
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.runtime import console
@@ -124,23 +124,21 @@ def measure(
     memory = Memory(
         selector={phase.name: [phase.selector.init_memory() for _ in nets]},
         method=(),
-        history=np.zeros((0, samples), np.float32),
+        audit={},
     )
     began = time.perf_counter()
     chosen, _ = trainer.select(epoch, phase, pooled, memory, nets)
     seconds["select"] = time.perf_counter() - began
     peaks.append(command.peak_mib())
 
-    clean = np.array([s.clean_probability for s in chosen.values()])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        audit = labels_csv.audit(clean, Votes(votes, votes), labels)
-        labels_csv.write(
-            pathlib.Path(folder) / "labels.csv",
-            dataset.train,
-            dataset.class_names,
-            audit,
+        sums = statistics.added(statistics.empty(samples, classes), votes)
+        audit = verdict.of_training(
+            labels, sums.mean_probs, votes, held_out=False
         )
+        table = labels_csv.columns(dataset.train, dataset.class_names, audit)
+        labels_csv.write(pathlib.Path(folder) / "labels.csv", table)
     seconds["labels_csv"] = time.perf_counter() - began
     peaks.append(command.peak_mib())
 

@@ -169,11 +169,12 @@ class DataOptions:
       labels_file: CSV of labels, or file of human labels.
       name: set of ``tfds``, such as mnist, mnist:3.0.1 or NAME/CONFIG.
       image_size: ``folder`` and ``tfds`` resize every image to this square, 0
-        expects equal sizes; streamed images are cut to it, 0 takes the paper's
-        size.
+        lets ``folder`` choose and expects equal sizes in ``tfds``; streamed
+        images are cut to it, 0 takes the paper's size.
       statistics: benchmark whose mean and deviation standardise the images; ''
         takes the data set's own.
-      transform: how streamed images are cut, a name in jaxnlt/data/decode.py.
+      transform: how streamed images are cut, a name in jaxnlt/data/decode.py;
+        '' lets ``folder`` choose.
       on_bad_image: what happens where image files cannot be read: ``stop``
         names them, ``skip`` leaves them out, for which all files are read
         through before the first epoch.
@@ -204,12 +205,15 @@ class ModelOptions:
     """The network.
 
     Attributes:
-      name: of the backbone.
+      name: of the backbone; '' lets ``folder`` choose, width and blocks too.
       width: channels of its first stage; 0 takes the published number.
       blocks: residual blocks of each stage; () takes the published numbers.
       dtype: of the computation; parameters stay in float32 under bfloat16.
       pretrained: .pth or .safetensors file with torchvision's ResNet weights
         to start from; the classifier alone is not taken from it.
+      ema: decay of an exponential moving average of the weights over the
+        epochs, 0.9 averages about the last ten; the averaged networks vote,
+        audit and predict, training does not see them.  0 is none.
     """
 
     name: str = "preact_resnet18"
@@ -217,11 +221,14 @@ class ModelOptions:
     blocks: tuple[Annotated[int, Range(1, 400)], ...] = ()
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
+    ema: Decay = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
     """Names in jaxnlt/augment/table.py of the two augmented views.
+
+    '' lets ``folder`` choose.
 
     Attributes:
       weak: the weakly augmented view.
@@ -287,7 +294,7 @@ class RunOptions:
       seed: of initialisation, shuffles, augmentation, mixtures.
       data_seed: of subset and noise; -1 takes the seed.
       epochs: number of epochs run.
-      batch_size: images a step.
+      batch_size: images a step; 0 lets ``folder`` choose, as in the warm-up.
       warmup_batch_size: images a step of the warm-up; methods of plain training
         alone (erm, h2e, rolt) do not use it.
       eval_batch_size: images a step of inference.
@@ -302,7 +309,8 @@ class RunOptions:
         launch/study_selector.py.
       wandb: project of Weights & Biases that the figures go to as well; '' is
         none.
-      init_from: WORKDIR[@EPOCH] whose networks to start from.
+      init_from: WORKDIR[@EPOCH] whose networks to start from, never averaged
+        ones.
       start_phase: phase to start at, with memory and momentum of
         ``init_from``.
       data: see ``DataOptions``.

@@ -280,12 +280,11 @@ def _request(argv: list[str]) -> ReadRequest:
             labels_file=values.labels_file,
         )
     bench = request.benchmark
-    if not bench.otherwise:
-        return request
-    other = registry.get(bench.otherwise)
-    # One of streamed images lists the same files and reads none.
-    if other.transform or (bench.fits and not bench.fits(request)):
-        request = dataclasses.replace(request, benchmark=other)
+    other = bench.lister
+    if bench.fits and not bench.fits(request):
+        other = bench.otherwise
+    if other:
+        request = dataclasses.replace(request, benchmark=registry.get(other))
     return request
 
 

@@ -68,6 +68,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Orientations that exchange width and height.
+SIDEWAYS = (5, 6, 7, 8)
 #: Tries of a random-resized crop before it takes the middle.
 TRIES = 10
 #: Numbers in [0, 1) of a training crop: two for the place, then area and ratio
@@ -98,8 +100,9 @@ class Transform(NamedTuple):
     Attributes:
       resize: pixels of the shorter side before the training crop; 0 leaves it.
       size: height and width of what the network sees.
-      crop: of training images: ``random_crop``, ``random_resized_crop`` or
-        ``none``, which leaves augmentation to the device.
+      crop: of training images: ``random_crop``, ``random_resized_crop``,
+        ``none``, which leaves augmentation to the device, or ``squeeze``, which
+        does so too and shows all of an image, whatever its shape.
       scale: share of the area that ``random_resized_crop`` keeps.
       ratio: width over height of that crop.
       eval_resize: pixels of the shorter side before the centre crop of
@@ -114,6 +117,16 @@ class Transform(NamedTuple):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     eval_resize: int = 0
     source: str = ""
+
+    @property
+    def crops(self) -> bool:
+        """Whether training images are cropped at random."""
+        return self.crop not in ("none", "squeeze")
+
+    @property
+    def verb(self) -> str:
+        """What is done to the images, in a note."""
+        return "resized" if self.crop == "squeeze" else "cut"
 
 
 _H2E = Transform(
@@ -182,6 +195,8 @@ TRANSFORMS: dict[str, Transform] = {
     "animal10_nlt": _H2E,
     "food101_nlt": _H2E,
     "images": _H2E,
+    # Of small images, often cut out of larger ones, nothing is cut off.
+    "images_small": Transform(resize=0, size=32, crop="squeeze"),
 }
 
 
@@ -231,7 +246,7 @@ def crops(config: ml_collections.ConfigDict) -> bool:
       False where images are held in memory.
     """
     transform = transform_of(config)
-    return transform is not None and transform.crop != "none"
+    return transform is not None and transform.crops
 
 
 def open_rgb(path: pathlib.Path) -> Image.Image:
@@ -481,6 +496,11 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def _squeezed(image: Image.Image, size: int) -> Image.Image:
+    """The whole image as a square, bilinear with antialiasing."""
+    return Image.fromarray(fit(image, (size, size)))
+
+
 def random_crop(
     image: Image.Image, size: int, uniforms: np.ndarray
 ) -> Image.Image:
@@ -590,7 +610,9 @@ def views(
         side = transform.eval_resize if numbers is None else transform.resize
         if side not in resized:
             resized[side] = resize(image, side)
-        if numbers is None or transform.crop == "none":
+        if transform.crop == "squeeze":
+            cut = _squeezed(resized[side], transform.size)
+        elif numbers is None or not transform.crops:
             cut = centre_crop(resized[side], transform.size)
         elif transform.crop == "random_crop":
             cut = random_crop(resized[side], transform.size, numbers)

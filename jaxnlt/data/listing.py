@@ -8,6 +8,7 @@ be UTF-8, the encoding of everything that a run writes.
 import dataclasses
 import os
 import pathlib
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from jaxnlt.data import decode
@@ -17,6 +18,8 @@ from jaxnlt.runtime.errors import UserError, logger
 _SYSTEM = frozenset(
     ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
 )
+# Unicode's categories of control characters, line and paragraph separators.
+_BREAKING = ("Cc", "Zl", "Zp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +47,31 @@ def passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-def check_name(path: str | pathlib.Path) -> None:
+def check_name(path: str | pathlib.Path, where: str = "") -> None:
     """Refuses a name that results could not be written with.
 
     Args:
-      path: of a file or folder.
+      path: of a file or folder, or name of a class.
+      where: put before it in the message.
 
     Raises:
-      UserError: it is not UTF-8.
+      UserError: it is not UTF-8, or holds a line break or another control
+        character.
     """
+    text = str(path)
+    # Most names are printable, which is quick to see.
+    if not text.isprintable() and any(
+        unicodedata.category(letter) in _BREAKING for letter in text
+    ):
+        raise UserError(
+            f"{where}{ascii(text)}: the name holds a line break or another "
+            "control character; rename it"
+        )
     try:
-        str(path).encode()
+        text.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{_printable(str(path))}: the name is not UTF-8; rename it (of a "
+            f"{_printable(text)}: the name is not UTF-8; rename it (of a "
             "whole folder: convmv -f latin1 -t utf8 --notest -r FOLDER)"
         ) from None
 

@@ -195,6 +195,7 @@ def read_request(config: ml_collections.ConfigDict) -> ReadRequest:
         path=data.path,
         labels_file=data.labels_file,
         image_size=data.image_size,
+        transform=data.transform,
         name=data.name,
         noise=data.noise,
         skip_bad=data.on_bad_image == "skip",

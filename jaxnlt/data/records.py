@@ -165,6 +165,7 @@ class ReadRequest:
       labels_file: file of labels, or ''.
       image_size: side of the square to which images in memory are resized; 0
         expects images of one size.
+      transform: how the user wants streamed images to be cut, or ''.
       name: set of ``tfds``.
       noise: kind of label noise.
       skip_bad: whether images that cannot be read are left out.
@@ -174,9 +175,39 @@ class ReadRequest:
     path: str = ""
     labels_file: str = ""
     image_size: int = 0
+    transform: str = ""
     name: str = ""
     noise: str = "none"
     skip_bad: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What suits the user's own images; replaces fields that he left empty.
+
+    Attributes:
+      benchmark: the entry that reads them.
+      images: what they are and how they are held, for the note.
+      transform: ``config.data.transform``, '' where they are held in memory.
+      image_size: ``config.data.image_size``.
+      model: name of the network.
+      width: channels of its first stage; 0 takes the published number.
+      blocks: residual blocks of each stage; () takes the published ones.
+      batch_size: images of a step, of the warm-up too.
+      weak: name of the weak augmentation.
+      strong: name of the strong augmentation.
+    """
+
+    benchmark: str
+    images: str
+    transform: str
+    image_size: int
+    model: str
+    width: int
+    blocks: tuple[int, ...]
+    batch_size: int
+    weak: str
+    strong: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +255,11 @@ class Benchmark:
         where it always is.
       otherwise: name of the entry for files that do not fit.
       misfit: what a note says of files that do not fit.
+      choose: looks at the files and says what suits them; None where the
+        entry's numbers hold for all files.  The entry then leaves empty what is
+        chosen: ``model``, ``weak``, ``strong`` and the sizes of batches.
+      lister: name of the entry that lists the same files and opens none, ''
+        for itself.
       fields: fields of ``config.data`` that it uses and others may not.
       noises: its own noises by name; a name that ends in ``:`` stands for all
         names that start with it.
@@ -271,6 +307,8 @@ class Benchmark:
     fits: Callable[[ReadRequest], bool] | None = None
     otherwise: str = ""
     misfit: str = ""
+    choose: Callable[[ReadRequest], Choice] | None = None
+    lister: str = ""
     fields: frozenset[str] = frozenset({"path"})
     noises: Mapping[str, OwnNoise] = dataclasses.field(default_factory=dict)
     asym: bool = False
@@ -389,6 +427,8 @@ class Dataset:
       fold_of: int [N], for every row of the training set before a fold was
         left out, the fold that leaves it out, or 0 where none does; None where
         there are no folds.
+      given: int [N], the labels of ``train`` before some were made wrong on
+        purpose; None where none were.
     """
 
     train: Split
@@ -403,6 +443,7 @@ class Dataset:
     source_sha256: str = ""
     unreadable: Split | None = None
     fold_of: np.ndarray | None = None
+    given: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -413,6 +454,14 @@ class Dataset:
     def tests(self) -> dict[str, Split]:
         """Every test set by name, ``test`` the first."""
         return {"test": self.test, **self.more_tests}
+
+    @property
+    def as_given(self) -> "Dataset":
+        """The same with the labels as they were given."""
+        if self.given is None:
+            return self
+        train = dataclasses.replace(self.train, labels=self.given)
+        return dataclasses.replace(self, train=train, given=None)
 
     @property
     def audited(self) -> dict[str, Split]:

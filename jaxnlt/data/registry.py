@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from jaxnlt.data import imbalance
+from jaxnlt.data import choice, imbalance
 from jaxnlt.data.readers import (
     animal10n,
     cifar,
@@ -265,10 +265,14 @@ _TABLE = (
         about="your own images as DIR/train/CLASS/*.jpg "
         "(--config.data.path=DIR)",
         read=folder.read_decoded,
-        fits=folder.fits_in_memory,
-        otherwise="images",
-        misfit="its images are large or of several sizes and are streamed",
-        fields=frozenset({"path", "labels_file", "image_size", "on_bad_image"}),
+        choose=choice.choose,
+        lister="images",
+        fields=_STREAMED | {"labels_file"},
+        model="",
+        weak="",
+        strong="",
+        batch_size=0,
+        warmup_batch_size=0,
     ),
     dataclasses.replace(
         _NPZ,

@@ -868,7 +868,7 @@ class Method(base.Method):
         networks and the weights of the last one.
         """
         span, method = self._span(epoch), memory.method
-        selector, history = dict(memory.selector), memory.history
+        selector = dict(memory.selector)
         robust = self.first["robust"]
         if span.step == "base" and span.round > 1:
             states = fresh()
@@ -894,9 +894,7 @@ class Method(base.Method):
             method = method._replace(adjusted=np.asarray(True))
             assert robust.selector is not None
             selector[robust.name] = [robust.selector.init_memory()]
-            # The history holds the clean probabilities of one round.
-            history = history[:0]
-        return states, Memory(selector, method, history)
+        return states, replace(memory, selector=selector, method=method)
 
     # Losses ------------------------------------------------------------------
 

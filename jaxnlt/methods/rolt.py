@@ -40,7 +40,7 @@ from jaxnlt.method import (
     TrainState,
 )
 from jaxnlt.methods import erm
-from jaxnlt.runtime.errors import logger
+from jaxnlt.runtime.errors import UserError, logger
 
 # The paper counts epochs from 1.
 FIRST_EPOCH = 1
@@ -464,6 +464,15 @@ class Method(base.Method):
         if self.options.drw:
             found["config.rolt.drw_start"] = self.options.drw_start
         return found
+
+    def check(self) -> None:
+        super().check()
+        if self.config.model.ema and self.options.vote_by == "ncm":
+            raise UserError(
+                "config.model.ema: config.rolt.vote_by=ncm votes by centroids "
+                "of the networks that are not averaged; take "
+                "--config.rolt.vote_by=logits or --config.model.ema=0"
+            )
 
     def phases(self) -> Sequence[Phase]:
         return (self.train,)

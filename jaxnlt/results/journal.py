@@ -13,17 +13,18 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from jaxnlt.auditing import planting
+from jaxnlt.auditing.verdict import Audit
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules
 from jaxnlt.data import fingerprint, noise
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT, Dataset
-from jaxnlt.infer import Votes
 from jaxnlt.method import Method
 from jaxnlt.results import files as result_files
 from jaxnlt.results import labels as labels_csv
+from jaxnlt.results import metrics, pred_probs, report, writers
 from jaxnlt.results import outputs as outputs_log
-from jaxnlt.results import pred_probs, report, writers
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
 from jaxnlt.runtime import checkpoint, console
@@ -36,11 +37,13 @@ CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
 FINGERPRINT_FILE = "fingerprint.json"
 NOISE_FILE = "noise.json"
+AUDIT_FILE = "audit.json"
 # What else a run writes besides its checkpoints.
 _MORE_FILES = (
     FINGERPRINT_FILE,
     NOISE_FILE,
     "metrics.jsonl",
+    AUDIT_FILE,
     "labels.csv",
     "report.html",
     pred_probs.LABELS_FILE,
@@ -69,7 +72,7 @@ def check_places(directory: pathlib.Path) -> None:
 
 
 class Silent:
-    """The journal of all processes but the first: it writes nothing.
+    """Writes and prints nothing: the journal of all processes but the first.
 
     Attributes:
       records: of the epochs that are done, as in metrics.jsonl.
@@ -89,12 +92,12 @@ class Silent:
 
     def finish(
         self,
-        history: np.ndarray,
-        votes: Mapping[str, Votes],
+        audits: Mapping[str, Audit],
+        probs: Mapping[str, np.ndarray],
         run: summary_lib.RunInfo,
     ) -> Record:
         """See ``Journal.finish``; returns nothing."""
-        del history, votes, run
+        del audits, probs, run
         return {}
 
 
@@ -111,6 +114,7 @@ class Journal(Silent):
       began: when this run began, seconds since 1970.
       sealed: records of the epochs before, from the checkpoint; None where it
         has none.
+      quiet: prints nothing.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Journal(Silent):
         start: int,
         began: float,
         sealed: list[Record] | None,
+        quiet: bool = False,
     ) -> None:
         self._began = began
         self._config, self._dataset = config, dataset
@@ -130,7 +135,7 @@ class Journal(Silent):
         # Their rows may be millions: in one line each, by the fast encoder.
         for name, content in (
             (FINGERPRINT_FILE, data.as_json()),
-            (NOISE_FILE, noise.as_json(dataset)),
+            (NOISE_FILE, noise.as_json(dataset.as_given)),
         ):
             result_files.write_json(directory / name, content, indent=None)
         facts = _describe(dataset) | {"fingerprint": data.sha256}
@@ -141,7 +146,9 @@ class Journal(Silent):
         self.records = self._log.truncate(start - 1, sealed)
         self._writers = writers.Writers(config, directory)
         self._seconds_before = sum(r["seconds"] for r in self.records)
-        self._progress = Progress(config, dataset, directory, self.records)
+        self._progress: Silent | Progress = Silent()
+        if not quiet:
+            self._progress = Progress(config, dataset, directory, self.records)
 
     def step(self, network: int, step: int, steps: int, images: int) -> None:
         """Notes that a step was dispatched; see ``Progress.step``."""
@@ -160,38 +167,83 @@ class Journal(Silent):
 
     def finish(
         self,
-        history: np.ndarray,
-        votes: Mapping[str, Votes],
+        audits: Mapping[str, Audit],
+        probs: Mapping[str, np.ndarray],
         run: summary_lib.RunInfo,
     ) -> Record:
-        """Writes the files of a finished run; see ``write_results``.
+        """Writes the files of a finished run; the summary comes last.
 
         Args:
-          history: float [h, N] clean probabilities of the last selections.
-          votes: mean logits of the vote on the images of each audited set,
-            and scores behind suggested labels.
+          audits: of the labels of each set in ``dataset.audited``.
+          probs: float [n, C] mean probabilities behind them, NaN for images
+            that cannot be read.
           run: about the run.
 
         Returns:
           The summary.
         """
         self._writers.close()
+        audit = audits["train"]
+        # Of the others nothing is known.
+        seen = np.flatnonzero(audit.readable)
+        readable, dataset = audit.take(seen), self._dataset.as_given
+        if len(seen) < len(audit):
+            train = dataset.train.take(seen)
+            dataset = dataclasses.replace(dataset, train=train)
+        facts = metrics.audit_record(
+            readable,
+            dataset.train.labels,
+            labels_csv.known_truth(dataset.train),
+            dataset.num_classes,
+        )
+        trained_on = self._dataset.train.labels
+        made = trained_on[seen] != dataset.train.labels
+        if made.any():
+            facts |= metrics.probe_record(
+                planting.probed(trained_on[seen], probs["train"][seen], made)
+            )
         seconds = self._seconds_before + time.time() - self._began
         summary = summary_lib.sealed(
             summary_lib.summarise(
-                self._config, self._dataset, self.records, run, seconds
+                self._config, dataset, self.records, run, seconds, facts
             )
         )
-        write_results(
-            self._directory,
-            self._config,
-            self._dataset,
+        if fold := self._config.audit.fold:
+            pred_probs.write_left_out(
+                self._directory,
+                self._dataset,
+                fold,
+                probs[HELD_OUT],
+                probs["train"],
+            )
+        self._write_labels(audits)
+        result_files.write_json(
+            self._directory / AUDIT_FILE,
+            {"class_names": dataset.class_names, **facts},
+        )
+        report.write_report(
+            self._directory / "report.html",
+            dataset,
+            config_lib.as_json(self._config),
             self.records,
             summary,
-            history,
-            votes,
+            readable,
         )
+        # The last: with it, a run is complete.
+        result_files.write_json(self._directory / summary_lib.FILE, summary)
         return summary
+
+    def _write_labels(self, audits: Mapping[str, Audit]) -> None:
+        """Writes labels.csv, held-out and unreadable images among them."""
+        dataset, held_out = self._dataset.as_given, None
+        if HELD_OUT in audits:
+            held_out = (dataset.test, audits[HELD_OUT])
+        listed, audit = labels_csv.with_unreadable(
+            dataset.train, audits["train"], dataset.unreadable
+        )
+        names = dataset.class_names
+        table = labels_csv.columns(listed, names, audit, held_out)
+        labels_csv.write(self._directory / "labels.csv", table)
 
 
 def data_changed(directory: pathlib.Path, data: Fingerprint) -> str:
@@ -216,63 +268,6 @@ def data_changed(directory: pathlib.Path, data: Fingerprint) -> str:
     if old is None or old.sha256 != known:
         return f"{FINGERPRINT_FILE} is damaged and cannot tell what changed"
     return fingerprint.difference(old, data)
-
-
-def write_results(
-    directory: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    dataset: Dataset,
-    records: Sequence[Record],
-    summary: Record,
-    history: np.ndarray,
-    votes: Mapping[str, Votes],
-) -> None:
-    """Writes labels.csv, report.html and, last of all, summary.json.
-
-    Args:
-      directory: the workdir.
-      config: the whole configuration.
-      dataset: the data of the run.
-      records: all of metrics.jsonl.
-      summary: the content of summary.json.
-      history: float [h, N] clean probabilities of the last selections; h = 0
-        for a method without a selector.
-      votes: mean logits of the vote on the images of each set in
-        ``dataset.audited``, and scores behind suggested labels.
-    """
-    if fold := config.audit.fold:
-        pred_probs.write_left_out(
-            directory, dataset, fold, votes[HELD_OUT], votes["train"]
-        )
-    audit = labels_csv.audit(history, votes["train"], dataset.train.labels)
-    held_out = None
-    if HELD_OUT in votes:
-        # Nothing selects among images that are held out.
-        held_out = (
-            dataset.test,
-            labels_csv.audit(history[:0], votes[HELD_OUT], dataset.test.labels),
-        )
-    listed, whole = labels_csv.with_unreadable(
-        dataset.train, audit, dataset.unreadable
-    )
-    labels_csv.write(
-        directory / "labels.csv", listed, dataset.class_names, whole, held_out
-    )
-    seen = np.flatnonzero(~np.isnan(audit.clean_probability))
-    if len(seen) < len(dataset.train):
-        dataset = dataclasses.replace(dataset, train=dataset.train.take(seen))
-        audit = audit.take(seen)
-    report.write_report(
-        directory / "report.html",
-        dataset,
-        config_lib.as_json(config),
-        records,
-        summary,
-        # A memorised label has a high probability, right or wrong: only the
-        # audit of a selection is worth a plot.
-        audit if len(history) else None,
-    )
-    result_files.write_json(directory / summary_lib.FILE, summary)
 
 
 def _describe(dataset: Dataset) -> Record:

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.metrics import (
+    average_precision_score,
     precision_recall_fscore_support,
     recall_score,
     roc_auc_score,
 )
 
+from jaxnlt.auditing import joint
+from jaxnlt.auditing.planting import Probes
+from jaxnlt.auditing.verdict import Audit
 from jaxnlt.data import records, streaming
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, Outputs, Phase, Selection
@@ -203,6 +207,98 @@ def selection_metrics(
         "noise_precision": _defined(precision[1]),
         "noise_recall": _defined(recall[1]),
     }
+
+
+def audit_record(
+    audit: Audit, given: np.ndarray, true: np.ndarray | None, classes: int
+) -> Record:
+    """What the audit says of the training labels, and how right it is.
+
+    Args:
+      audit: of N labels, all of images that can be read.
+      given: int [N] given labels.
+      true: int [N] true labels, see ``records.verdicts``; None if unknown.
+      classes: C.
+
+    Returns:
+      ``label_issues``, how many are flagged; ``estimated_noise_rate``,
+      ``estimated_noise_rate_low`` and ``..._high``, and ``estimated_joint``
+      [C, C], see ``joint.NoiseEstimate``.  Of the verified labels, where there
+      are any, ``issue_average_precision`` of their ranking,
+      ``issue_precision``, ``issue_recall``, ``right_labels_flagged`` and
+      ``clean_calibration_error``; None where there is nothing to divide by.
+    """
+    estimate = joint.noise_estimate(
+        given, audit.alternative, audit.clean_probability, classes
+    )
+    found: Record = {
+        "label_issues": int(audit.is_label_issue.sum()),
+        "estimated_noise_rate": estimate.rate,
+        "estimated_noise_rate_low": estimate.low,
+        "estimated_noise_rate_high": estimate.high,
+        "estimated_joint": estimate.joint,
+    }
+    if true is None:
+        return found
+    known = true != records.UNKNOWN
+    wrong, flagged = (given != true)[known], audit.is_label_issue[known]
+    hits = float((wrong & flagged).sum())
+    clean = audit.clean_probability[known]
+    return found | {
+        "issue_average_precision": float(
+            average_precision_score(wrong, -audit.label_quality[known])
+        )
+        if wrong.any()
+        else None,
+        "issue_precision": hits / flagged.sum() if flagged.any() else None,
+        "issue_recall": hits / wrong.sum() if wrong.any() else None,
+        "right_labels_flagged": float(flagged[~wrong].mean())
+        if not wrong.all()
+        else None,
+        "clean_calibration_error": calibration_error(clean, ~wrong),
+    }
+
+
+def probe_record(probes: Probes) -> Record:
+    """What planted errors tell of the audit.
+
+    Args:
+      probes: see ``planting.probed``.
+
+    Returns:
+      ``planted_labels``; ``planted_found``, the share that is flagged, and
+      ``estimated_issue_precision``, each with ``..._low`` and ``..._high``;
+      the precision is None where nothing can be said of it.
+    """
+    found: Record = {"planted_labels": probes.planted}
+    for name, interval in (
+        ("planted_found", probes.recall),
+        ("estimated_issue_precision", probes.precision or (None, None, None)),
+    ):
+        found[name], found[f"{name}_low"], found[f"{name}_high"] = interval
+    return found
+
+
+def calibration_error(
+    probs: np.ndarray, right: np.ndarray, bins: int = 10
+) -> float:
+    r"""Expected calibration error over bins of equal width.
+
+    .. math:: \sum_b \frac{n_b}{N} |\bar p_b - \bar r_b|
+
+    Args:
+      probs: float [N] in [0, 1], N > 0.
+      right: bool [N], what they are probabilities of.
+      bins: how many.
+
+    Returns:
+      The error in [0, 1].
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    place = np.minimum((probs * bins).astype(int), bins - 1)
+    differences = np.bincount(place, probs - right, minlength=bins)
+    return float(np.abs(differences).sum() / len(probs))
 
 
 def mean_terms(

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnlt import selection
 from jaxnlt.data import untrusted
 from jaxnlt.data.records import Dataset
-from jaxnlt.infer import Votes
 from jaxnlt.runtime.errors import UserError, logger
 from jaxnlt.runtime.files import atomic
 
@@ -27,8 +25,8 @@ def write_left_out(
     directory: pathlib.Path,
     dataset: Dataset,
     fold: int,
-    held_out: Votes,
-    train: Votes,
+    held_out: np.ndarray,
+    train: np.ndarray,
 ) -> None:
     """Writes the probabilities of a fold, and of images that none leaves out.
 
@@ -38,21 +36,22 @@ def write_left_out(
       directory: the workdir of the run that leaves out the fold.
       dataset: its data.
       fold: its number, from 1.
-      held_out: mean logits of the vote on the n images of the fold.
+      held_out: float [n, C] mean probabilities of the vote on the images of
+        the fold, NaN for those that cannot be read.
       train: the same on the images that it was trained on.
     """
     fold_of = dataset.fold_of
     assert fold_of is not None
     stays = np.flatnonzero(fold_of[fold_of != fold] == 0)
-    logits = np.concatenate([held_out.scores, train.scores[stays]])
-    if unseen := int(np.isnan(logits).any(1).sum()):
+    probs = np.concatenate([held_out, train[stays]]).astype(np.float32)
+    unseen = np.isnan(probs).any(1)
+    if unseen.any():
         logger.warning(
             "%s: %d images that cannot be read have equal probabilities",
             directory / LEFT_OUT_FILE,
-            unseen,
+            unseen.sum(),
         )
-    probs = selection.softmax(np.nan_to_num(logits)).astype(np.float32)
-    probs[np.isnan(logits).any(1)] = 1 / logits.shape[1]
+    probs[unseen] = 1 / probs.shape[1]
     rows = np.append(
         np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of == 0)
     )

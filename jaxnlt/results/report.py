@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnlt.auditing.verdict import Audit
 from jaxnlt.data.records import (
     UNKNOWN,
     VALIDATION,
@@ -20,7 +21,6 @@ from jaxnlt.data.records import (
 from jaxnlt.results import figures, labels
 from jaxnlt.results import summary as summary_lib
 from jaxnlt.results.files import Record
-from jaxnlt.results.labels import Audit
 from jaxnlt.results.style import STYLE
 from jaxnlt.runtime import console
 from jaxnlt.runtime.files import atomic
@@ -149,25 +149,23 @@ def _curves(records: Sequence[Record], more_tests: Sequence[str]) -> list[str]:
 
 
 def _distributions(
-    dataset: Dataset, records: Sequence[Record], audit: Audit | None
+    dataset: Dataset, records: Sequence[Record], audit: Audit
 ) -> str:
     """Clean probabilities, and accuracies of the classes, side by side."""
     given, true = dataset.train.labels, labels.known_truth(dataset.train)
-    parts = []
-    if audit is not None:
-        caption = (
-            "How far the run trusts each given label, by whether it is right."
-            if true is not None
-            else "How far the run trusts each given label."
+    caption = (
+        "How far the run trusts each given label, by whether it is right."
+        if true is not None
+        else "How far the run trusts each given label."
+    )
+    svg = figures.clean_histogram(audit.clean_probability, given, true)
+    parts = [
+        _section(
+            "Clean probability",
+            caption,
+            _picture(svg, "histogram of clean probability"),
         )
-        svg = figures.clean_histogram(audit.clean_probability, given, true)
-        parts.append(
-            _section(
-                "Clean probability",
-                caption,
-                _picture(svg, "histogram of clean probability"),
-            )
-        )
+    ]
     per_class = records[-1].get("accuracy_per_class") if records else None
     if per_class is not None:
         if not classes_known(true):
@@ -182,7 +180,7 @@ def _distributions(
             )
         )
     pair = "".join(f"<div>{part}</div>" for part in parts)
-    return f'<div class="pair">{pair}</div>' if parts else ""
+    return f'<div class="pair">{pair}</div>'
 
 
 def _percent(of: np.ndarray) -> str:
@@ -249,6 +247,7 @@ def _suspects(dataset: Dataset, audit: Audit) -> str:
     """The least trusted samples of every class."""
     given, true = dataset.train.labels, labels.known_truth(dataset.train)
     clean, class_names = audit.clean_probability, dataset.class_names
+    quality = audit.label_quality
     n = len(class_names)
     classes = [c for c in range(n) if (given == c).any()]
     caption = (
@@ -266,7 +265,7 @@ def _suspects(dataset: Dataset, audit: Audit) -> str:
     rows = []
     for c in classes:
         members = np.flatnonzero(given == c)
-        order = np.argsort(clean[members], kind="stable")
+        order = np.argsort(quality[members])
         cells = []
         for i in members[order[:SHOWN]]:
             truth = (
@@ -311,7 +310,7 @@ def write_report(
     config: dict[str, Any],
     records: Sequence[Record],
     summary: Record,
-    audit: Audit | None = None,
+    audit: Audit,
 ) -> None:
     """Writes one self-contained HTML file (no network, no scripts).
 
@@ -323,18 +322,17 @@ def write_report(
         name is drawn as a training loss.
       summary: as in summary.json, with ``method`` and ``benchmark``; see
         ``summary.HEADLINE`` for what is shown.
-      audit: of the training labels; None for a method without a selector.
+      audit: of the training labels.
     """
     more_tests = tuple(dataset.more_tests)
     parts = [
         _headline(summary, dataset.test_kind),
         *_curves(records, more_tests),
         _distributions(dataset, records, audit),
+        _changes(dataset, audit.suggested),
     ]
-    if audit is not None:
-        parts.append(_changes(dataset, audit.suggested))
-        if not dataset.train.has_features:
-            parts.append(_suspects(dataset, audit))
+    if not dataset.train.has_features:
+        parts.append(_suspects(dataset, audit))
     text = json.dumps(config, indent=2, default=str)
     parts.append(
         "<details><summary>Resolved configuration</summary>"

@@ -42,7 +42,7 @@ class RunInfo:
 
     Attributes:
       device: kind and number of the devices.
-      weights_sha256: of all networks.
+      weights_sha256: of all networks, as they vote.
       command: the command line, or ''.
       networks_voting: how many networks vote.
       forward_passes: of all networks for one prediction.
@@ -121,6 +121,7 @@ def summarise(
     records: Sequence[Record],
     run: RunInfo,
     seconds: float,
+    audit: Record,
 ) -> Record:
     """The content of summary.json.
 
@@ -130,6 +131,7 @@ def summarise(
       records: all of metrics.jsonl.
       run: about the run.
       seconds: that the run took.
+      audit: see ``metrics.audit_record``; its joint is left out.
     """
     evaluated = [r for r in records if "test_accuracy" in r]
     accuracy = [r["test_accuracy"] for r in evaluated]
@@ -157,6 +159,7 @@ def summarise(
         **dataclasses.asdict(run),
         "noise": dataset.description.noise,
         "noise_rate_realised": dataset.description.noise_rate_realised,
+        **{k: v for k, v in audit.items() if k != "estimated_joint"},
         "data": dataset.description.as_json(),
         "options": config_lib.as_json(config)[
             modules.options_group(config.method)
@@ -241,6 +244,19 @@ HEADLINE: tuple[Row, ...] = (
     ("noise_recall", "noise recall", _percent),
     ("noise", "noise", str),
     ("noise_rate_realised", "wrong labels (realised)", _percent),
+    ("label_issues", "labels flagged as wrong", str),
+    ("estimated_noise_rate", "wrong labels (estimated)", _percent),
+    ("estimated_noise_rate_low", "  at least (95 % interval)", _percent),
+    ("estimated_noise_rate_high", "  at most", _percent),
+    ("planted_labels", "errors planted", str),
+    ("planted_found", "planted errors flagged", _percent),
+    ("planted_found_low", "  at least (95 % interval)", _percent),
+    ("planted_found_high", "  at most", _percent),
+    ("estimated_issue_precision", "flags, precision (estimated)", _percent),
+    ("estimated_issue_precision_low", "  at least (95 % interval)", _percent),
+    ("estimated_issue_precision_high", "  at most", _percent),
+    ("issue_precision", "flags, precision", _percent),
+    ("issue_recall", "flags, recall", _percent),
     ("networks_voting", "networks voting", str),
     ("forward_passes", "forward passes a prediction", str),
     ("device", "device", str),

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 #: Number of the layout in which checkpoints and workdirs are written.
-LAYOUT = 3
+LAYOUT = 4
 
 # What Orbax notes of a checkpoint: times and the kinds of its items.
 _NOTES = "_CHECKPOINT_METADATA"

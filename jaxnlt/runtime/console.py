@@ -150,6 +150,18 @@ def _quiet() -> Iterator[_Stderr]:
             logging.root.addHandler(other)
 
 
+@contextlib.contextmanager
+def without_absl() -> Iterator[None]:
+    """Silences Orbax, which logs how long it waits, and what it raises too."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
 def guarded(
     command: Callable[[list[str]], None],
     argv: Sequence[str],
@@ -230,7 +242,7 @@ def check_devices() -> None:
 
 def read_flags(
     argv: Sequence[str],
-    options: Mapping[str, type | str | int | float],
+    options: Mapping[str, type | str | bool | int | float],
     required: Sequence[str] = (),
 ) -> flags.FlagValues:
     """Defines and parses the flags of a command.
@@ -249,6 +261,7 @@ def read_flags(
     values = flags.FlagValues()
     define: dict[type, Callable[..., object]] = {
         str: flags.DEFINE_string,
+        bool: flags.DEFINE_boolean,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
     }

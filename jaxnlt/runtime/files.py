@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -58,6 +59,47 @@ def atomic(path: pathlib.Path, binary: bool = False) -> Iterator[IO[Any]]:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: pathlib.Path, field: str) -> Iterator[pathlib.Path]:
+    """A folder that appears at ``path`` only when it is complete.
+
+    Args:
+      path: is not there, or an empty folder.
+      field: the flag that names it, for messages.
+
+    Yields:
+      The folder to write to, beside it.  After an exception nothing is left.
+
+    Raises:
+      UserError: something is there, or the folder that it is to stand in is
+        not.
+    """
+    where = f"{field}: {path}"
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{where.removesuffix(path.name)}: no such folder")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{where}: is no folder; name one that is not there")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{where}: is not empty; name a new folder")
+    path = path.resolve()
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.mkdir()
+    except FileExistsError:
+        raise UserError(
+            f"{field}: {temporary}: is there, of a command at work or killed; "
+            "remove it if none works"
+        ) from None
+    try:
+        with naming(temporary):
+            yield temporary
+            # Replaces a folder that is empty, and no other.
+            os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxnlt.auditing import pilot
 from jaxnlt.bench import audit, detection, detectors
 from jaxnlt.bench.detection import Verdict
 from jaxnlt.bench.detectors import Row
@@ -91,9 +92,6 @@ def test_agreements_and_aggregations_by_hand():
     assert found == pytest.approx(
         {"last epoch": 0.2, "second half": 0.35, "all epochs": 0.4}
     )
-    assert not detectors.last_selections("m", np.zeros((0, 2)))
-    (verdict,) = detectors.last_selections("m", p[:, :2]).values()
-    assert verdict.flagged.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("classifier", detectors.CLASSIFIERS)
@@ -103,7 +101,8 @@ def test_out_of_sample_probabilities(classifier):
     features = rng.normal(size=(60, 40))
     features[:, :4] += 9 * np.eye(4)[np.append(3, labels[1:])]
     # The first label is wrong, which its classifier has not seen.
-    found = detectors.out_of_sample(classifier, features, labels, 4, seed=0)
+    make = detectors.CLASSIFIERS[classifier]
+    found = pilot.out_of_sample(make, features, labels, 4, seed=0)
     assert found.shape == (60, 4) and not found[:, 2].any()
     np.testing.assert_allclose(found.sum(1), 1)
     assert (found.argmax(1) == labels)[1:].all() and found[0].argmax() == 3

@@ -26,12 +26,13 @@ TINY = (
     "--config.eval_batch_size=200",
 )
 #: One method of each kind: plain, two heads and a selector, one network with
-#: moments, stages that start anew.
+#: moments, stages that start anew, and their averaged weights.
 METHODS = {
     "erm": "erm:digits,epochs=20",
     "dasc": "dasc:digits,epochs=8",
     "sfa": "sfa:digits,epochs=8",
     "h2e": "h2e:digits,epochs=8",
+    "averaged": "h2e:digits,epochs=8 --config.model.ema=0.9",
 }
 #: A file or folder that appears or changes at the moment of a kill.
 MOMENTS = {
@@ -93,7 +94,7 @@ def test_kills(method, pytestconfig, tmp_path, record_property, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     seed = pytestconfig.option.campaign_seed
     log, began = tmp_path / "log", time.monotonic()
-    fixed = (f"--config={METHODS[method]}", *TINY)
+    fixed = (*f"--config={METHODS[method]}".split(), *TINY)
 
     def started(workdir):
         return judge.start(_run, (*fixed, f"--workdir={workdir}"), log)

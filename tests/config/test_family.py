@@ -10,8 +10,14 @@ import pytest
 import configs
 from jaxnlt import method as base
 from jaxnlt.config import base as config_lib
+from jaxnlt.config import settle
 from jaxnlt.data import registry
+from jaxnlt.data.records import Choice
 
+#: What a folder of small images would be given.
+CHOICE = Choice(
+    "folder", "", "", 0, "resnet18", 8, (1, 1), 16, "crop_flip", "autoaugment"
+)
 FILES = [file.name for file in pkgutil.iter_modules(configs.__path__)]
 
 
@@ -26,6 +32,8 @@ def test_every_method_has_a_config_for_every_benchmark(method):
         for text in ("", ",as_released", ",smoke", ",smoke,as_released"):
             for own in plus:
                 config = get(method, benchmark + text + own)
+                if registry.get(benchmark).choose:
+                    config = settle.filled(config, CHOICE)
                 config_lib.check(config)
                 if method == "h2e":  # its networks want a class prior
                     continue

@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from jaxnlt import predict
 from jaxnlt.data import listing
 from jaxnlt.data.readers import lists
+from jaxnlt.predict import find_images
 from jaxnlt.runtime.errors import UserError
 from tests.data import fakes
 from tests.data.readers.test_folder import picture
@@ -34,7 +34,7 @@ def test_hidden_files_and_those_of_systems_are_passed_over(root, caplog):
             f"train/{name}"
             for name in ("a/0.png", "a/1.png", "a/x/3.PNG", "b/0.png")
         ] + ["train/b/1.png"]
-    assert predict.find_images(place, (4, 5, 3)).ids == [
+    assert find_images(place, (4, 5, 3)).ids == [
         "0.png",
         "1.png",
         "x/3.PNG",
@@ -99,7 +99,7 @@ def test_names_that_are_not_utf8_are_refused_when_listed(root, place):
     for read in (
         lambda: fakes.read("folder", root),
         lambda: fakes.read("images", root),
-        lambda: predict.find_images(root, (4, 5, 3)),
+        lambda: find_images(root, (4, 5, 3)),
     ):
         with pytest.raises(UserError, match=r"caf\\xe9.*: the name is not UTF"):
             read()

@@ -6,10 +6,11 @@ import logging
 import numpy as np
 import pytest
 
-from jaxnlt import predict, train
+from jaxnlt import train
 from jaxnlt.data import check, load, readable, streaming
 from jaxnlt.data.decode import BadImage
 from jaxnlt.methods import h2e
+from jaxnlt.predict import main, read_run
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 from tests.data.streamed import CLASSES, PER_CLASS, configuration, write_folder
@@ -140,7 +141,7 @@ def test_one_bad_file_does_not_end_a_prediction(
     _, workdir, _ = finished
     out, images = tmp_path / "out.csv", damaged / "test" / "class2"
     argv = f"predict --workdir={workdir} --images={images} --out={out}"
-    assert predict.main(argv.split()) == 0
+    assert main(argv.split()) == 0
     rows = table(out)
     assert [r["path"] for r in rows] == [f"{i:02}.png" for i in range(4)]
     assert (rows[1]["predicted_label"], rows[1]["confidence"]) == (
@@ -154,7 +155,7 @@ def test_one_bad_file_does_not_end_a_prediction(
 
 
 def names_of(workdir):
-    return predict.read_run(workdir)[1].class_names
+    return read_run(workdir)[1].class_names
 
 
 # The command -----------------------------------------------------------------

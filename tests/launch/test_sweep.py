@@ -11,14 +11,14 @@ from launch import sweep
 
 START = "python -m jaxnlt.main --config=configs/"
 LABELS = """\
-index,given_label,clean_probability,predicted_label,suggested_label,true_label
-0,a,0.9,a,a,a
-1,a,0.1,b,b,b
-2,a,0.4,a,b,a
-3,b,0.2,b,c,c
-4,b,0.8,b,b,b
-5,c,0.7,c,c,a
-6,c,,unreadable,c,a
+index,given_label,is_label_issue,clean_probability,predicted_label,true_label
+0,a,False,0.9,a,a
+1,a,True,0.1,b,b
+2,a,True,0.4,a,a
+3,b,True,0.2,b,c
+4,b,False,0.8,b,b
+5,c,False,0.7,c,a
+6,c,False,,unreadable,a
 """
 
 

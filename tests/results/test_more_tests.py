@@ -10,10 +10,9 @@ import pytest
 
 from jaxnlt import method as base
 from jaxnlt import train
-from jaxnlt.data import load
+from jaxnlt.data import fingerprint, load
 from jaxnlt.data.decode import BadImage
 from jaxnlt.data.records import UNKNOWN, WRONG
-from jaxnlt.infer import Votes
 from jaxnlt.results import files as result_files
 from jaxnlt.results import journal, metrics
 from jaxnlt.results import summary as summary_lib
@@ -21,6 +20,7 @@ from jaxnlt.runtime import checkpoint
 from jaxnlt.trainer import Trainer
 from launch import sweep
 from tests import runs
+from tests.auditing import made
 from tests.data import fake_web
 
 
@@ -172,21 +172,15 @@ def test_top5_of_webvision_and_imagenet(tmp_path, capsys):
 def finish(config, tmp_path):
     """Reports on a set without training; data, labels.csv's rows, the page."""
     dataset = load.dataset(config)
-    n, classes = len(dataset.train), dataset.num_classes
-    rng = np.random.default_rng(0)
+    classes = dataset.num_classes
     record = {"epoch": 0, "phase": "train", "loss": 1.0, "test_accuracy": 0.5}
     record["accuracy_per_class"] = [0.5] * classes
-    scores = rng.normal(size=(n, classes))
-    run = summary_lib.RunInfo("CPU", "", "", 1, 1, str(tmp_path))
-    journal.write_results(
-        tmp_path,
-        config,
-        dataset,
-        [record],
-        summary_lib.summarise(config, dataset, [record], run, 1.0),
-        rng.random((1, n)),
-        {"train": Votes(scores, scores)},
-    )
+    about = summary_lib.RunInfo("CPU", "", "", 1, 1, str(tmp_path))
+    data = fingerprint.of_dataset(dataset)
+    kept = journal.Journal(config, dataset, data, tmp_path, {}, 0, 0.0, [])
+    kept.epoch(record | {"seconds": 1.0, "images_per_second": 1.0})
+    audit = made.audit(dataset.train.labels, classes)
+    kept.finish({"train": audit}, {}, about)
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     page = (tmp_path / "report.html").read_text()

@@ -11,10 +11,10 @@ from PIL import Image
 
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.results import report
-from jaxnlt.results.labels import Audit
+from tests.auditing import made
 
 
-def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
+def run(classes=10, epochs=4, truth=True, channels=3, n=300):
     rng = np.random.default_rng(0)
     names = [f"class {c}" for c in range(classes - 1)] + ["<b>&last"]
     record = {"phase": "warm_up", "loss_midl": None, "accuracy_many": 0.9}
@@ -26,7 +26,7 @@ def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
         record["test_accuracy"] = 0.5 + 0.1 * (epoch % 3)
         if epoch >= 2:
             record |= {"phase": "semi_supervised", "loss_midl": 3.0}
-            if truth and selection:
+            if truth:
                 record |= {"selection_auc": 0.9, "clean_precision": 0.8}
     train = Split(
         images=rng.integers(0, 256, (n, 8, 8, channels), np.uint8),
@@ -39,15 +39,12 @@ def run(classes=10, epochs=4, truth=True, selection=True, channels=3, n=300):
     summary |= {"noise_rate_realised": 0.371}
     summary |= {"command": "python -m jaxnlt.main --config='a<b'"}
     test, scale = train.take(np.arange(5)), (0.5,) * channels
-    guess = rng.integers(0, classes, n)
     return {
         "dataset": Dataset(train, test, tuple(names), scale, scale, "test"),
         "config": {"method": "dasc", "drops": (1, 2)},
         "records": records,
         "summary": summary,
-        "audit": Audit(rng.random(n), train.labels, guess)
-        if selection
-        else None,
+        "audit": made.audit(train.labels, classes),
     }
 
 
@@ -90,11 +87,10 @@ def test_any_number_of_classes_without_truth(tmp_path, classes, epochs):
     assert ("suggested most often" in page) == (classes > 12)
 
 
-def test_without_selection_and_test_set(tmp_path):
-    arguments = run(selection=False)
+def test_without_a_test_set(tmp_path):
+    arguments = run()
     held_out = replace(arguments["dataset"], test_kind="held_out")
     page = write(tmp_path, **arguments | {"dataset": held_out})
-    assert titles(page) == [*ALWAYS, "Accuracy of every class"]
     assert "There is no test set" in page
 
 
@@ -107,7 +103,7 @@ def test_the_least_trusted_come_first_with_their_own_pixels(tmp_path):
         r'src="data:image/png;base64,([^"]*)"><figcaption>(.*?)<small>(.*?)<',
         page,
     )
-    order = np.argsort(audit.clean_probability)
+    order = np.argsort(audit.label_quality)
     classes = (order[train.labels[order] == c] for c in range(2))
     expected = [i for rows in classes for i in rows[: report.SHOWN]]
     assert [int(id_) - 1000 for id_, *_ in shown] == expected
@@ -142,7 +138,7 @@ def legend(page):
 
 
 def test_a_line_for_every_other_test_set(tmp_path):
-    arguments = run(epochs=2, selection=False)
+    arguments = run(epochs=2)
     alone = write(tmp_path, **arguments)
     assert "Dashed" not in alone
     for i, record in enumerate(arguments["records"]):

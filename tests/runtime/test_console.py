@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnlt.data import cells
-from jaxnlt.data.readers import folder
+from jaxnlt.data.readers import folder, lists
 from jaxnlt.results import figures
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError
@@ -102,7 +102,8 @@ def test_written_names_are_read_as_they_were(tmp_path):
         cells.write(file, [("-1.png", "a")])
     for k in [*range(len(names)), -1]:
         (tmp_path / f"{k}.png").touch()
-    listed = folder._read_csv(tmp_path / "labels.csv", tmp_path)
+    file = tmp_path / "labels.csv"
+    listed = folder._read_csv(file, *lists.csv_rows(file, ""), tmp_path)
     assert listed.given == [*names, "a"] and listed.paths[-1] == "-1.png"
 
 

@@ -1,15 +1,15 @@
 """The user's own images in a folder, with a folder for each class.
 
-``train/CLASS/*.jpg`` and optionally ``test/CLASS/*.jpg``.  A CSV with the
-columns ``path`` (relative to the folder), ``label`` and optionally
-``true_label`` and ``split`` may list the training images instead, the
-labels.csv of a run too; ``train/`` is then not scanned.
+``train/CLASS/*.jpg`` and optionally ``test/CLASS/*.jpg``, or ``CLASS/*.jpg``
+where there is neither ``train`` nor ``test``.  A CSV with the columns ``path``
+(relative to the folder), ``label`` and optionally ``true_label`` and ``split``
+may list the training images instead, the labels.csv of a run too; ``train/`` is
+then not scanned.  A CSV of ``decisions`` corrects the labels of ``train/``.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import unicodedata
@@ -18,7 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import agreement, cells, decode, listing, readable
+from jaxnlt.data import (
+    agreement,
+    cells,
+    decisions,
+    decode,
+    listing,
+    readable,
+)
 from jaxnlt.data.files import file_split
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import (
@@ -33,13 +40,16 @@ from jaxnlt.data.records import (
 from jaxnlt.runtime import paths as user_paths
 from jaxnlt.runtime.errors import UserError, logger
 
-#: Side in pixels of the largest images that are held in memory as they are.
-IN_MEMORY = 96
-# Images at whose size is looked, in all and in each folder.
-_LOOKED_AT, _LOOKED_AT_EACH = 1000, 20
 # Decoding releases Python's lock, so threads help.
 _THREADS = 8
 _WANTED = "path,label[,true_label][,split]"
+#: Folders with a folder for each class.
+TRAIN, TEST = "train", "test"
+# Other names that people give them, in lower case.
+_LIKE_TRAIN = frozenset(("train", "training", "trainset", "train_set"))
+_LIKE_TEST = frozenset(
+    ("test", "testing", "val", "valid", "validation", "dev", "eval")
+)
 
 
 class _Folders:
@@ -87,49 +97,36 @@ class _Folders:
 
 
 class _Listed(NamedTuple):
-    """The listed images: paths, given and true labels, who is held out."""
+    """The listed images: paths, given and true labels, who is held out.
+
+    ``first_row`` is the number of the first image's row in its CSV; 0 where
+    they have no rows.
+    """
 
     paths: list[str]
     given: list[str]
     true: list[str] | None = None
     held_out: np.ndarray | None = None
+    first_row: int = 0
 
 
-def fits_in_memory(request: ReadRequest) -> bool:
-    """Whether the images are small and of one size, or will be resized to one.
-
-    Looks at the headers of some images in every folder.
+def list_files(request: ReadRequest) -> list[pathlib.Path]:
+    """The images of training and test that a request will read; opens none.
 
     Args:
-      request: ``path`` and ``image_size``.
+      request: ``path`` and ``labels_file``.
 
     Returns:
-      False where they are to be streamed; True where there is nothing to see.
+      At least one path.
 
     Raises:
-      UserError: there is no such folder.
+      UserError: see ``read_listed``.
     """
     root = lists.folder(request.path)
-    if request.image_size:
-        return True
-    sizes: set[tuple[int, int]] = set()
-    for path in itertools.islice(_some_images(root), _LOOKED_AT):
-        # Readers name unreadable images.
-        with contextlib.suppress(decode.BadImage), decode.opened(path) as image:
-            sizes.add(image.size)
-    return len(sizes) <= 1 and all(max(size) <= IN_MEMORY for size in sizes)
-
-
-def _some_images(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A few image files of every folder, links to folders not followed."""
-    for place, _, names in os.walk(root):
-        images = (
-            name
-            for name in sorted(names)
-            if os.path.splitext(name)[1].lower() in decode.SUFFIXES
-        )
-        for name in itertools.islice(images, _LOOKED_AT_EACH):
-            yield pathlib.Path(place, name)
+    paths = _listing(request, root).listed.paths
+    if (root / TEST).is_dir():
+        paths = paths + _scan(root, TEST).paths
+    return [root / path for path in paths]
 
 
 def read_decoded(request: ReadRequest) -> Source:
@@ -179,17 +176,12 @@ def read_listed(request: ReadRequest) -> Source:
         image or one image twice, or whose labels are in another order.
     """
     root = lists.folder(request.path)
-    row = ""
-    if request.labels_file:
-        file = user_paths.expanded(
-            request.labels_file, "config.data.labels_file"
-        )
-        listed, origin, row = _read_csv(file, root), str(file), "row {}: "
-        names = _ordered(listed.given + _class_names(listed))
-    else:
-        paths, given, names = _scan(root, "train")
-        listed, origin = _Listed(paths, given), str(root / "train")
-    _check_spaces(origin, names)
+    listed, names, origin, scanned = _listing(request, root)
+    if scanned is not None:
+        scanned.warn()
+        _warn_unread(root)
+    row = "row {}: " if listed.first_row else ""
+    _check_names(origin, names)
     codes = {name: k for k, name in enumerate(names)}
     known = None
     if listed.true is not None:
@@ -205,13 +197,13 @@ def read_listed(request: ReadRequest) -> Source:
         len(names),
         ", or leave out the column true_label",
     )
-    test = _read_test(root, codes) if (root / "test").is_dir() else None
+    test = _read_test(root, codes) if (root / TEST).is_dir() else None
     if test is not None:
         for k, path in _leaks(root, listed.paths, test.ids.tolist()):
             raise UserError(
-                f"{origin}: {row.format(k + 2)}{listed.paths[k]} is the test "
-                f"image {path}; remove it from the training images or from "
-                f"{root / 'test'}"
+                f"{origin}: {row.format(k + listed.first_row)}"
+                f"{listed.paths[k]} is the test image {path}; remove it from "
+                f"the training images or from {root / TEST}"
             )
     elif listed.held_out is not None:
         rest = train.take(np.flatnonzero(~listed.held_out))
@@ -222,14 +214,52 @@ def read_listed(request: ReadRequest) -> Source:
 
 def _read_test(root: pathlib.Path, codes: Mapping[str, int]) -> Split:
     """The images below ``test/``, which may lack a class."""
-    paths, given, found = _scan(root, "test")
-    strange = [name for name in found if name not in codes]
+    scanned = _scan(root, TEST)
+    scanned.warn()
+    strange = [name for name in scanned.names if name not in codes]
     if strange:
         raise UserError(
-            f"{root / 'test' / strange[0]}: no training image is of this class"
+            f"{root / TEST / strange[0]}: no training image is of this class; "
+            "add some or remove the folder"
         )
-    labels = [codes[name] for name in given]
-    return file_split(root, paths, labels, labels)
+    labels = [codes[name] for name in scanned.given]
+    return file_split(root, scanned.paths, labels, labels)
+
+
+class _Listing(NamedTuple):
+    """The training images, the classes, and where both were found."""
+
+    listed: _Listed
+    names: tuple[str, ...]
+    origin: str
+    scanned: "_Scanned | None"
+
+
+def _listing(request: ReadRequest, root: pathlib.Path) -> _Listing:
+    """The training images by the file of labels or by their folders."""
+    if not request.labels_file:
+        scanned = _scan(root, _train(root))
+        listed = _Listed(scanned.paths, scanned.given)
+        return _Listing(listed, scanned.names, str(scanned.base), scanned)
+    where = "config.data.labels_file"
+    file = user_paths.expanded(request.labels_file, where)
+    columns, rows = lists.csv_rows(file, where)
+    if not decisions.marked(columns):
+        listed = _read_csv(file, columns, rows, root)
+        names = _ordered(listed.given + _class_names(listed))
+        return _Listing(listed, names, str(file), None)
+    # Images without a row keep the labels of their folders.
+    scanned = _scan(root, _train(root))
+    labels = decisions.applied(
+        file, where, scanned.paths, scanned.given, scanned.names
+    )
+    kept = [
+        (path, label)
+        for path, label in zip(scanned.paths, labels, strict=True)
+        if label is not None
+    ]
+    listed = _Listed([path for path, _ in kept], [label for _, label in kept])
+    return _Listing(listed, scanned.names, str(file), scanned)
 
 
 def _class_names(listed: _Listed) -> list[str]:
@@ -237,10 +267,11 @@ def _class_names(listed: _Listed) -> list[str]:
     return sorted(set(listed.true or []) - {"", WRONG_WORD})
 
 
-def _check_spaces(origin: str, names: Sequence[str]) -> None:
-    """Refuses two classes whose names look alike."""
+def _check_names(origin: str, names: Sequence[str]) -> None:
+    """Refuses names of several lines, and two that look alike."""
     seen: dict[str, str] = {}
     for name in names:
+        listing.check_name(name, f"{origin}: class ")
         key = "".join(unicodedata.normalize("NFC", name).split())
         if key in seen:
             raise UserError(
@@ -289,11 +320,81 @@ def _ordered(names: list[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
-def _scan(
-    root: pathlib.Path, part: str
-) -> tuple[list[str], list[str], tuple[str, ...]]:
-    """Paths and classes of the images below ``root/part``, and the classes."""
+class _Scanned(NamedTuple):
+    """The images in the class folders of one folder, and what else is there.
+
+    Attributes:
+      base: the folder.
+      paths: images, relative to the folder of the data set.
+      given: class of each.
+      names: the classes, in their order.
+      loose: files beside the class folders.
+      others: see ``listing.Found``.
+      dead: see ``listing.Found``.
+    """
+
+    base: pathlib.Path
+    paths: list[str]
+    given: list[str]
+    names: tuple[str, ...]
+    loose: list[str]
+    others: list[str]
+    dead: list[str]
+
+    def warn(self) -> None:
+        """Says what was left out, in one line each."""
+        if self.loose:
+            logger.warning(
+                "%s: %d files lie in no class folder and are left out, the "
+                "first is %s",
+                self.base,
+                len(self.loose),
+                self.loose[0],
+            )
+        listing.warn(self.base, self.others, self.dead)
+
+
+def _train(root: pathlib.Path) -> str:
+    """Where the class folders of training lie: ``train``, else the root."""
+    parts = [part for part in (TRAIN, TEST) if (root / part).is_dir()]
+    return TRAIN if parts else ""
+
+
+def _warn_unread(root: pathlib.Path) -> None:
+    """Says that a folder which looks like a test set is not read as one."""
+    if (root / TRAIN).is_dir() and not (root / TEST).is_dir():
+        for entry in listing.entries(root):
+            if entry.name.lower() in _LIKE_TEST and entry.is_dir():
+                logger.warning(
+                    "%s: is not read; to measure on it, name it %s",
+                    entry.path,
+                    TEST,
+                )
+
+
+def _check_layout(base: pathlib.Path, part: str, names: Sequence[str]) -> None:
+    """Refuses folders of classes that are taken for classes, and one class."""
+    for name in names if not part else ():
+        wanted = TRAIN if name.lower() in _LIKE_TRAIN else TEST
+        if name.lower() in _LIKE_TRAIN | _LIKE_TEST and any(
+            entry.is_dir() for entry in listing.entries(base / name)
+        ):
+            raise UserError(
+                f"{base / name}: looks like a folder of classes, not like a "
+                f"class; name it {wanted}, beside it {TRAIN} and {TEST} are "
+                "read"
+            )
+    if len(names) == 1 and part != TEST:
+        raise UserError(
+            f"{base}: holds one class, {names[0]}, at least two are needed; "
+            f"expected are {part or TRAIN}/CLASS/*.jpg"
+        )
+
+
+def _scan(root: pathlib.Path, part: str) -> _Scanned:
+    """The images below the class folders in ``root/part``."""
     base = root / part
+    prefix = f"{part}/" if part else ""
     if not base.is_dir():
         raise UserError(
             f"{base}: no such folder; expected are {part}/CLASS/*.jpg, or a "
@@ -307,40 +408,46 @@ def _scan(
         elif os.path.exists(entry.path):
             loose.append(entry.path)
         else:
-            raise UserError(f"{entry.path}: link that leads nowhere")
+            raise UserError(f"{entry.path}: link that leads nowhere; remove it")
     if not names:
-        raise UserError(f"{base}: holds no class folder")
-    if loose:
-        logger.warning(
-            "%s: %d files lie in no class folder and are left out, the first "
-            "is %s",
-            base,
-            len(loose),
-            loose[0],
+        raise UserError(
+            f"{base}: holds no class folder; expected are "
+            f"{part or TRAIN}/CLASS/*.jpg, or a CSV of labels "
+            "(--config.data.labels_file)"
         )
+    _check_layout(base, part, names)
     paths: list[str] = []
     given: list[str] = []
     for name in _ordered(names):
         found = listing.find(base / name)
         if not found.images:
-            raise UserError(f"{base / name}: class {name} has no image")
-        paths += [f"{part}/{name}/{path}" for path in found.images]
+            raise UserError(
+                f"{base / name}: class {name} has no image; put images there "
+                "or remove the folder"
+            )
+        paths += [f"{prefix}{name}/{path}" for path in found.images]
         given += [name] * len(found.images)
         others += [f"{name}/{path}" for path in found.others]
         dead += [f"{name}/{path}" for path in found.dead]
-    listing.warn(base, others, dead)
-    return paths, given, _ordered(names)
+    return _Scanned(base, paths, given, _ordered(names), loose, others, dead)
 
 
-def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
+def _read_csv(
+    file: pathlib.Path,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    root: pathlib.Path,
+) -> _Listed:
     """The rows of a CSV, values without the spaces around them."""
-    columns, rows = lists.csv_rows(file, "config.data.labels_file")
+    folders, first_row = _Folders(root), 2
+    if _is_row(folders, columns):
+        columns, rows, first_row = ["path", "label"], [columns, *rows], 1
+    columns = [name.lower() for name in columns]
     place = lists.csv_column(file, columns, lists.PATH_COLUMNS, _WANTED)
     label = lists.csv_column(file, columns, lists.LABEL_COLUMNS, _WANTED)
     known = [place, label] + ["true_label"] * ("true_label" in columns)
-    folders = _Folders(root)
     paths, held_out = [], []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=first_row):
         if len(row) > len(columns) and any(row[len(columns) :]):
             raise UserError(
                 f"{file}: row {number} has more values than columns"
@@ -360,6 +467,7 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
             )
         held_out.append(split == HELD_OUT)
         paths.append(_path(folders, found[place]))
+        listing.check_name(paths[-1])
         if not folders.is_file(paths[-1]):
             raise UserError(
                 f"{root / paths[-1]}: no such file, named in row {number} of "
@@ -368,7 +476,7 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
     first: dict[str, str] = {}
     identities = _identities(folders, paths)
     for number, (path, real) in enumerate(
-        zip(paths, identities, strict=True), start=2
+        zip(paths, identities, strict=True), start=first_row
     ):
         if real in first:
             raise UserError(f"{file}: row {number} repeats {first[real]}")
@@ -383,6 +491,17 @@ def _read_csv(file: pathlib.Path, root: pathlib.Path) -> _Listed:
         values(label),
         values("true_label") if "true_label" in columns else None,
         np.array(held_out) if any(held_out) else None,
+        first_row,
+    )
+
+
+def _is_row(folders: _Folders, columns: Sequence[str]) -> bool:
+    """Whether the first line names no columns but an image and its label."""
+    named = {*lists.PATH_COLUMNS, *lists.LABEL_COLUMNS} & {*columns}
+    return (
+        len(columns) == 2
+        and not named
+        and folders.is_file(_path(folders, columns[0]))
     )
 
 
@@ -392,6 +511,8 @@ def _path(folders: _Folders, text: str) -> str:
     text = cells.plain(text.strip())
     if text != exact and folders.is_file(exact):
         text = exact
+    if "\\" in text and not folders.is_file(text):
+        text = text.replace("\\", "/")  # written on Windows
     if os.path.isabs(text):
         for base in (os.path.abspath(root), os.path.realpath(root)):
             if text.startswith(os.path.join(base, "")):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnlt.data import cells, untrusted
+from jaxnlt.data import cells, decisions, untrusted
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import labels_array
 from jaxnlt.runtime.errors import UserError
@@ -117,6 +117,12 @@ def _read_npz(file: pathlib.Path) -> Any:
 def _read_csv(file: pathlib.Path, class_names: Sequence[str]) -> LabelList:
     """The columns of images and labels; labels are names, or else numbers."""
     columns, rows = lists.csv_rows(file, _FIELD)
+    if decisions.marked(columns):
+        raise UserError(
+            f"{_FIELD}: {file}: holds decisions on some labels; python -m "
+            f"jaxnlt.clean --workdir=RUN --review={file} --out=DIR makes a "
+            "whole list of them"
+        )
     places = ("index", *lists.PATH_COLUMNS)
     place = lists.csv_column(file, columns, places, _WANTED)
     label = lists.csv_column(file, columns, lists.LABEL_COLUMNS, _WANTED)

@@ -306,7 +306,9 @@ def csv_rows(
     """Reads a CSV whose first line names its columns.
 
     Args:
-      file: in UTF-8.
+      file: in UTF-8, values separated by commas; or by semicolons or tabs, as
+        spreadsheets write it in some languages, where the first line has no
+        comma.
       field: the field that names the file, for messages.
 
     Returns:
@@ -320,7 +322,7 @@ def csv_rows(
     text = untrusted.read_text(file, field)
     try:
         with io.StringIO(text, newline="") as stream:
-            reader = csv.reader(stream)
+            reader = csv.reader(stream, delimiter=_delimiter(text))
             columns = [name.strip() for name in next(reader, [])]
             rows = [row for row in reader if row]
     except csv.Error as error:
@@ -331,6 +333,11 @@ def csv_rows(
     if columns and not rows:
         raise UserError(f"{file}: lists no image")
     return columns, rows
+
+
+def _delimiter(text: str) -> str:
+    first = text[: text.find("\n")]
+    return next((sign for sign in ",;\t" if sign in first), ",")
 
 
 def csv_column(

@@ -79,8 +79,10 @@ def test_empty_class_and_missing_folders(root):
     refused(root, "train/owl: class owl has no image")
     other = root / "e"
     (other / "train").mkdir(parents=True)
-    refused(other, "train: holds no class folder")
-    refused(other / "train", "train: no such folder")
+    refused(other, "train: holds no class folder; expected are train/CLASS/")
+    (other / "test" / "a").mkdir(parents=True)
+    (other / "train").rmdir()
+    refused(other, "train: no such folder")
     picture(other / "train" / "one" / "a.png")
     refused(other, "train: holds one class")
 

@@ -47,6 +47,10 @@ ROWS = [f"{path},{path.split('/')[1]}" for path in PATHS]
         ([f"{row},x,0.5" for row in ROWS], "path,label,given_label,any"),
         ([f"{row},x" for row in ROWS], "path,given_label,suggested_label"),
         ([f"{row},," for row in ROWS], "path,label"),
+        ([row.replace(",", ";") for row in ROWS], "path;label"),
+        ([row.replace(",", "\t") for row in ROWS], "Path\tLabel"),
+        ([row.replace("/", "\\") for row in ROWS], "path,label"),
+        (ROWS[1:], ROWS[0]),  # the first line is an image
     ],
 )
 def test_what_people_write(root, tmp_path, rows, header):
@@ -68,6 +72,7 @@ def test_what_people_write(root, tmp_path, rows, header):
         ("train/dog/leak.png,cat", "row 8: .*leak.png is the test image test"),
         ("train/dog/leak.png,c at", "classes 'c at' and 'cat' differ only"),
         ("train/dog/leak.png,cat,dog", "row 8 has more values than columns"),
+        ('train/dog/leak.png,"c\nt"', "class 'c.{2}t': the name holds"),
     ],
 )
 def test_refused_with_its_row(root, tmp_path, more, words):

@@ -1,0 +1,1 @@
+"""Training from arrays: ``jaxnlt.fit`` and the scikit-learn estimator."""
