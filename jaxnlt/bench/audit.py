@@ -67,7 +67,7 @@ SETTINGS = {
     "cifar10n-random1": Setting("cifar10n,imb=0.1,noise=human:random1", _CIFAR),
     "cifar10n-worse": Setting("cifar10n,imb=0.1,noise=human:worse", _CIFAR),
     **{
-        f"{table}-{name}": Setting(f"npz,noise={noise}", table=table)
+        f"{table}-{name}": Setting(f"features,noise={noise}", table=table)
         for table in ("wine", "breast_cancer")
         for name, noise in _NOISES.items()
     },

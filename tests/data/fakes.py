@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.config import fields
-from jaxnlt.config.base import DataOptions
+from jaxnlt.config.base import AuditOptions, DataOptions
 from jaxnlt.data import noise, registry
 from jaxnlt.data.records import ReadRequest, Source, Split
 
@@ -23,7 +23,8 @@ def config(benchmark: str, **changes) -> ml_collections.ConfigDict:
     data = {k: getattr(bench, k) for k in ("imb", "noise", "rate", "transform")}
     data |= {key: _plain(value) for key, value in changes.items()}
     options = fields.as_dict(DataOptions(**data))
-    return ml_collections.ConfigDict(top | {"data": options})
+    audit = fields.as_dict(AuditOptions())
+    return ml_collections.ConfigDict(top | {"data": options, "audit": audit})
 
 
 def _plain(value):
