@@ -21,9 +21,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnlt import infer as inference
-from jaxnlt import predict
 from jaxnlt.data import load
 from jaxnlt.methods import h2e
+from jaxnlt.predict import read_run
 from jaxnlt.results import files as result_files
 from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError
@@ -110,7 +110,7 @@ def rows(workdir: pathlib.Path) -> dict[str, list]:
     Raises:
       UserError: no such run, or nothing is known of its true labels.
     """
-    config, _ = predict.read_run(workdir)
+    config, _ = read_run(workdir)
     if config.method != "h2e":
         raise UserError(f"{workdir}: is a run of {config.method}, not of h2e")
     dataset = load.dataset(config)

@@ -22,11 +22,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from jaxnlt import command_line, predict
+from jaxnlt import command_line
 from jaxnlt import method as base
 from jaxnlt.config import base as config_lib
 from jaxnlt.data import load, records
 from jaxnlt.data.records import Dataset
+from jaxnlt.predict import read_run
 from jaxnlt.results import files as result_files
 from jaxnlt.results import metrics
 from jaxnlt.results import outputs as outputs_log
@@ -224,7 +225,7 @@ def study(
       UserError: nothing was logged, or true labels are unknown, or a setting
         cannot be replayed.
     """
-    config, _ = predict.read_run(workdir)
+    config, _ = read_run(workdir)
     folder = workdir / outputs_log.FOLDER
     if not any(folder.glob("epoch_*.npz")):
         raise UserError(

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "jaxnlt").rglob("*.py"))
 METHODS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS = {"cuda12", "cuda13", "tpu", "wandb", "test", "docs", "dev"}
+EXTRAS = {"cuda12", "cuda13", "tpu", "wandb", "bench", "test", "docs", "dev"}
 # Papers of this package and of its plan; none may be known to the loop.
 PAPERS = {*METHODS, "dacc", "sbcl", "midl", "mixmatch"} - {"erm"}
 

@@ -1,17 +1,21 @@
 """A workdir's own files: what is refused, what is mended and said."""
 
 import errno
+import importlib
 import json
 import os
 import shutil
 
 import pytest
 
-from jaxnlt import main, predict, train
+from jaxnlt import main, train
 from jaxnlt.results import journal
 from jaxnlt.runtime import checkpoint, lock
 from jaxnlt.runtime.errors import UserError
 from tests import runs
+
+# ``jaxnlt.predict`` is the function.
+predict = importlib.import_module("jaxnlt.predict")
 
 EPOCHS = 3
 

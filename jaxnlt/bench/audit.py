@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from sklearn import datasets as sklearn_sets
 
-from jaxnlt import command_line, predict, train
+from jaxnlt import command_line, train
 from jaxnlt.auditing import pilot
 from jaxnlt.bench import command, detectors
 from jaxnlt.bench.command import Figures
@@ -28,6 +28,7 @@ from jaxnlt.data import load
 from jaxnlt.data.records import Dataset, verdicts
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
+from jaxnlt.predict import read_run
 from jaxnlt.results import pred_probs, summary
 from jaxnlt.runtime import console, paths, sharding
 from jaxnlt.runtime.errors import UserError, one_of
@@ -354,7 +355,7 @@ def _command(argv: list[str]) -> None:
     runs: dict[str, list[Measured]] = {}
     for place in filter(None, values.workdir.split(",")):
         folder = paths.expanded(place, "--workdir")
-        config, _ = predict.read_run(folder)
+        config, _ = read_run(folder)
         if summary.finished(folder, config_lib.as_json(config)) is None:
             raise UserError(f"--workdir: {folder}: its run is not finished")
         name = f"{config.benchmark}, {config.data.noise}"

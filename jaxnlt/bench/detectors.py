@@ -7,6 +7,8 @@ the image) or out-of-sample (of a classifier that was not).
 Source of the order: arXiv 2510.16211.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -170,13 +172,10 @@ def cleanlab(
     Raises:
       UserError: cleanlab is not installed.
     """
-    try:
-        from cleanlab import filter as flags
-        from cleanlab import rank
-    except ImportError:
-        raise UserError(
-            "cleanlab: is not installed; pip install jaxnlt[bench]"
-        ) from None
+    if importlib.util.find_spec("cleanlab") is None:
+        raise UserError("cleanlab: is not installed; pip install jaxnlt[bench]")
+    flags = importlib.import_module("cleanlab.filter")
+    rank = importlib.import_module("cleanlab.rank")
     found = {}
     # Its default filter goes with its default ranking, and another pair.
     for ranking, flagging in (

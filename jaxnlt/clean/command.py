@@ -4,9 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnlt import predict
 from jaxnlt.clean import copies, originals, page, verdicts
 from jaxnlt.clean.originals import Files
+from jaxnlt.predict import read_run
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError, one_of
 from jaxnlt.runtime.files import atomic_folder
@@ -77,7 +77,7 @@ def _command(argv: list[str]) -> None:
     values = _read_flags(argv)
     directory = paths.expanded(values.workdir, "--workdir")
     out = paths.expanded(values.out, "--out", ".tmp")
-    config, known = predict.read_run(directory)
+    config, known = read_run(directory)
     names = known.class_names
     found = verdicts.read(directory, names)
     config = originals.located(config, values.data)

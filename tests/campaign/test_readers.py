@@ -1,6 +1,7 @@
 """Every reader of data and of weights, on altered files."""
 
 import functools
+import importlib
 import json
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxnlt import models, predict
+from jaxnlt import models
 from jaxnlt.data import files, load
 from jaxnlt.models import pretrained
 from tests import runs
@@ -19,6 +20,9 @@ from tests.campaign import judge, mutate
 from tests.data import fakes, streamed
 from tests.data.streamed import Miniature
 from tests.models import weight_files
+
+# ``jaxnlt.predict`` is the function.
+predict = importlib.import_module("jaxnlt.predict")
 
 pytestmark = pytest.mark.slow
 HUMAN = {"clean_label": np.tile(np.arange(10), 10)}

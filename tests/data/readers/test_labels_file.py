@@ -12,6 +12,7 @@ from jaxnlt.data.records import UNKNOWN, WRONG, Split
 from jaxnlt.methods import h2e
 from jaxnlt.results import labels
 from jaxnlt.runtime.errors import UserError
+from tests.auditing import made
 from tests.data import fakes
 
 PATHS = [f"train/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
@@ -168,9 +169,11 @@ def test_true_labels_that_are_not_known(root, tmp_path):
 # A run's own labels.csv ------------------------------------------------------
 
 
-def audit(n):
-    zeros = np.zeros(n, int)
-    return labels.Audit(np.linspace(0, 1, n), zeros, zeros)
+def listed(file, train, names, held_out):
+    """Writes labels.csv as a run does."""
+    own = made.audit(train.labels, len(names))
+    other = made.audit(held_out.labels, len(names))
+    labels.write(file, labels.columns(train, names, own, (held_out, other)))
 
 
 def test_the_loop_keeps_held_out_images_apart(tmp_path):
@@ -183,9 +186,8 @@ def test_the_loop_keeps_held_out_images_apart(tmp_path):
     one = load.dataset(fakes.config("folder", path=tmp_path / "data"))
     assert np.bincount(one.test.labels).tolist() == [10, 10]
     file = tmp_path / "labels.csv"
-    held_out = (one.test, audit(20))
-    labels.write(file, one.train, one.class_names, audit(50), held_out)
-    assert file.read_text().count(",held_out\n") == 20
+    listed(file, one.train, one.class_names, one.test)
+    assert file.read_text().count(",held_out,") == 20
     mended = str(one.train.ids[0])
     file.write_text(file.read_text().replace(f"{mended},cat", f"{mended},dog"))
     config = fakes.config("folder", path=tmp_path / "data", labels_file=file)
@@ -206,13 +208,12 @@ def test_the_loop_keeps_held_out_images_apart(tmp_path):
 def test_true_labels_of_both_parts_are_written(tmp_path):
     def part(ids):
         ids = np.array(ids)
-        return Split(None, ids % 2, ids % 2, ids), audit(len(ids))
+        return Split(None, ids % 2, ids % 2, ids)
 
-    (train, own), held_out = part([0, 1]), part([2, 3, 4])
-    labels.write(tmp_path / "labels.csv", train, ["a", "b"], own, held_out)
-    lines = (tmp_path / "labels.csv").read_text().splitlines()
-    assert lines[0].endswith(",true_label,split")
-    assert lines[1:3] == ["0,a,0,a,a,a,train", "2,a,0,a,a,a,held_out"]
+    listed(tmp_path / "labels.csv", part([0, 1]), "ab", part([2, 3, 4]))
+    rows = labels.read(tmp_path / "labels.csv")
+    assert (rows["true_index"] == rows["index"] % 2).all()
+    assert ((rows["split"] == "held_out") == (rows["index"] > 1)).all()
     scores = h2e.read_scores(str(tmp_path / "labels.csv"), train.ids)
     assert scores.tolist() == [0, 1]
 
