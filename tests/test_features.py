@@ -1,7 +1,6 @@
 """Rows of features in place of images: reading, training, predicting."""
 
 import csv
-import importlib
 import json
 
 import jax
@@ -9,16 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt import command_line, main, models
+from jaxnlt import command_line, main, models, predict
 from jaxnlt.augment import features, table
 from jaxnlt.data import check, load
 from jaxnlt.predict import main as label_images
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 from tests.data import fakes
-
-# ``jaxnlt.predict`` is the function.
-predict = importlib.import_module("jaxnlt.predict")
 
 LABELS = np.repeat([0, 1, 2], 12)
 ROWS = np.random.default_rng(0).normal(7, 1, (36, 5)) + LABELS[:, None]

@@ -4,8 +4,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from jaxnlt import command_line
 from jaxnlt.clean import copies, originals, page, verdicts
-from jaxnlt.clean.originals import Files
+from jaxnlt.clean.originals import Arrays, Files
+from jaxnlt.clean.verdicts import Verdicts
 from jaxnlt.predict import read_run
 from jaxnlt.runtime import console, paths
 from jaxnlt.runtime.errors import UserError, one_of
@@ -77,8 +81,8 @@ def _command(argv: list[str]) -> None:
     values = _read_flags(argv)
     directory = paths.expanded(values.workdir, "--workdir")
     out = paths.expanded(values.out, "--out", ".tmp")
-    config, known = read_run(directory)
-    names = known.class_names
+    config, training_set = read_run(directory)
+    names = training_set.class_names
     found = verdicts.read(directory, names)
     config = originals.located(config, values.data)
     images = (
@@ -89,19 +93,8 @@ def _command(argv: list[str]) -> None:
     if isinstance(images, Files):
         _check_outside(out, images.root)
     if values.action == "review":
-        originals.check_ids(images, found.ids.tolist(), found.file)
-        most = page.MOST if values.most is None else values.most
         title = f"{config.method} on {config.benchmark}: {directory.name}"
-        with atomic_folder(out, "--out") as folder:
-            shown = page.write(
-                folder / page.FILE, images, found, names, title, most
-            )
-        console.echo(
-            f"{shown} of {len(found)} labels, the worst first: open "
-            f"{out / page.FILE} in a browser, download review.csv there, then\n"
-            f"python -m jaxnlt.clean --workdir={values.workdir} "
-            "--review=review.csv --out=DIR"
-        )
+        _write_page(out, images, found, names, title, values)
         return
     if values.review:
         review = paths.expanded(values.review, "--review")
@@ -111,29 +104,80 @@ def _command(argv: list[str]) -> None:
         if share is None:
             share = verdicts.MOST_OF_A_CLASS
         labels = verdicts.by_flags(found, values.action == "relabel", share)
-    staying = [
-        key
-        for key, label in zip(found.ids.tolist(), labels, strict=True)
-        if label is not None
-    ]
-    originals.check_ids(images, staying, found.file)
-    with atomic_folder(out, "--out") as folder:
-        changes = copies.write_changes(folder / copies.CHANGES, found, labels)
-        if isinstance(images, Files):
-            how = copies.write_folder(
-                folder, images, found, labels, values.copy
-            )
-        else:
-            copies.write_npz(folder, images, found, labels, names)
+    # Some methods are one of several of a config file, others are the user's.
+    known = config.method in command_line.methods()
+    method = config.method if known else "METHOD"
+    if isinstance(images, Files):
+        how = _write_folder(out, images, found, labels, values.copy)
+        hint = _train_on_folder(method, out, names, how)
+    else:
+        _write_npz(out, images, found, labels, names)
+        whole = all(label is not None for label in labels)
+        own = config.benchmark == "npz"
+        hint = _train_on_npz(method, out, whole and not own)
+    changed = labels != found.given
     dropped = sum(label is None for label in labels)
     console.echo(
-        f"{len(found)} labels: {dropped} dropped, {changes - dropped} changed, "
-        f"{len(found) - changes} as they were; see {out / copies.CHANGES}"
+        f"{len(found)} labels: {dropped} dropped, "
+        f"{changed.sum() - dropped} changed, {(~changed).sum()} as they were; "
+        f"see {out / copies.CHANGES}\n{hint}"
     )
-    if isinstance(images, Files):
-        console.echo(_train_on_folder(config.method, out, names, how))
-    else:
-        console.echo(_train_on_npz(config, out, not dropped))
+
+
+def _write_page(
+    out: pathlib.Path,
+    images: Files | Arrays,
+    found: Verdicts,
+    names: Sequence[str],
+    title: str,
+    values: Any,
+) -> None:
+    """Writes the page for reviews and says how to go on."""
+    originals.check_ids(images, found.ids.tolist(), found.file)
+    most = page.MOST if values.most is None else values.most
+    with atomic_folder(out, "--out") as folder:
+        file = folder / page.FILE
+        shown = page.write(file, images, found, names, title, most)
+    console.echo(
+        f"{shown} of {len(found)} labels, the worst first: open "
+        f"{out / page.FILE} in a browser, download review.csv there, then\n"
+        f"python -m jaxnlt.clean --workdir={values.workdir} "
+        "--review=review.csv --out=DIR"
+    )
+
+
+def _write_folder(
+    out: pathlib.Path,
+    images: Files,
+    found: Verdicts,
+    labels: np.ndarray,
+    copy: bool,
+) -> str:
+    """Writes a copy of files; see ``copies.write_folder``."""
+    originals.check_ids(images, _staying(found, labels), found.file)
+    with atomic_folder(out, "--out") as folder:
+        copies.write_changes(folder / copies.CHANGES, found, labels)
+        return copies.write_folder(folder, images, found, labels, copy)
+
+
+def _write_npz(
+    out: pathlib.Path,
+    images: Arrays,
+    found: Verdicts,
+    labels: np.ndarray,
+    names: Sequence[str],
+) -> None:
+    """Writes a copy of arrays; see ``copies.write_npz``."""
+    originals.check_ids(images, _staying(found, labels), found.file)
+    with atomic_folder(out, "--out") as folder:
+        copies.write_changes(folder / copies.CHANGES, found, labels)
+        copies.write_npz(folder, images, found, labels, names)
+
+
+def _staying(found: Verdicts, labels: np.ndarray) -> list[Any]:
+    """Ids of the images that stay."""
+    pairs = zip(found.ids.tolist(), labels, strict=True)
+    return [key for key, label in pairs if label is not None]
 
 
 def _check_outside(out: pathlib.Path, root: pathlib.Path) -> None:
@@ -158,13 +202,13 @@ def _train_on_folder(
     )
 
 
-def _train_on_npz(config: Any, out: pathlib.Path, whole: bool) -> str:
+def _train_on_npz(method: str, out: pathlib.Path, listed: bool) -> str:
     """What to do with an npz file."""
     text = (
         "train on it with\npython -m jaxnlt.main "
-        f"--config={config.method}:npz --config.data.path={out / copies.NPZ}"
+        f"--config={method}:npz --config.data.path={out / copies.NPZ}"
     )
-    if whole and config.benchmark != "npz":
+    if listed:
         text += (
             "\nor with the command of the run, another --workdir and\n"
             f"--config.data.noise_file={out / copies.LABELS}"

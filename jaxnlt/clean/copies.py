@@ -20,16 +20,13 @@ _LONGEST, _ROOM = 255, 12
 
 def write_changes(
     path: pathlib.Path, verdicts: Verdicts, labels: np.ndarray
-) -> int:
+) -> None:
     """Writes what changes, as ``decisions`` that ``--review`` takes back.
 
     Args:
       path: the file.
       verdicts: N of them.
       labels: objects [N], the new labels, None for an image that goes.
-
-    Returns:
-      The number of changes.
     """
     changed = np.flatnonzero(labels != verdicts.given)
     with atomic(path) as file:
@@ -70,7 +67,6 @@ def write_changes(
                 )
             ),
         )
-    return len(changed)
 
 
 def _kept(verdicts: Verdicts, labels: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -171,7 +173,7 @@ def _stored(file: pathlib.Path) -> Arrays:
 
 
 def check_ids(
-    originals: Files | Arrays, ids: list[int] | list[str], file: pathlib.Path
+    originals: Files | Arrays, ids: Sequence[Any], file: pathlib.Path
 ) -> None:
     """Refuses labels of images that are not there.
 

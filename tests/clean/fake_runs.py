@@ -39,6 +39,7 @@ def write(workdir, benchmark, path, names, rows, key="path", more=()):
     workdir.mkdir()
     config = erm.get_config(benchmark)
     config.data.path = str(path)
+    config.batch_size = config.warmup_batch_size = 4
     text = json.dumps(config_lib.as_json(config))
     (workdir / "config.json").write_text(text)
     facts = {

@@ -210,7 +210,7 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
         ids = np.array(ids)
         return Split(None, ids % 2, ids % 2, ids)
 
-    listed(tmp_path / "labels.csv", part([0, 1]), "ab", part([2, 3, 4]))
+    listed(tmp_path / "labels.csv", part([0, 1]), ["a", "b"], part([2, 3, 4]))
     rows = labels.read(tmp_path / "labels.csv")
     assert (rows["true_index"] == rows["index"] % 2).all()
     assert ((rows["split"] == "held_out") == (rows["index"] > 1)).all()
