@@ -202,10 +202,10 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """The network.
+    """The network; ``folder`` chooses it where the name is ''.
 
     Attributes:
-      name: of the backbone; '' lets ``folder`` choose, width and blocks too.
+      name: of the backbone.
       width: channels of its first stage; 0 takes the published number.
       blocks: residual blocks of each stage; () takes the published numbers.
       dtype: of the computation; parameters stay in float32 under bfloat16.
