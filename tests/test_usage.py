@@ -36,7 +36,7 @@ def test_help_takes_a_benchmark(arg, capsys):
     assert f"config.data.imb = {imb}" in lines
     assert "config.batch_size = 64" in lines
     at = lines.index("config.model.name = 'preact_resnet18'")
-    assert lines[at + 1].startswith("of the backbone; ")
+    assert lines[at + 1].startswith("of the backbone. (preact_resnet18 | ")
     at = lines.index("config.optimizer.momentum = 0.9")
     assert lines[at + 1] == "of the gradients. (float in [0, 1))"
     at = lines.index("config.data.noise = 'sym'")

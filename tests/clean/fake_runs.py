@@ -39,7 +39,10 @@ def write(workdir, benchmark, path, names, rows, key="path", more=()):
     workdir.mkdir()
     config = erm.get_config(benchmark)
     config.data.path = str(path)
+    # What a run would settle by the images.
     config.batch_size = config.warmup_batch_size = 4
+    config.augment.weak = config.augment.strong = "none"
+    config.model.name = "preact_resnet18"
     text = json.dumps(config_lib.as_json(config))
     (workdir / "config.json").write_text(text)
     facts = {
