@@ -109,7 +109,7 @@ def files(config: ml_collections.ConfigDict) -> Files:
       UserError: see the reader.
     """
     request = load.read_request(config)
-    lister = registry.get(request.benchmark.otherwise or config.benchmark)
+    lister = registry.get(request.benchmark.lister or config.benchmark)
     source = lister.read(dataclasses.replace(request, benchmark=lister))
     images = source.train.images
     if not isinstance(images, ImageFiles):

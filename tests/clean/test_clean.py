@@ -248,7 +248,7 @@ def test_an_npz_is_cleaned(tmp_path, action, monkeypatch):
     test = {"test_images": np.ones((3, 8, 8, 1), np.uint8)}
     test["test_labels"] = np.arange(3)
     test["train_true_labels"] = (np.arange(12) + (np.arange(12) < 6)) % 3
-    test["train_features"] = np.arange(24.0).reshape(12, 2)
+    test["train_scores"] = np.arange(24.0).reshape(12, 2)
     npz_run(tmp_path, **test)
     assert cleaned("--out=out", f"--action={action}") == 0
     found = np.load(tmp_path / "out/data.npz")
@@ -257,7 +257,7 @@ def test_an_npz_is_cleaned(tmp_path, action, monkeypatch):
     assert found["train_labels"].tolist() == want.tolist()
     assert found["train_true_labels"].tolist() == want.tolist()
     assert found["train_images"][:, 0, 0, 0].tolist() == rows.tolist()
-    assert found["train_features"][:, 0].tolist() == (2 * rows).tolist()
+    assert found["train_scores"][:, 0].tolist() == (2 * rows).tolist()
     assert found["test_labels"].tolist() == [0, 1, 2]
     listed = rows_of(tmp_path / "out/labels.csv")
     assert [int(row["index"]) for row in listed] == rows.tolist()

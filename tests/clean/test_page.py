@@ -23,7 +23,7 @@ def run(tmp_path_factory):
     rows = []
     for c, name in enumerate(NAMES):
         for k in range(3):
-            path = f"train/{name}/</script>it's {k},\n<i>&amp;.png"
+            path = f"train/{name}/</script>it's {k}, <i>&amp;.png"
             fake_runs.picture(at / "photos" / path, 10 * c + k)
             kind = "mislabelled" if k == 0 else ""
             rows.append((path, name, NAMES[0], kind))
