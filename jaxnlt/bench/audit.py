@@ -3,7 +3,6 @@
 Run as ``python -m jaxnlt.bench.audit``; needs ``pip install jaxnlt[bench]``.
 """
 
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -17,7 +16,7 @@ import ml_collections
 import numpy as np
 from sklearn import datasets as sklearn_sets
 
-from jaxnlt import command_line, predict, train
+from jaxnlt import command_line, train
 from jaxnlt.auditing import pilot
 from jaxnlt.bench import command, detectors
 from jaxnlt.bench.command import Figures
@@ -28,6 +27,8 @@ from jaxnlt.data import load
 from jaxnlt.data.records import Dataset, verdicts
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
+from jaxnlt.predict import read_run
+from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import pred_probs, summary
 from jaxnlt.runtime import console, paths, sharding
 from jaxnlt.runtime.errors import UserError, one_of
@@ -263,17 +264,15 @@ def _probabilities(
 
 def _listed(path: pathlib.Path, dataset: Dataset) -> Verdict:
     """What labels.csv says of the training labels, in their order."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    key = "index" if "index" in rows[0] else "path"
-    by_id = {row[key]: row for row in rows}
-    listed = [by_id[str(key)] for key in dataset.train.ids.tolist()]
-    clean = np.array([float(row["clean_probability"]) for row in listed])
-    if "label_quality" not in rows[0]:
-        return Verdict(clean, clean < 0.5, clean)
-    quality = np.array([float(row["label_quality"]) for row in listed])
-    flagged = np.array([row["is_label_issue"] == "True" for row in listed])
-    return Verdict(quality, flagged, clean)
+    listed = labels_csv.read(path)
+    ids = listed["index" if "index" in listed else "path"].tolist()
+    place = {key: row for row, key in enumerate(ids)}
+    rows = np.array([place[key] for key in dataset.train.ids.tolist()])
+    return Verdict(
+        listed["label_quality"][rows],
+        listed["is_label_issue"][rows],
+        listed["clean_probability"][rows],
+    )
 
 
 # The table --------------------------------------------------------------------
@@ -354,7 +353,7 @@ def _command(argv: list[str]) -> None:
     runs: dict[str, list[Measured]] = {}
     for place in filter(None, values.workdir.split(",")):
         folder = paths.expanded(place, "--workdir")
-        config, _ = predict.read_run(folder)
+        config, _ = read_run(folder)
         if summary.finished(folder, config_lib.as_json(config)) is None:
             raise UserError(f"--workdir: {folder}: its run is not finished")
         name = f"{config.benchmark}, {config.data.noise}"
