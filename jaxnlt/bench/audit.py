@@ -3,7 +3,6 @@
 Run as ``python -m jaxnlt.bench.audit``; needs ``pip install jaxnlt[bench]``.
 """
 
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -29,6 +28,7 @@ from jaxnlt.data.records import Dataset, verdicts
 from jaxnlt.infer import vote
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.predict import read_run
+from jaxnlt.results import labels as labels_csv
 from jaxnlt.results import pred_probs, summary
 from jaxnlt.runtime import console, paths, sharding
 from jaxnlt.runtime.errors import UserError, one_of
@@ -264,17 +264,15 @@ def _probabilities(
 
 def _listed(path: pathlib.Path, dataset: Dataset) -> Verdict:
     """What labels.csv says of the training labels, in their order."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    key = "index" if "index" in rows[0] else "path"
-    by_id = {row[key]: row for row in rows}
-    listed = [by_id[str(key)] for key in dataset.train.ids.tolist()]
-    clean = np.array([float(row["clean_probability"]) for row in listed])
-    if "label_quality" not in rows[0]:
-        return Verdict(clean, clean < 0.5, clean)
-    quality = np.array([float(row["label_quality"]) for row in listed])
-    flagged = np.array([row["is_label_issue"] == "True" for row in listed])
-    return Verdict(quality, flagged, clean)
+    listed = labels_csv.read(path)
+    ids = listed["index" if "index" in listed else "path"].tolist()
+    place = {key: row for row, key in enumerate(ids)}
+    rows = np.array([place[key] for key in dataset.train.ids.tolist()])
+    return Verdict(
+        listed["label_quality"][rows],
+        listed["is_label_issue"][rows],
+        listed["clean_probability"][rows],
+    )
 
 
 # The table --------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
     assert (rows["true_index"] == rows["index"] % 2).all()
     assert ((rows["split"] == "held_out") == (rows["index"] > 1)).all()
     scores = h2e.read_scores(str(tmp_path / "labels.csv"), train.ids)
-    assert len(scores) == 2 and (0 <= scores).all() and (scores <= 1).all()
+    assert len(scores) == 2 and (scores >= 0).all() and (scores <= 1).all()
 
 
 @pytest.mark.parametrize(
