@@ -6,7 +6,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import jaxnlt
 
 MODEL = jaxnlt.NoisyLabelClassifier(
-    epochs=10, model__width=8, optimizer__learning_rate=0.1
+    epochs=20, model__width=8, optimizer__learning_rate=0.1
 )
 
 
