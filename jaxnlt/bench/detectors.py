@@ -190,16 +190,3 @@ def cleanlab(
             ),
         )
     return found
-
-
-def own_audit(
-    source: str, probs: np.ndarray, labels: np.ndarray
-) -> dict[Row, Verdict]:
-    """``jaxnlt.audit`` on the same; arguments as of ``cleanlab``."""
-    audit = auditing.audit(labels, probs)
-    row = Row(f"jaxnlt.audit {source}", "probability margin", "", "out")
-    return {
-        row: Verdict(
-            audit.label_quality, audit.is_label_issue, audit.clean_probability
-        )
-    }

@@ -108,7 +108,7 @@ def test_out_of_sample_probabilities(classifier):
     assert found.shape == (60, 4) and not found[:, 2].any()
     np.testing.assert_allclose(found.sum(1), 1)
     assert (found.argmax(1) == labels)[1:].all() and found[0].argmax() == 3
-    verdicts = detectors.own_audit("x", found, labels)
+    verdicts = detectors.audit("x", found, labels)
     if importlib.util.find_spec("cleanlab"):
         verdicts |= detectors.cleanlab("x", found, labels)
     for row, verdict in verdicts.items():
