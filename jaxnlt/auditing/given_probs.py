@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnlt.auditing import flags, verdict
+from jaxnlt.auditing import verdict
 from jaxnlt.runtime.errors import UserError
 
 # How far the probabilities of a sample may miss the sum of 1.
@@ -41,8 +41,8 @@ def audit(
         much more than those at its end.
 
     Returns:
-      The verdict: ranking by the margin of probabilities, flags, calibrated
-      probabilities; classes are integers.
+      The verdict: ranking, flags, calibrated probabilities; classes are
+      integers.
 
     Raises:
       UserError: the arrays do not fit each other, or are no labels and
@@ -50,8 +50,7 @@ def audit(
     """
     probs = _probabilities(pred_probs)
     given = _indices(labels, probs, class_names)
-    rule = flags.held_out if held_out else flags.learnt
-    return verdict.judge(given, probs, rule(probs, given), probs)
+    return verdict.of_training(given, probs, probs, held_out)
 
 
 def _probabilities(pred_probs: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from jaxnlt.auditing import flags, joint
+from jaxnlt.runtime.errors import logger
 
 #: A flagged label whose image is surely of another class.
 MISLABELLED = "mislabelled"
@@ -19,6 +20,9 @@ UNREADABLE = "unreadable"
 
 # Share of the rank in label_quality: no two labels tie.
 _RANK_SHARE = 1e-3
+# Mean largest probability of networks that have not learnt, and of those that
+# have; and how many of the labels that the former flag are right.
+_UNSURE, _RIGHT_OF_UNSURE = (0.35, 0.55), 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +98,53 @@ def of_training(
     lost = np.isnan(probs).any(-1)
     rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)
     given, known = labels[rows], probs[rows]
-    rule = flags.held_out if held_out else flags.learnt
-    found = judge(given, known, rule(known, given), suggestions[rows])
+    if held_out:
+        found = unseen(given, known, suggestions[rows])
+    else:
+        flagged = flags.learnt(known, given)
+        own = known[np.arange(len(given)), given]
+        found = judge(given, known, flagged, own, suggestions[rows])
+        _warn_unsure(known)
     order = np.argsort(np.append(rows, others))
     return found.joined(unreadable(labels[others])).take(order)
+
+
+def unseen(
+    labels: np.ndarray, probs: np.ndarray, suggestions: np.ndarray
+) -> Audit:
+    """The verdict by a model that has not been trained on the labels.
+
+    Args:
+      labels: int [N] given labels.
+      probs: float [N, C] its probabilities.
+      suggestions: float [N, C] scores behind suggested labels.
+
+    Returns:
+      The verdict, ranked by the margin: the given label's probability alone
+      would rank rare classes first.
+    """
+    scores = (1 + flags.margins(probs, labels)) / 2
+    flagged = flags.held_out(probs, labels)
+    return judge(labels, probs, flagged, scores, suggestions)
+
+
+def _warn_unsure(probs: np.ndarray) -> None:
+    """Says where the networks have not learnt enough to judge."""
+    sure = sureness(probs)
+    if sure < 0.5:
+        logger.warning(
+            "the networks are unsure of most images (the largest probability "
+            "is %.2f on average): what labels.csv says is weak evidence; train "
+            "longer, or a network that learns more",
+            probs.max(-1).mean(),
+        )
 
 
 def judge(
     labels: np.ndarray,
     probs: np.ndarray,
     flagged: np.ndarray,
+    scores: np.ndarray,
     suggestions: np.ndarray,
 ) -> Audit:
     """Judges given labels.
@@ -112,6 +153,7 @@ def judge(
       labels: int [N] given labels.
       probs: float [N, C] probabilities.
       flagged: bool [N]; none where the given label is the most probable one.
+      scores: float [N] in [0, 1] that rank, the smallest first.
       suggestions: float [N, C] scores behind suggested labels.
 
     Returns:
@@ -128,8 +170,8 @@ def judge(
     margin = flags.margins(probs, labels)
     return Audit(
         is_label_issue=flagged,
-        label_quality=quality(margin),
-        clean_probability=clean_probability(margin, flagged),
+        label_quality=quality(scores),
+        clean_probability=clean_probability(margin, flagged, sureness(probs)),
         predicted=predicted,
         predicted_probability=probs.max(-1),
         alternative=flags.without_given(probs, labels).argmax(-1),
@@ -139,59 +181,69 @@ def judge(
     )
 
 
-def quality(margin: np.ndarray) -> np.ndarray:
-    r"""Label quality: margins moved to [0, 1], equal ones told apart by row.
+def quality(scores: np.ndarray) -> np.ndarray:
+    r"""Label quality: scores, of which equal ones are told apart by row.
 
-    .. math:: q_i = (1 - r) \frac{1 + m_i}{2}
-       + r\, \frac{\mathrm{rank}_i + 1/2}{N}, \quad r = 0.001
+    .. math:: q_i = (1 - r) s_i + r\, \frac{\mathrm{rank}_i + 1/2}{N},
+       \quad r = 0.001
 
     Args:
-      margin: float [N] in [-1, 1].
+      scores: float [N] in [0, 1].
 
     Returns:
-      float64 [N], increasing in the margin, no two equal.
+      float64 [N], increasing in the score, no two equal.
     """
-    size = len(margin)
+    size = len(scores)
     rank = np.empty(size)
-    rank[np.argsort(margin, kind="stable")] = (np.arange(size) + 0.5) / size
-    return (1 - _RANK_SHARE) * (1 + margin) / 2 + _RANK_SHARE * rank
+    rank[np.argsort(scores, kind="stable")] = (np.arange(size) + 0.5) / size
+    return (1 - _RANK_SHARE) * scores + _RANK_SHARE * rank
 
 
-def clean_probability(margin: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+def sureness(probs: np.ndarray) -> float:
+    """How far the networks have learnt to tell images apart.
+
+    Args:
+      probs: float [N, C] mean probabilities.
+
+    Returns:
+      0 where the largest probability is .35 on average or less, 1 from .55 on;
+      1 of no samples.
+    """
+    if not len(probs):
+        return 1.0
+    low, high = _UNSURE
+    mean = float(probs.max(-1).mean())
+    return min(max((mean - low) / (high - low), 0.0), 1.0)
+
+
+def clean_probability(
+    margin: np.ndarray, flagged: np.ndarray, sure: float = 1.0
+) -> np.ndarray:
     r"""Calibrated probability that a given label is right.
 
-    .. math:: c_i = 0.02 + 0.08\, e^{m_i / 0.25} \text{ if flagged, else }
+    .. math:: c_i = w\, (0.02 + 0.08\, e^{m_i / 0.25}) + (1 - w)\, 0.6
+       \text{ if flagged, else }
        1 - 0.3 \rho\, e^{-\max(m_i, 0) / 0.4}
 
     where :math:`\rho` is the share of flagged labels: where few are wrong, few
-    have been missed.  The numbers are rounded from a fit to the development
-    runs of ``docs/audit.md``.
+    have been missed.  Most labels that unsure networks flag are right.  The
+    numbers are rounded from a fit to the development runs of ``docs/audit.md``.
 
     Args:
       margin: float [N] in [-1, 1].
       flagged: bool [N].
+      sure: w, see ``sureness``.
 
     Returns:
       float64 [N] in [0, 1].
     """
     share = flagged.mean() if len(flagged) else 0.0
+    doubted = 0.02 + 0.08 * np.exp(np.minimum(margin, 0) / 0.25)
     return np.where(
         flagged,
-        0.02 + 0.08 * np.exp(np.minimum(margin, 0) / 0.25),
+        sure * doubted + (1 - sure) * _RIGHT_OF_UNSURE,
         1 - 0.3 * share * np.exp(-np.maximum(margin, 0) / 0.4),
     )
-
-
-def ranked(audit: Audit) -> Audit:
-    """The audit with a quality by the margins of all of its labels.
-
-    Args:
-      audit: joined from two.
-    """
-    rows = np.flatnonzero(audit.readable)
-    values = audit.label_quality.copy()
-    values[rows] = quality(audit.margin[rows])
-    return dataclasses.replace(audit, label_quality=values)
 
 
 def unreadable(labels: np.ndarray) -> Audit:

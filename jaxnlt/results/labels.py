@@ -97,7 +97,6 @@ def columns(
     if held_out is not None:
         parts = np.append(parts, [records.HELD_OUT] * len(held_out[0]))
         train, audit = _joined(train, held_out[0]), audit.joined(held_out[1])
-        audit = verdict.ranked(audit)
     # NaN comes last.
     order = np.argsort(audit.label_quality, kind="stable")
     audit, given, ids = (

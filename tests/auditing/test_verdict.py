@@ -8,12 +8,12 @@ from jaxnlt.auditing import flags, statistics, verdict
 from jaxnlt.runtime.errors import UserError
 
 
-def test_quality_follows_the_margin_and_never_ties():
-    margin = np.array([0.5, -1.0, 0.5, 1.0, 0.0])
-    found = verdict.quality(margin)
+def test_quality_follows_the_score_and_never_ties():
+    scores = np.array([0.75, 0.0, 0.75, 1.0, 0.5])
+    found = verdict.quality(scores)
     assert np.argsort(found).tolist() == [1, 4, 0, 2, 3]
     assert (found >= 0).all() and (found <= 1).all()
-    np.testing.assert_allclose(found, (1 + margin) / 2, atol=1e-3)
+    np.testing.assert_allclose(found, scores, atol=1e-3)
     assert len(np.unique(verdict.quality(np.ones(1_000_000)))) == 1_000_000
 
 
@@ -21,8 +21,23 @@ def test_where_few_are_wrong_few_have_been_missed():
     margin = np.array([-0.9, 0.1, 0.9])
     none = verdict.clean_probability(margin, np.zeros(3, bool))
     assert (none == 1).all()
-    found = verdict.clean_probability(margin, np.array([True, False, False]))
+    flagged = np.array([True, False, False])
+    found = verdict.clean_probability(margin, flagged)
     assert found[0] < 0.05 and 0.8 < found[1] < found[2] < 1
+    unsure = verdict.clean_probability(margin, flagged, sure=0.0)
+    assert unsure[0] == 0.6 and (unsure[1:] == found[1:]).all()
+
+
+@pytest.mark.parametrize(
+    "largest, sure", [(0.2, 0.0), (0.46, 0.55), (0.9, 1.0)]
+)
+def test_networks_that_learnt_little_are_unsure(largest, sure, caplog):
+    rest = (1 - largest) / 9
+    probs = np.full((20, 10), rest)
+    probs[np.arange(20), np.arange(20) % 10] = largest
+    assert verdict.sureness(probs) == pytest.approx(sure)
+    verdict.of_training(np.arange(20) % 10, probs, probs, held_out=False)
+    assert ("unsure of most images" in caplog.text) == (sure < 0.5)
 
 
 def judged(suggestions=None):
@@ -33,7 +48,8 @@ def judged(suggestions=None):
     )
     flagged = np.array([0, 0, 1, 0, 0, 1], bool)
     scores = probs if suggestions is None else suggestions
-    return labels, probs, verdict.judge(labels, probs, flagged, scores)
+    own = probs[np.arange(6), labels]
+    return labels, probs, verdict.judge(labels, probs, flagged, own, scores)
 
 
 def test_kinds_predictions_and_alternatives():
@@ -74,10 +90,14 @@ def test_unreadable_images_have_no_numbers():
     found = verdict.of_training(labels, lost, probs, held_out=False)
     assert found.readable.tolist() == [False] + [True] * 5
     assert np.isnan([found.label_quality[0], found.margin[0]]).all()
-    rest = verdict.judge(
-        labels[1:], probs[1:], flags.learnt(probs[1:], labels[1:]), probs[1:]
-    )
-    np.testing.assert_allclose(found.margin[1:], rest.margin, atol=1e-6)
+    margins = flags.margins(probs[1:], labels[1:])
+    np.testing.assert_allclose(found.margin[1:], margins)
+    # Networks that saw the labels are ranked by the labels' probabilities.
+    own = probs[np.arange(1, 6), labels[1:]]
+    np.testing.assert_allclose(found.label_quality[1:], own, atol=2e-3)
+    other = verdict.of_training(labels, lost, probs, held_out=True)
+    scores = (1 + margins) / 2
+    np.testing.assert_allclose(other.label_quality[1:], scores, atol=2e-3)
 
 
 def test_anyones_probabilities():

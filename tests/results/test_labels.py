@@ -34,7 +34,7 @@ def verdict_on(given, margins, flagged=()):
     first = np.where(given == 0, own, 1 - own)
     probs = np.stack([first, 1 - first], 1)
     flags = np.isin(np.arange(len(given)), flagged)
-    return verdict.judge(given, probs, flags, probs)
+    return verdict.judge(given, probs, flags, own, probs)
 
 
 def test_worst_first_with_names_and_ids(tmp_path):
