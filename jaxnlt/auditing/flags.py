@@ -18,20 +18,21 @@ def margins(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     .. math:: m_i = p_{i y_i} - \max_{j \ne y_i} p_{ij}
 
     Args:
-      probs: float [N, C] probabilities.
+      probs: float [..., N, C] probabilities (or logits, of which the margins
+        have no bounds).
       labels: int [N] given labels.
 
     Returns:
-      float64 [N] in [-1, 1].
+      float64 [..., N] in [-1, 1].
     """
-    own = probs[np.arange(len(labels)), labels]
+    own = probs[..., np.arange(len(labels)), labels]
     return own - without_given(probs, labels).max(-1)
 
 
 def without_given(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probabilities of the other classes, minus infinity of the given one."""
     others = probs.astype(np.float64)
-    others[np.arange(len(labels)), labels] = -np.inf
+    others[..., np.arange(len(labels)), labels] = -np.inf
     return others
 
 

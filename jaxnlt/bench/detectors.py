@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from jaxnlt import auditing, selection
 from jaxnlt.auditing import pilot
+from jaxnlt.auditing.flags import margins
 from jaxnlt.bench.detection import Verdict
 from jaxnlt.runtime.errors import UserError
 
@@ -41,35 +42,18 @@ class Row(NamedTuple):
 # Agreement --------------------------------------------------------------------
 
 
-def margin(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The given label's score minus the largest other one.
-
-    Args:
-      scores: float [..., N, C] logits or probabilities.
-      labels: int [N].
-
-    Returns:
-      float [..., N].
-    """
-    others = np.array(scores, dtype=np.float64)
-    rows = np.arange(len(labels))
-    own = others[..., rows, labels].copy()
-    others[..., rows, labels] = -np.inf
-    return own - others.max(-1)
-
-
 def probability_margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``margin`` of the probabilities; arguments as there."""
-    return margin(selection.softmax(logits), labels)
+    """``margins`` of the probabilities; arguments as there."""
+    return margins(selection.softmax(logits), labels)
 
 
 def probability(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The given label's probability; arguments as of ``margin``."""
+    """The given label's probability; arguments as of ``margins``."""
     return selection.softmax(logits)[..., np.arange(len(labels)), labels]
 
 
 def negative_loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Minus the cross-entropy; arguments as of ``margin``."""
+    """Minus the cross-entropy; arguments as of ``margins``."""
     high = np.max(logits, -1, keepdims=True)
     total = np.log(np.exp(logits - high).sum(-1)) + high[..., 0]
     return logits[..., np.arange(len(labels)), labels] - total
@@ -83,7 +67,7 @@ def negative_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 AGREEMENTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "logit margin": margin,
+    "logit margin": margins,
     "probability margin": probability_margin,
     "probability": probability,
     "loss": negative_loss,
