@@ -116,7 +116,7 @@ def test_a_resumed_run_ends_alike(finished):
 
 def test_a_run_can_label_other_images(finished, large):
     _, workdir, summary = finished
-    ids, probs, names = predict(workdir, large / "test")
+    ids, probs, names = predict.predict(workdir, large / "test")
     assert len(ids) == 4 * CLASSES and names == ("class0", "class1", "class2")
     truth = np.repeat(np.arange(CLASSES), 4)
     right = (probs.argmax(1) == truth).mean()

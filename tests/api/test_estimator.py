@@ -80,7 +80,7 @@ def test_cleanlab_trains_it(arrays):
     labels[wrong] = (labels[wrong] + 1) % 3
     fields = FIELDS | {"epochs": 12}
     model = jaxnlt.NoisyLabelClassifier(**fields)
-    cleaner = cleanlab.CleanLearning(model, cv_n_folds=3, n_jobs=1)
+    cleaner = cleanlab.CleanLearning(model, cv_n_folds=3)
     cleaner.fit(images, labels)
     found = cleaner.get_label_issues()["is_label_issue"]
     assert found[wrong].mean() > 0.5 > found.mean()

@@ -53,7 +53,7 @@ def results(workdir: pathlib.Path):
 
 def predicted(folder, epoch=None):
     run, images = folder / "run", folder / "a.npz"
-    ids, probs, names = predict(run, images, epoch)
+    ids, probs, names = predict.predict(run, images, epoch)
     return {"ids": list(ids), "probs": probs.tolist(), "names": list(names)}
 
 

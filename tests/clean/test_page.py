@@ -88,8 +88,13 @@ def test_a_person_reviews(run, page, tmp_path):
         window.press(browser.DOWN, browser.ENTER)
         window.press(browser.RIGHT, "d", "d")
         window.click("#undo")
-        window.open(f"file://{page}")  # progress is kept
         assert window.text("#count") == "6 of 13 decided"
+        # Progress is kept; the browser writes it down in its own time.
+        deadline = time.monotonic() + 20
+        window.open(f"file://{page}")
+        while "6 of" not in window.text("#count"):
+            assert time.monotonic() < deadline
+            window.open(f"file://{page}")
         assert window.run("return document.title;") == window.text("#title")
         window.click("#download")
         file = tmp_path / "review.csv"
