@@ -254,6 +254,8 @@
 
   byId("filter").addEventListener("input", offer);
   chooser.addEventListener("keydown", (event) => {
+    // Until the next frame the focus may stay in a dialog that is closed.
+    if (!chooser.open) return;
     event.stopPropagation();
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && offered.length) {
