@@ -56,8 +56,13 @@ def learnt(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sure = joint_lib.confident_classes(probs, _SLACK * thresholds)
     elsewhere = (sure >= 0) & (sure != labels)
     noisy = np.bincount(labels[elsewhere], minlength=probs.shape[1]) > 0
-    against = noisy[labels] & (margins(probs, labels) < 0)
-    return against & known_classes(probs, thresholds)[probs.argmax(-1)]
+    known = known_classes(probs, thresholds)
+    return outvoted(probs, labels) & noisy[labels] & known[probs.argmax(-1)]
+
+
+def outvoted(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Bool [N]: labels to which another class is preferred."""
+    return probs[np.arange(len(labels)), labels] < probs.max(-1)
 
 
 def known_classes(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -90,4 +95,4 @@ def held_out(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     joint = joint_lib.confident_joint(probs, labels)
     pruned = joint_lib.prune(probs, labels, joint)
-    return pruned & (margins(probs, labels) < 0)
+    return pruned & outvoted(probs, labels)

@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from jaxnlt import selection
+
 # Smaller probabilities are rounding; they have a logarithm.
 _TINY = 1e-9
 
@@ -48,10 +50,13 @@ def confident_classes(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     Source: Northcutt et al. 2021, eq. 1.
     """
-    # Rounding must not lift a mean above the equal values that it is of.
-    met = probs >= thresholds - _TINY
-    best = np.where(met, probs, -1.0).argmax(-1)
-    return np.where(met.any(-1), best, -1)
+    found = np.empty(len(probs), np.int64)
+    for part in selection.blocks(len(probs)):
+        # Rounding must not lift a mean above the equal values that it is of.
+        met = probs[part] >= thresholds - _TINY
+        best = np.where(met, probs[part], -1.0).argmax(-1)
+        found[part] = np.where(met.any(-1), best, -1)
+    return found
 
 
 def confident_joint(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:

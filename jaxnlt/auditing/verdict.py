@@ -95,18 +95,19 @@ def of_training(
     Returns:
       The verdict.
     """
-    lost = np.isnan(probs).any(-1)
-    rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)
-    given, known = labels[rows], probs[rows]
+    lost = np.isnan(probs[:, 0])
+    if lost.any():
+        rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)
+        found = of_training(
+            labels[rows], probs[rows], suggestions[rows], held_out
+        )
+        order = np.argsort(np.append(rows, others))
+        return found.joined(unreadable(labels[others])).take(order)
     if held_out:
-        found = unseen(given, known, suggestions[rows])
-    else:
-        flagged = flags.learnt(known, given)
-        own = known[np.arange(len(given)), given]
-        found = judge(given, known, flagged, own, suggestions[rows])
-        _warn_unsure(known)
-    order = np.argsort(np.append(rows, others))
-    return found.joined(unreadable(labels[others])).take(order)
+        return unseen(labels, probs, suggestions)
+    own = probs[np.arange(len(labels)), labels]
+    _warn_unsure(probs)
+    return judge(labels, probs, flags.learnt(probs, labels), own, suggestions)
 
 
 def unseen(
@@ -167,14 +168,15 @@ def judge(
     suggested = suggestions.argmax(-1)
     # Heads may differ: what is flagged gets another label.
     suggested = np.where(suggested == labels, predicted, suggested)
-    margin = flags.margins(probs, labels)
+    others = flags.without_given(probs, labels)
+    margin = probs[np.arange(len(labels)), labels] - others.max(-1)
     return Audit(
         is_label_issue=flagged,
         label_quality=quality(scores),
         clean_probability=clean_probability(margin, flagged, sureness(probs)),
         predicted=predicted,
         predicted_probability=probs.max(-1),
-        alternative=flags.without_given(probs, labels).argmax(-1),
+        alternative=others.argmax(-1),
         suggested=np.where(flagged, suggested, labels),
         margin=margin,
         issue_kind=np.where(flagged, kinds, "").astype(object),

@@ -7,7 +7,7 @@ it text, for them and for the readers of this package alike.
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 _STARTS = "=+\\-@\t\r"
@@ -53,3 +53,25 @@ def write(file: IO[str], rows: Iterable[Iterable[Any]]) -> None:
         cells = [guarded(v) if isinstance(v, str) else v for v in row]
         bare = any(isinstance(v, str) and "\r" in v for v in cells)
         (quoting if bare else usual).writerow(cells)
+
+
+def write_table(file: IO[str], table: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a CSV file column by column, as ``write`` does, but faster.
+
+    Args:
+      file: opened with ``newline=""``.
+      table: values by the name of their column, all columns of one length.
+    """
+    write(file, [table])
+    columns, bare = [], False
+    for values in table.values():
+        # Names of classes come again and again.
+        texts = {v for v in values if isinstance(v, str)}
+        known = {text: guarded(text) for text in texts}
+        bare |= any("\r" in text for text in known)
+        columns.append([known.get(v, v) for v in values] if known else values)
+    if bare:
+        write(file, zip(*table.values(), strict=True))
+    else:
+        rows = zip(*columns, strict=True)
+        csv.writer(file, lineterminator="\n").writerows(rows)

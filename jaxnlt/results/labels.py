@@ -162,8 +162,7 @@ def write(path: str | pathlib.Path, table: Columns) -> None:
     """
     path = pathlib.Path(path)
     with atomic(path) as file:
-        cells.write(file, [table])
-        cells.write(file, zip(*table.values(), strict=True))
+        cells.write_table(file, table)
     other = path.with_suffix(".parquet")
     # That of an earlier run must not contradict the new file.
     other.unlink(missing_ok=True)
