@@ -237,11 +237,12 @@ class Votes(NamedTuple):
     Attributes:
       scores: [N, C], means over the voting heads of all networks; the largest
         is the prediction.
-      suggested: [N, C] scores behind suggested labels.
+      suggested: [N, C] scores behind suggested labels; None where the mean vote
+        over training suggests.
     """
 
     scores: np.ndarray
-    suggested: np.ndarray
+    suggested: np.ndarray | None
 
 
 def vote(

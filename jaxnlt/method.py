@@ -628,11 +628,14 @@ class Method:
             sum(out[head] for out in outputs for head in self.vote)
         )
 
-    def suggest(self, outputs: Sequence[Outputs], memory: Memory) -> np.ndarray:
-        """[N, C] scores behind suggested labels: balanced heads, if any."""
-        if "balanced" in self.vote:
-            return np.asarray(sum(out["balanced"] for out in outputs))
-        return self.predict(outputs, memory)
+    def suggest(
+        self, outputs: Sequence[Outputs], memory: Memory
+    ) -> np.ndarray | None:
+        """[N, C] scores behind suggested labels; None takes the audit's."""
+        del memory
+        if "balanced" not in self.vote:
+            return None
+        return np.asarray(sum(out["balanced"] for out in outputs))
 
 
 def at_epoch(schedule: optax.Schedule, epoch: int) -> float:

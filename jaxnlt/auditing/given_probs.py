@@ -50,7 +50,7 @@ def audit(
     """
     probs = _probabilities(pred_probs)
     given = _indices(labels, probs, class_names)
-    return verdict.of_training(given, probs, probs, held_out)
+    return verdict.of_training(given, probs, None, held_out)
 
 
 def _probabilities(pred_probs: Any) -> np.ndarray:

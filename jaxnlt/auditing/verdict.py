@@ -80,7 +80,7 @@ class Audit:
 def of_training(
     labels: np.ndarray,
     probs: np.ndarray,
-    suggestions: np.ndarray,
+    suggestions: np.ndarray | None,
     held_out: bool,
 ) -> Audit:
     """The verdict of a run on given labels.
@@ -89,12 +89,15 @@ def of_training(
       labels: int [N] given labels.
       probs: float [N, C] mean probabilities of the vote over training, NaN for
         images that cannot be read.
-      suggestions: float [N, C] scores behind suggested labels.
+      suggestions: float [N, C] scores behind suggested labels; None takes the
+        probabilities.
       held_out: whether the networks were not trained on these labels.
 
     Returns:
       The verdict.
     """
+    if suggestions is None:
+        suggestions = probs
     lost = np.isnan(probs[:, 0])
     if lost.any():
         rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)

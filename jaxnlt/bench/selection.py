@@ -135,7 +135,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         sums = statistics.added(statistics.empty(samples, classes), votes)
         audit = verdict.of_training(
-            labels, sums.mean_probs, votes, held_out=False
+            labels, sums.mean_probs, None, held_out=False
         )
         table = labels_csv.columns(dataset.train, dataset.class_names, audit)
         labels_csv.write(pathlib.Path(folder) / "labels.csv", table)

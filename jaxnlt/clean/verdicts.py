@@ -131,6 +131,16 @@ def by_flags(verdicts: Verdicts, relabel: bool, share: float) -> np.ndarray:
     """
     lost = verdicts.unreadable
     asked = verdicts.flagged & ~lost
+    doubtful = asked & (verdicts.clean_probability >= 0.5)
+    if doubtful.any():
+        logger.warning(
+            "%s: %d flagged labels stay, which are more likely right than "
+            "wrong: the run's networks were unsure of most images; train "
+            "longer, or decide on the page of --action=review",
+            verdicts.file,
+            doubtful.sum(),
+        )
+    asked &= ~doubtful
     if relabel:
         clear = (verdicts.kind == MISLABELLED) & (
             verdicts.suggested != verdicts.given

@@ -58,7 +58,8 @@ def write(workdir, benchmark, path, names, rows, key="path", more=()):
     for k, (image, given, predicted, kind, *others) in enumerate(rows):
         quality = f"{(k + 1) / (len(rows) + 1):.6g}"
         suggested = predicted if kind else given
-        values = [given, bool(kind), quality, quality, predicted, "0.9"]
+        clean = f"{0.4 * (k + 1) / (len(rows) + 1):.6g}"
+        values = [given, bool(kind), quality, clean, predicted, "0.9"]
         values += [suggested, -1.5, kind]
         if kind == "unreadable":
             values = [given, False, "", "", kind, "", given, "", kind]

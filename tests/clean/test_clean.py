@@ -264,6 +264,22 @@ def test_an_npz_is_cleaned(tmp_path, action, monkeypatch):
     assert len(fakes.read("npz", tmp_path / "out/data.npz").train) == len(rows)
 
 
+def test_labels_that_are_more_likely_right_stay(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    npz_run(tmp_path)
+    file = tmp_path / "run/labels.csv"
+    rows = list(csv.reader(file.open(newline="")))
+    at = rows[0].index("clean_probability")
+    flagged = [row for row in rows if row[2] == "True"]
+    flagged[0][at] = "0.6"
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows(rows)
+    assert cleaned("--out=out", ALL) == 0
+    gone = len(rows_of(tmp_path / "out/changes.csv"))
+    assert gone == len(flagged) - 1
+    assert "1 flagged labels stay" in caplog.text
+
+
 def test_a_class_is_not_emptied(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     npz_run(tmp_path)
