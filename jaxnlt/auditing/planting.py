@@ -12,6 +12,7 @@ import numpy as np
 from jaxnlt.auditing import flags, joint, pilot
 from jaxnlt.auditing.joint import share_interval
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.runtime import processes
 from jaxnlt.runtime.errors import UserError
 
 # Images at which the pilot looks, and their largest side.
@@ -60,6 +61,8 @@ def planted(config: ml_collections.ConfigDict, dataset: Dataset) -> Dataset:
     labels = train.labels.copy()
     for i in rows:
         labels[i] = rng.choice(classes, p=confused[labels[i]])
+    # The last bits of the neighbours' distances may differ between processes.
+    labels = processes.decided(lambda: labels)
     return dataclasses.replace(
         dataset,
         train=dataclasses.replace(train, labels=labels),
