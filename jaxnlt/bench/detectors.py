@@ -127,13 +127,7 @@ CLASSIFIERS: dict[str, Callable[[int], Pipeline]] = {
 def audit(
     source: str, probs: np.ndarray, labels: np.ndarray
 ) -> dict[Row, Verdict]:
-    """Our ranking and flags on out-of-sample probabilities.
-
-    Args:
-      source: of the probabilities, for the row's name.
-      probs: float [N, C].
-      labels: int [N] given labels.
-    """
+    """Our ranking and flags on the same; arguments as of ``cleanlab``."""
     found = auditing.audit(labels, probs)
     row = Row(f"jaxnlt.audit {source}", "probability margin", "", "out")
     return {
