@@ -20,7 +20,7 @@ from jaxnlt.method import (
     PyTree,
     TrainState,
 )
-from jaxnlt.runtime import sharding
+from jaxnlt.runtime import cpu, sharding
 from jaxnlt.runtime.errors import UserError
 
 #: Outputs of one network on consecutive batches, the last one padded.
@@ -79,12 +79,14 @@ class Inference:
             infer,
             in_shardings=(everywhere, rowwise),
             out_shardings=rowwise,
+            compiler_options=cpu.options(),
         )
         self._infer_view = jax.jit(
             infer_view,
             static_argnums=(3, 4),
             in_shardings=(everywhere, rowwise, everywhere),
             out_shardings=(rowwise, everywhere),
+            compiler_options=cpu.options(),
         )
 
     def _batches(

@@ -26,7 +26,7 @@ from jaxnlt.method import (
     TrainState,
     sgd,
 )
-from jaxnlt.runtime import sharding
+from jaxnlt.runtime import cpu, sharding
 
 #: (state, peer, images, streams, division, time, learning_rate, key) ->
 #: (state, terms); the state is donated.
@@ -193,4 +193,5 @@ def make_step(
         in_shardings=in_shardings,
         out_shardings=everywhere,
         donate_argnums=0,
+        compiler_options=cpu.options(),
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnlt import losses
-from jaxnlt.models.layers import BatchNorm, l2_normalise
+from jaxnlt.models.layers import BatchNorm, l2_normalise, relu
 
 #: The heads that a network can hold.
 HEADS = (
@@ -54,7 +54,7 @@ class Projector(nn.Module):
         """Projects onto the unit sphere: [B, F] -> [B, dim]."""
         linear = {"dtype": self.dtype, "param_dtype": self.dtype}
         x = nn.Dense(4 * self.dim, name="hidden", **linear)(x)
-        x = nn.relu(BatchNorm(name="bn")(x, train))
+        x = relu(BatchNorm(name="bn")(x, train))
         x = nn.Dense(self.dim, name="out", **linear)(x)
         return l2_normalise(x)
 

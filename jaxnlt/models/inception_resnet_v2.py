@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm, relu
 from jaxnlt.runtime.errors import UserError
 
 EPSILON = 1e-3  # of every BatchNorm
@@ -114,7 +114,7 @@ class Unit(nn.Module):
             param_dtype=self.param_dtype,
             name="conv",
         )(x)
-        return nn.relu(BatchNorm(epsilon=EPSILON, name="bn")(x, train))
+        return relu(BatchNorm(epsilon=EPSILON, name="bn")(x, train))
 
 
 class Mixed(nn.Module):
@@ -170,7 +170,7 @@ class Residual(Mixed):
             name="up",
         )(self.join(x, train))
         x = x + self.scale * up
-        return nn.relu(x) if self.last_relu else x
+        return relu(x) if self.last_relu else x
 
 
 class InceptionResNetV2(nn.Module):

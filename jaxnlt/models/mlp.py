@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm, relu
 
 
 class MLP(nn.Module):
@@ -39,5 +39,5 @@ class MLP(nn.Module):
         x = rows
         for i in range(1, sum(self.blocks) + 1):
             x = nn.Dense(self.width, name=f"linear{i}", **dtypes)(x)
-            x = nn.relu(BatchNorm(name=f"bn{i}")(x, train))
+            x = relu(BatchNorm(name=f"bn{i}")(x, train))
         return x.astype(self.param_dtype)

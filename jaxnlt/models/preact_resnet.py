@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm, relu
 
 
 class Block(nn.Module):
@@ -63,12 +63,12 @@ class PreActBlock(Block):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
-        a = nn.relu(BatchNorm(name="bn1")(x, train))
+        a = relu(BatchNorm(name="bn1")(x, train))
         shortcut = a
         if self.stride != 1 or x.shape[-1] != self.out:
             shortcut = self._conv("shortcut", self.out, 1, self.stride)(a)
         y = self._conv("conv1", self.features, 3, self.stride)(a)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = relu(BatchNorm(name="bn2")(y, train))
         return self._conv("conv2", self.out, 3)(y) + shortcut
 
 
@@ -120,7 +120,7 @@ class PreActResNet(nn.Module):
             param_dtype=self.param_dtype,
             name="conv",
         )(images)
-        x = nn.relu(BatchNorm(name="bn")(x, train))
+        x = relu(BatchNorm(name="bn")(x, train))
         if self.pooled:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for i, count in enumerate(self.blocks):

@@ -3,9 +3,8 @@
 from typing import ClassVar
 
 import jax
-from flax import linen as nn
 
-from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm, relu
 from jaxnlt.models.preact_resnet import Block
 from jaxnlt.models.resnet_cifar import BasicBlock, ResNetCifar
 
@@ -23,9 +22,9 @@ class Bottleneck(BasicBlock):
 
     def _residual(self, x: jax.Array, train: bool) -> jax.Array:
         y = self._conv("conv1", self.features, 1)(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = relu(BatchNorm(name="bn1")(y, train))
         y = self._conv("conv2", self.features, 3, self.stride)(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = relu(BatchNorm(name="bn2")(y, train))
         y = self._conv("conv3", self.out, 1)(y)
         return BatchNorm(name="bn3")(y, train)
 

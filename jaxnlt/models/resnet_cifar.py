@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jaxnlt.models.initialise import normal_by_fan_out
-from jaxnlt.models.layers import BatchNorm
+from jaxnlt.models.layers import BatchNorm, relu
 from jaxnlt.models.preact_resnet import Block, PreActResNet
 
 
@@ -26,11 +26,11 @@ class BasicBlock(Block):
         if self.stride != 1 or x.shape[-1] != self.out:
             shortcut = self._conv("shortcut", self.out, 1, self.stride)(x)
             shortcut = BatchNorm(name="shortcut_bn")(shortcut, train)
-        return nn.relu(self._residual(x, train) + shortcut)
+        return relu(self._residual(x, train) + shortcut)
 
     def _residual(self, x: jax.Array, train: bool) -> jax.Array:
         y = self._conv("conv1", self.features, 3, self.stride)(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = relu(BatchNorm(name="bn1")(y, train))
         y = self._conv("conv2", self.out, 3)(y)
         return BatchNorm(name="bn2")(y, train)
 

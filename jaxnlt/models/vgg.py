@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnlt.models.initialise import normal_by_fan_out
-from jaxnlt.models.layers import BatchNorm, adaptive_mean
+from jaxnlt.models.layers import BatchNorm, adaptive_mean, relu
 from jaxnlt.runtime.errors import UserError
 
 #: Bins a side of the map that the linear layers read.
@@ -70,13 +70,13 @@ class VGG(nn.Module):
                     name=f"conv{layer}",
                     **dtypes,
                 )(x)
-                x = nn.relu(BatchNorm(name=f"bn{layer}")(x, train))
+                x = relu(BatchNorm(name=f"bn{layer}")(x, train))
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = adaptive_mean(x, BINS)
         # PyTorch flattens channel by channel.
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
         for name in ("linear1", "linear2"):
-            x = nn.relu(nn.Dense(self.feature_dim, name=name, **dtypes)(x))
+            x = relu(nn.Dense(self.feature_dim, name=name, **dtypes)(x))
             x = nn.Dropout(0.5, deterministic=not train)(x)
         return x.astype(self.param_dtype)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt.models.layers import BatchNorm, l2_normalise
+from jaxnlt.models.layers import BatchNorm, l2_normalise, normalise_batch, relu
 from jaxnlt.runtime.errors import UserError
 
 
@@ -82,3 +82,44 @@ def test_l2_normalise():
     np.testing.assert_allclose(
         gradient[0], [(1 - 0.36) / 5, -0.48 / 5], rtol=1e-5
     )
+
+
+def test_gradient_of_batch_norm_is_that_of_its_formula():
+    def formula(x, scale, bias):
+        centred = x - x.mean((0, 1, 2))
+        var = jnp.square(centred).mean((0, 1, 2))
+        return scale * centred / jnp.sqrt(var + 1e-5) + bias
+
+    def layer(x, scale, bias):
+        return normalise_batch(x, scale, bias, 1e-5)[0]
+
+    params = variables(np.float64)["params"]
+    with jax.enable_x64(True):
+        x, pull = images((4, 3, 2, 3)), images((4, 3, 2, 3))
+        found, wanted = (
+            jax.vjp(f, x, params["scale"], params["bias"])[1](pull)
+            for f in (layer, formula)
+        )
+    for own, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-9, atol=1e-12)
+
+
+def test_bfloat16_gradients_come_from_float32_sums():
+    x = jnp.asarray(images((512, 3)), jnp.bfloat16)
+    params = variables()["params"]
+
+    def total(x, scale, bias):
+        return normalise_batch(x, scale, bias, 1e-5)[0].sum(dtype=jnp.float32)
+
+    found = jax.grad(total, (0, 1, 2))(x, params["scale"], params["bias"])
+    assert found[0].dtype == jnp.bfloat16
+    assert found[2].dtype == jnp.float32
+    # A sum of bfloat16 ones would end at 256.
+    np.testing.assert_array_equal(found[2], 512)
+
+
+def test_relu_at_its_edges():
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0, jnp.nan, jnp.inf])
+    np.testing.assert_array_equal(relu(x), jnp.maximum(x, 0))
+    slopes = jax.vmap(jax.grad(relu))(x)
+    np.testing.assert_array_equal(slopes[:4], [0, 0, 0, 1])
