@@ -79,9 +79,12 @@ def measure(
     Returns:
       ``rows``: dicts of ``what``, ``compile_seconds``, median ``seconds``,
       ``images``, ``images_per_second``, ``timings`` (all seconds), and in the
-      rows of networks ``ms_per_step`` and ``pytorch``, see ``_beside``, or
-      None; ``pytorch``: of ``Rival.about``, or only ``missing``, the reason
-      why nothing was compared; and what describes machine and configuration.
+      rows of networks ``ms_per_step`` and ``pytorch``, None or a dict of
+      ``layout``, ``losses`` of both sides, ``timings``, median ``seconds``,
+      ``ms_per_step``, ``ratio`` (above 1, ours is faster) and ``interval``;
+      ``pytorch``: ``version``, ``device``, ``threads`` and ``view``, or only
+      ``missing``, the reason why nothing was compared; and what describes
+      machine and configuration.
 
     Raises:
       UserError: bad fields, or files that the benchmark needs.
@@ -94,28 +97,27 @@ def measure(
     dataset, origin = _dataset(config)
     with _no_compilation_cache():
         trainer = Trainer(config, dataset)
-        initial = trainer.init_states()
-        states, rows = trainer.put(initial), []
-        pytorch, weak, rival = (
-            {"missing": compare.missing(trainer)},
-            trainer,
-            None,
-        )
-        if not pytorch["missing"]:
-            weak = _weak(trainer)
-            rival = compare.Rival(weak, initial)
-            pytorch = rival.about
+        states, rows = trainer.init_states(), []
+        lacking, rival = compare.missing(trainer), None
+        if not lacking:
+            rival = compare.Rival(_weak(trainer), states)
+        states = trainer.put(states)
         for epoch, phase in _phases(config, trainer.method):
-            alike = weak is trainer or not _strong(phase)
-            beside = rival if alike else None
+            strong = rival and rival.ours is not trainer and _strong(phase)
             row, states = _phase(
-                trainer, epoch, phase, states, repeats, steps, beside
+                trainer,
+                epoch,
+                phase,
+                states,
+                repeats,
+                steps,
+                None if strong else rival,
             )
             rows.append(row)
-            if rival and not alike:
-                phase = weak.method.phase(epoch)
+            if rival and strong:
+                phase = rival.ours.method.phase(epoch)
                 row, states = _phase(
-                    weak, epoch, phase, states, repeats, steps, rival
+                    rival.ours, epoch, phase, states, repeats, steps, rival
                 )
                 rows.append(row | {"what": f"{phase.name}, weak views"})
         rows.append(_inference(trainer, states[0], repeats, steps, rival))
@@ -144,7 +146,7 @@ def measure(
         "repeats": repeats,
         "steps": steps,
         "rows": rows,
-        "pytorch": pytorch,
+        "pytorch": rival.about if rival else {"missing": lacking},
     }
 
 

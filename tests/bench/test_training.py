@@ -25,7 +25,7 @@ class FakeRival:
     about = dict(version="2.13.0", device="cpu", threads=2, view="crop_flip")
 
     def __init__(self, ours, states):
-        self.names = [phase.name for phase in ours.method.phases()]
+        self.ours, self.names = ours, [p.name for p in ours.method.phases()]
         assert len(states) == 2
 
     def phase(self, number, phase, selection, steps):

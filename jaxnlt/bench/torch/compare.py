@@ -67,6 +67,10 @@ class Rival:
     Args:
       ours: whose views are all weak, see ``missing``.
       states: host states of its networks, before training.
+
+    Attributes:
+      ours: the trainer.
+      about: PyTorch's version, device and threads, and the augmentation.
     """
 
     def __init__(self, ours: Trainer, states: Sequence[TrainState]) -> None:
@@ -74,7 +78,7 @@ class Rival:
 
         torch.set_num_threads(streaming.cores())
         torch.backends.cudnn.benchmark = True
-        self._ours, self._states = ours, states
+        self.ours, self._states = ours, states
         config = ours.config
         self._device = DEVICES[jax.default_backend()]
         self._task = Task(
@@ -101,7 +105,7 @@ class Rival:
 
     def _trainer(self, layout: str) -> TorchTrainer:
         """A new one, from the initial weights."""
-        dtype = self._ours.config.model.dtype
+        dtype = self.ours.config.model.dtype
         setting = Setting(self._device, layout, dtype)
         return TorchTrainer(self._task, self._views, setting)
 
@@ -134,7 +138,7 @@ class Rival:
         Args:
           rows: int [batches, B] of the training images.
         """
-        heads = self._ours.method.outputs
+        heads = self.ours.method.outputs
         layout = _fastest(
             {
                 layout: partial(trainer.infer, rows[:2], heads)
@@ -147,7 +151,7 @@ class Rival:
     def _epoch(
         self, number: int, phase: Phase, selection: Selection, steps: int
     ) -> Epoch:
-        ours, rows = self._ours, []
+        ours, rows = self.ours, []
         for k in range(ours.method.num_nets):
             rng = rng_of(ours.config.seed, number, k, 3)  # as ours draws them
             plan = phase.streams(selection, rng)
@@ -175,7 +179,7 @@ class Rival:
         Returns:
           ``jax`` and ``torch``, numbers.
         """
-        ours, rng = self._ours, np.random.default_rng(0)
+        ours, rng = self.ours, np.random.default_rng(0)
         weights = rng.random(len(ours.info.labels))
         selection = replace(selection, weights=weights)
         epoch = self._epoch(ours.config.epochs - 1, phase, selection, 1)
@@ -206,7 +210,7 @@ class Rival:
         self, phase: Phase, selection: Selection, epoch: Epoch, given: Given
     ) -> float:
         """Our loss of what PyTorch's ``first_loss`` is given."""
-        ours, (own, peer) = self._ours, self._states
+        ours, (own, peer) = self.ours, self._states
         dtype, carry = ours.float_dtype, own.carry
         if isinstance(carry, ContrastMemory):
             size = np.int32(len(given.memory))
