@@ -12,21 +12,21 @@ class Crop(NamedTuple):
     """A crop of the zero-padded image, maybe mirrored.
 
     Attributes:
-      parts: every edge is padded by this fraction of the image, 1 / parts.
+      share: of the image by which every edge is padded.
       least: pixels by which every edge is padded at least.
       flip: whether half of the crops are mirrored.
     """
 
-    parts: int
+    share: float
     least: int
     flip: bool
 
 
 #: Name in ``augment.table.AUGMENTATIONS`` -> crop.
 CROPS = {
-    "none": Crop(2**16, 0, False),
-    "shift": Crop(2**16, 1, False),
-    "crop_flip": Crop(8, 0, True),
+    "none": Crop(0.0, 0, False),
+    "shift": Crop(0.0, 1, False),
+    "crop_flip": Crop(1 / 8, 0, True),
 }
 
 
@@ -51,8 +51,8 @@ class Views:
 
         self._device = device
         height, width = images.shape[1:3]
-        parts, least, self._flip = CROPS[crop]
-        self._pads = [max(n // parts, least) for n in (height, width)]
+        share, least, self._flip = CROPS[crop]
+        self._pads = [max(int(n * share), least) for n in (height, width)]
         edges = [(0, 0), *((pad, pad) for pad in self._pads), (0, 0)]
         self._padded = torch.tensor(np.pad(images, edges), device=device)
         self._y = torch.arange(height, device=device)[None, :, None]
