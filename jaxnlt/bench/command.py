@@ -1,5 +1,6 @@
-"""What the commands of the bench share: flags, figures as JSON, peak memory."""
+"""What the commands of the bench share: flags, JSON, peak memory."""
 
+import importlib.util
 import json
 import re
 import resource
@@ -82,6 +83,11 @@ def show(text: str, figures: Figures, file: str | None) -> None:
         place.write_text(json.dumps(figures, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error})") from None
+
+
+def has_torch() -> bool:
+    """Whether PyTorch can be imported; does not import it."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def peak_mib() -> float:

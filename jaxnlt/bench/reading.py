@@ -9,8 +9,8 @@ import ml_collections
 import numpy as np
 
 from jaxnlt.bench import command
-from jaxnlt.bench import torch as bench_torch
 from jaxnlt.bench.command import Figures
+from jaxnlt.bench.torch import loader
 from jaxnlt.data import files, load, streaming
 from jaxnlt.data.records import Dataset
 from jaxnlt.runtime import console, sharding
@@ -82,8 +82,8 @@ def measure(
         result |= _training(config, dataset, steps)
     # Before PyTorch, which takes memory of its own.
     result["peak_mib"] = command.peak_mib()
-    if bench_torch.available():
-        result["torch_images_per_second"] = bench_torch.reading(
+    if command.has_torch():
+        result["torch_images_per_second"] = loader.reading(
             images, rows, streamed.workers
         )
     return result

@@ -7,8 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import ml_collections
@@ -17,9 +16,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxnlt import models, train
 from jaxnlt.bench import command
-from jaxnlt.bench import torch as bench_torch
 from jaxnlt.bench.command import Figures
-from jaxnlt.data import imbalance, load, registry
+from jaxnlt.bench.torch import compare
+from jaxnlt.data import imbalance, load, registry, streaming
 from jaxnlt.data.records import Benchmark, Dataset, Split
 from jaxnlt.method import (
     DataInfo,
@@ -44,11 +43,12 @@ usage: python -m jaxnlt.benchmark --config=METHOD[:BENCHMARK[,KEY=VALUE,...]]
            [--config.FIELD=VALUE ...]
 
 Prints for every phase of the method compile time and images/s, then images/s
-of inference, seconds of the selection and, where PyTorch is installed, the
-speed of the same warm-up step there.  Where the benchmark's files are absent,
-synthetic images of their shape are trained on.
+of inference and seconds of the selection.  Where PyTorch is installed, the
+same epochs of dasc, dividemix and sfa, and their inference, are timed there in
+turn with ours.  Where the benchmark's files are absent, synthetic images of
+their shape are trained on.
 
-  --repeats        timings; medians are printed
+  --repeats        timings of each side; medians are printed
   --steps          training steps a network in each; fewer on a slow machine
   --samples        how many samples are divided (default: the training set's)
   --json           file to which the figures are written
@@ -63,23 +63,28 @@ def measure(
     steps: int = 10,
     samples: int = 0,
 ) -> Figures:
-    """Times every phase, inference, every selector, and PyTorch if present.
+    """Times every phase, inference, every selector, beside PyTorch if present.
 
     Training goes through ``Trainer.train``, as in a run: all networks, the
     host's share included, selection excluded.
 
     Args:
       config: as ``get_config`` of a file in configs/ returns it.
-      repeats: timings; medians are given.
+      repeats: timings, of ours and of PyTorch in turn; medians are given.
       steps: training steps a network, and inference batches, a timing; fewer
         where an epoch has fewer.
       samples: how many samples the selectors divide; 0 takes the size of the
         training set.
 
     Returns:
-      ``rows`` (dicts of ``what``, ``compile_seconds``, ``seconds``, ``images``,
-      ``images_per_second``), ``pytorch``, and a description of the machine and
-      the configuration.
+      ``rows``: dicts of ``what``, ``compile_seconds``, median ``seconds``,
+      ``images``, ``images_per_second``, ``timings`` (all seconds), and in the
+      rows of networks ``ms_per_step`` and ``pytorch``, None or a dict of
+      ``layout``, ``losses`` of both sides, ``timings``, median ``seconds``,
+      ``ms_per_step``, ``ratio`` (above 1, ours is faster) and ``interval``;
+      ``pytorch``: ``version``, ``device``, ``threads`` and ``view``, or only
+      ``missing``, the reason why nothing was compared; and what describes
+      machine and configuration.
 
     Raises:
       UserError: bad fields, or files that the benchmark needs.
@@ -92,28 +97,43 @@ def measure(
     dataset, origin = _dataset(config)
     with _no_compilation_cache():
         trainer = Trainer(config, dataset)
-        states = trainer.put(trainer.init_states())
-        rows = []
+        states, rows = trainer.init_states(), []
+        lacking, rival = compare.missing(trainer), None
+        if not lacking:
+            rival = compare.Rival(_weak(trainer), states)
+        states = trainer.put(states)
         for epoch, phase in _phases(config, trainer.method):
-            row, states = _phase(trainer, epoch, phase, states, repeats, steps)
+            strong = rival and rival.ours is not trainer and _strong(phase)
+            row, states = _phase(
+                trainer,
+                epoch,
+                phase,
+                states,
+                repeats,
+                steps,
+                None if strong else rival,
+            )
             rows.append(row)
-        rows.append(_inference(trainer, states[0], repeats, steps))
+            if rival and strong:
+                phase = rival.ours.method.phase(epoch)
+                row, states = _phase(
+                    rival.ours, epoch, phase, states, repeats, steps, rival
+                )
+                rows.append(row | {"what": f"{phase.name}, weak views"})
+        rows.append(_inference(trainer, states[0], repeats, steps, rival))
         size = samples or len(dataset.train)
         for epoch, phase in _phases(config, trainer.method):
             if phase.selector is not None:
                 rows.append(
                     _selection(trainer, epoch, phase, states[0], repeats, size)
                 )
-        pytorch = None
-        if bench_torch.available():
-            pytorch = bench_torch.compare(config, dataset, repeats, steps)
     width, blocks = models.sizes(config.model)
     return {
         "method": config.method,
         "benchmark": config.benchmark,
         "images": origin,
         "device": train.describe_device(trainer.mesh.devices.size),
-        "cores": bench_torch.threads(),
+        "cores": streaming.cores(),
         "load_average": load_average,
         "jax": jax.__version__,
         "dtype": config.model.dtype,
@@ -126,7 +146,7 @@ def measure(
         "repeats": repeats,
         "steps": steps,
         "rows": rows,
-        "pytorch": pytorch,
+        "pytorch": rival.about if rival else {"missing": lacking},
     }
 
 
@@ -197,14 +217,84 @@ def _phases(
     return list(first.values())
 
 
-def _row(what: str, compiling: float, seconds: float, images: int) -> Figures:
+def _strong(phase: Phase) -> bool:
+    """Whether a view of the phase is strong."""
+    return any("strong" in views for views in phase.views.values())
+
+
+def _weak(trainer: Trainer) -> Trainer:
+    """A trainer whose views are all weak; the same one if its views are.
+
+    PyTorch has no policies for batches, and with Pillow's it would wait.
+    """
+    augment = trainer.config.augment
+    phases = trainer.method.phases()
+    if augment.strong == augment.weak or not any(map(_strong, phases)):
+        return trainer
+    config = trainer.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.augment.strong = augment.weak
+    return Trainer(config, trainer.dataset)
+
+
+def _in_turn(
+    ours: Callable[[], float], beside: compare.Opponent | None, repeats: int
+) -> tuple[list[float], Figures | None]:
+    """Seconds of our timings, and the figures of PyTorch's between them."""
+    own, other = [], []
+    for _ in range(repeats):
+        own.append(ours())
+        if beside:
+            other.append(beside.run())
+    if not beside:
+        return own, None
+    return own, {
+        **beside.about,
+        "timings": other,
+        "seconds": statistics.median(other),
+        **compare.ratio(own, other),
+    }
+
+
+def _row(
+    what: str, compiling: float, timings: Sequence[float], images: int
+) -> Figures:
+    seconds = statistics.median(timings)
     return {
         "what": what,
         "compile_seconds": compiling,
         "seconds": seconds,
+        "timings": list(timings),
         "images": images,
         "images_per_second": images / seconds,
     }
+
+
+def _network_row(
+    what: str,
+    first: float,
+    share: float,
+    timings: Sequence[float],
+    images: int,
+    steps: int,
+    pytorch: Figures | None,
+) -> Figures:
+    """A row of networks' steps.
+
+    Args:
+      what: was timed.
+      first: seconds of the first call, which compiled.
+      share: how much of a timing's work the first call did.
+      timings: seconds.
+      images: of a timing.
+      steps: of a timing.
+      pytorch: its figures.
+    """
+    seconds = statistics.median(timings)
+    row = _row(what, max(first - share * seconds, 0.0), timings, images)
+    if pytorch:
+        pytorch["ms_per_step"] = 1e3 * pytorch["seconds"] / steps
+    return row | {"ms_per_step": 1e3 * seconds / steps, "pytorch": pytorch}
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
@@ -254,58 +344,76 @@ def _phase(
     states: list[TrainState],
     repeats: int,
     steps: int,
+    rival: compare.Rival | None,
 ) -> tuple[Figures, list[TrainState]]:
     """Times training in one phase; also the states after it."""
     states, memory = trainer.enter(epoch, states, trainer.init_memory(states))
+    selection = trust_all(trainer.info)
     if phase.selector is not None:
+        selection = _half(trainer.info)
         phase = dataclasses.replace(
-            phase,
-            selector=_Fixed(_half(trainer.info)),
-            pool=None,
-            order="in_turn",
+            phase, selector=_Fixed(selection), pool=None, order="in_turn"
         )
+    result: EpochResult
 
-    def train_some(
-        states: list[TrainState],
-    ) -> tuple[list[TrainState], EpochResult]:
-        states, _, result = trainer.train(
-            epoch, phase, states, [[]], memory, lambda *progress: None
-        )
-        return states, result
+    def once() -> float:
+        nonlocal states, result
 
-    trainer.config.max_steps = 1
-    (states, result), first = _timed(partial(train_some, states))
-    terms = result.terms[0]
-    jax.block_until_ready(trainer.add(terms, terms))  # compiles it
-    trainer.config.max_steps = steps
-    seconds = []
-    for _ in range(repeats):
-        (states, result), took = _timed(partial(train_some, states))
-        seconds.append(took)
-    median = statistics.median(seconds)
-    # The first call trained for one step a network.
+        def train() -> list[TrainState]:
+            nonlocal result
+            trained, _, result = trainer.train(
+                epoch, phase, states, [[]], memory, lambda *progress: None
+            )
+            return trained
+
+        states, took = _timed(train)
+        return took
+
+    with trainer.config.unlocked():
+        trainer.config.max_steps = 1
+        first = once()
+        terms = result.terms[0]
+        jax.block_until_ready(trainer.add(terms, terms))  # compiles it
+        trainer.config.max_steps = steps
+    beside = None
+    if rival:
+        beside = rival.phase(epoch, phase, selection, steps)
+    timings, pytorch = _in_turn(once, beside, repeats)
     taken = sum(result.steps)
-    compiling = max(first - median * len(result.steps) / taken, 0.0)
-    row = _row(phase.name, compiling, median, result.images)
-    return row | {"ms_per_step": 1e3 * median / taken}, states
+    row = _network_row(
+        phase.name,
+        first,
+        len(result.steps) / taken,  # one step a network
+        timings,
+        result.images,
+        taken,
+        pytorch,
+    )
+    return row, states
 
 
 def _inference(
-    trainer: Trainer, state: TrainState, repeats: int, steps: int
+    trainer: Trainer,
+    state: TrainState,
+    repeats: int,
+    steps: int,
+    rival: compare.Rival | None,
 ) -> Figures:
     """Times one network's inference."""
     size = trainer.infer.batch_size
+    rows = np.arange(steps * size) % len(trainer.dataset.train)
 
-    def infer(batches: int) -> list[Any]:
-        rows = np.arange(batches * size) % len(trainer.dataset.train)
-        return trainer.infer(state.variables, trainer.images, rows)
+    def infer(some: np.ndarray) -> float:
+        return _timed(
+            lambda: trainer.infer(state.variables, trainer.images, some)
+        )[1]
 
-    _, first = _timed(lambda: infer(1))
-    times = [_timed(lambda: infer(steps))[1] for _ in range(repeats)]
-    median = statistics.median(times)
-    compiling = max(first - median / steps, 0.0)
-    row = _row("inference", compiling, median, steps * size)
-    return row | {"ms_per_step": 1e3 * median / steps}
+    first = infer(rows[:size])
+    beside = rival.inference(rows.reshape(steps, size)) if rival else None
+    timings, pytorch = _in_turn(lambda: infer(rows), beside, repeats)
+    return _network_row(
+        "inference", first, 1 / steps, timings, steps * size, steps, pytorch
+    )
 
 
 def _selection(
@@ -343,8 +451,7 @@ def _selection(
             np.random.default_rng(0),
         )
         times.append(time.perf_counter() - began)
-    median = statistics.median(times)
-    return _row(f"selection for {phase.name}, host", 0.0, median, size)
+    return _row(f"selection for {phase.name}, host", 0.0, times, size)
 
 
 def table(result: Figures, config: ml_collections.ConfigDict) -> str:
@@ -370,30 +477,60 @@ def table(result: Figures, config: ml_collections.ConfigDict) -> str:
         f"medians of {result['repeats']} timings of {result['steps']} steps a "
         "network; images/s counts rows of the data set, whatever the views; "
         "inference and selection are those of one network",
-        "{:<28}{:>11}{:>11}{:>11}{:>11}".format(*head),
+        "{:<28}{:>11}{:>11}{:>11}{:>11}  {}".format(
+            *head, "PyTorch ms a step, ratio [95 % interval]"
+        ).rstrip(),
+        *map(_line, result["rows"]),
     ]
-    for row in result["rows"]:
-        step_time = row.get("ms_per_step")
-        lines.append(
-            f"{row['what']:<28}"
-            + (
-                f"{row['compile_seconds']:>11.1f}"
-                f"{row['images_per_second']:>11.1f}{step_time:>11.1f}"
-                if step_time
-                else f"{'':>11}{row['images_per_second']:>11.0f}{'':>11}"
-            )
-            + f"{row['seconds']:>11.3f}"
-        )
     if result["load_average"][0] > result["cores"] / 2:
         lines.append(
             "the machine was busy: all figures are worse than they could be, "
             "those of PyTorch with several threads most of all"
         )
-    if result["pytorch"] is None:
-        lines.append("PyTorch: not installed, not compared")
-    else:
-        lines.append(bench_torch.sentence(result["pytorch"], config))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_about_pytorch(result)])
+
+
+def _line(row: Figures) -> str:
+    """One row of the table."""
+    step_time, pytorch = row.get("ms_per_step"), row.get("pytorch")
+    line = f"{row['what']:<28}" + (
+        f"{row['compile_seconds']:>11.1f}"
+        f"{row['images_per_second']:>11.1f}{step_time:>11.1f}"
+        if step_time
+        else f"{'':>11}{row['images_per_second']:>11.0f}{'':>11}"
+    )
+    line += f"{row['seconds']:>11.3f}"
+    if pytorch:
+        line += f"{pytorch['ms_per_step']:>11.1f}{pytorch['ratio']:>8.2f}"
+        if pytorch["interval"]:
+            line += " [{:.2f}, {:.2f}]".format(*pytorch["interval"])
+    return line
+
+
+def _about_pytorch(result: Figures) -> list[str]:
+    """What was compared, or why nothing was."""
+    about = result["pytorch"]
+    if "missing" in about:
+        return [f"PyTorch: not compared, {about['missing']}"]
+    rows = [row for row in result["rows"] if row.get("pytorch")]
+    layouts = {row["what"]: row["pytorch"]["layout"] for row in rows}
+    lines = [
+        f"PyTorch {about['version']} on {about['device']}, {about['threads']} "
+        "threads, eager, fused SGD, the faster layout ("
+        + ", ".join(f"{what}: {layout}" for what, layout in layouts.items())
+        + "); ratio: how many times as fast ours is",
+        "compared: the same rows of the same images in memory, every view by "
+        f"{about['view']}, both networks in turn; timings of ours and of "
+        "PyTorch alternate",
+    ]
+    for row in rows:
+        losses = row["pytorch"].get("losses")
+        if losses:
+            lines.append(
+                f"loss of {row['what']} with equal weights, views and draws: "
+                f"{losses['jax']:.6f} here, {losses['torch']:.6f} in PyTorch"
+            )
+    return lines
 
 
 def _command(argv: list[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxnlt import command_line
+from jaxnlt.bench import command
 from jaxnlt.bench import reading as bench_reading
-from jaxnlt.bench import torch as bench_torch
 from jaxnlt.data import load
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
@@ -32,7 +32,7 @@ def tiny(tmp_path_factory):
 
 def test_every_figure_is_measured(tiny, monkeypatch, tmp_path, capsys):
     """Through the command, which prints them and writes them as JSON."""
-    monkeypatch.setattr(bench_torch, "available", lambda: False)
+    monkeypatch.setattr(command, "has_torch", lambda: False)
     monkeypatch.setattr(command_line, "parse", lambda argv: (tiny, None))
     file = tmp_path / "figures.json"
     flags = ["--batches=3", "--steps=2", f"--json={file}"]
@@ -72,7 +72,7 @@ def test_pytorch_reads_the_same_files(tiny, monkeypatch):
     for name in ("torch", "torch.utils", "torch.utils.data"):
         module = SimpleNamespace(DataLoader=DataLoader)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(bench_torch, "available", lambda: True)
+    monkeypatch.setattr(command, "has_torch", lambda: True)
     found = bench_reading.measure(tiny, batches=3, steps=0)
     assert found["torch_images_per_second"] > 0
     assert [batch.shape for batch in seen] == [(4, 16, 16, 3)] * 3

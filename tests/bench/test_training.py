@@ -7,15 +7,34 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnlt.bench import torch as bench_torch
+from jaxnlt.bench import command
 from jaxnlt.bench import training as bench_training
+from jaxnlt.bench.torch import compare
 from jaxnlt.data.readers import lists
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 
 ROWS = ["warmup", "semi", "inference", "selection for semi, host"]
 # A fixture replaces it.
-torch_available = bench_torch.available
+has_torch = command.has_torch
+
+
+class FakeRival:
+    """PyTorch's side, without PyTorch: takes 2 s, whatever it does."""
+
+    about = dict(version="2.13.0", device="cpu", threads=2, view="crop_flip")
+
+    def __init__(self, ours, states):
+        self.ours, self.names = ours, [p.name for p in ours.method.phases()]
+        assert len(states) == 2
+
+    def phase(self, number, phase, selection, steps):
+        assert phase.name in self.names and steps == 1
+        return self.inference(losses={"jax": 2.5, "torch": 2.25})
+
+    def inference(self, rows=None, **about):
+        about |= {"layout": "channels_last"}
+        return compare.Opponent(lambda: 2.0, about)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +49,11 @@ def result():
         "dasc.midl": False,
     }
     tiny = runs.tiny("dasc", "cifar10", **fields)
-    return tiny, bench_training.measure(tiny, repeats=1, steps=1, samples=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "missing", lambda ours: "")
+        patch.setattr(compare, "Rival", FakeRival)
+        result = bench_training.measure(tiny, repeats=1, steps=1, samples=300)
+    return tiny, result
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,7 +62,7 @@ def no_files(tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lists, "usual_places", lambda: [empty])
-        patch.setattr(bench_torch, "available", lambda: False)
+        patch.setattr(command, "has_torch", lambda: False)
         yield
 
 
@@ -51,6 +74,13 @@ def test_rows(result):
         assert row["seconds"] > 0
         rate = row["images"] / row["seconds"]
         assert row["images_per_second"] == pytest.approx(rate)
+        assert row["timings"] == [row["seconds"]]
+        if row["what"] in ROWS[:3]:
+            theirs = row["pytorch"]
+            steps = 1 if row["what"] == "inference" else 2
+            assert theirs["ms_per_step"] == 2000 / steps
+            assert theirs["timings"] == [2.0] and theirs["interval"] is None
+            assert theirs["ratio"] == pytest.approx(2 / row["seconds"])
     # Two networks, one step each; x and u are both counted.
     counts = [row["images"] for row in rows.values()]
     assert counts == [2 * 16, 2 * 2 * 16, 128, 300]
@@ -62,7 +92,9 @@ def test_the_table(result):
     tiny, measured = result
     text = bench_training.table(measured, tiny)
     assert "synthetic" in text and "cifar10 not found" in text
-    assert "PyTorch: not installed" in text
+    assert "PyTorch 2.13.0 on cpu, 2 threads" in text
+    assert "loss of semi with equal weights, views and draws: 2.500000" in text
+    assert "inference: channels_last" in text
     assert all(f"\n{name} " in text for name in ROWS)
     for load, busy in ((0.9, False), (1.1, True)):
         changed = measured | {"load_average": [load, 0, 0], "cores": 2}
@@ -124,25 +156,16 @@ def test_pytorch_is_found_without_being_imported(monkeypatch):
     asked = []
     monkeypatch.setattr("importlib.util.find_spec", asked.append)
     loaded = "torch" in sys.modules
-    assert not torch_available()
+    assert not has_torch()
     assert asked == ["torch"]
     assert ("torch" in sys.modules) == loaded
 
 
-def test_sentence_of_a_comparison():
-    seconds = {"jax": 0.02, "torch": 0.01, "torch_one_thread": 0.015}
-    figures = {f"{name}_seconds": s for name, s in seconds.items()}
-    figures |= {
-        "ratio": 0.5,
-        "torch_layout": "channels_last",
-        "losses": {"jax": [2.0, 1.0], "torch": [2.0, 1.0]},
-        "device": "cpu",
-        "threads": 2,
-        "batch_size": 16,
-        "versions": {"torch": "2.13.0"},
-    }
-    text = bench_torch.sentence(figures, runs.tiny())
-    assert text.startswith("PyTorch: 0.50 x the speed of PyTorch 2.13.0")
-    assert "20.0 ms a step against 10.0 ms, 2 threads each" in text
-    missing = bench_torch.sentence({"missing": "no GPU"}, runs.tiny())
-    assert missing == "PyTorch: not compared, no GPU"
+def test_a_trainer_of_weak_views():
+    """PyTorch's epochs have weak views; ours do where they are compared."""
+    tiny = runs.tiny("dasc", **{"augment.strong": "digits_strong"})
+    trainer = bench_training.Trainer(tiny, bench_training._dataset(tiny)[0])
+    weak = bench_training._weak(trainer)
+    assert weak.config.augment.strong == weak.config.augment.weak == "shift"
+    assert trainer.config.augment.strong == "digits_strong"
+    assert bench_training._weak(weak) is weak
