@@ -71,7 +71,7 @@ class Inference:
             return apply(variables, images, heads, train)
 
         self._take = jax.jit(
-            lambda images, index: images[index],
+            streaming.InMemory.take,
             in_shardings=(None, rowwise),
             out_shardings=rowwise,
         )

@@ -29,6 +29,7 @@ from jaxnlt.config import fields, modules
 from jaxnlt.config.fields import Count, Natural, Range
 from jaxnlt.data import cells, decode, listing, untrusted
 from jaxnlt.data.readers import npz
+from jaxnlt.data.streaming import InMemory
 from jaxnlt.results import files as result_files
 from jaxnlt.results import summary
 from jaxnlt.runtime import checkpoint, console, paths, sharding
@@ -391,7 +392,7 @@ class Networks:
             pixels = piece.pixels
             reasons += piece.reasons
             resized += piece.resized
-            held = jax.device_put(pixels, everywhere)
+            held = jax.device_put(InMemory.of(pixels), everywhere)
             rows = np.arange(len(pixels))
             outputs = sharding.fetch([infer(s, held, rows) for s in states])
             inference.require_finite(

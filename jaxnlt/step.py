@@ -13,9 +13,11 @@ from jax.sharding import Mesh
 from jaxnlt import models
 from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset
+from jaxnlt.data.streaming import InMemory
 from jaxnlt.method import (
     Apply,
     Batch,
+    DeviceOutputs,
     Division,
     Net,
     Phase,
@@ -127,10 +129,18 @@ def make_step(
     dtype = models.DTYPES[config.model.dtype][1]
     names = config.augment.to_dict()
 
+    def gathered(outputs: DeviceOutputs) -> DeviceOutputs:
+        """Outputs with all rows on every device.
+
+        They are small, and losses join, split and permute them: each of that
+        would exchange rows anew.
+        """
+        return jax.lax.with_sharding_constraint(outputs, everywhere)
+
     def augmented(
-        stream: Stream, images: jax.Array, views: tuple[str, ...], key: Any
+        stream: Stream, images: InMemory, views: tuple[str, ...], key: Any
     ) -> Stream:
-        raw = stream.views or (images[stream.index],) * len(views)
+        raw = stream.views or (images.take(stream.index),) * len(views)
         keys = jax.random.split(key, len(views))
         made = tuple(
             jax.lax.with_sharding_constraint(
@@ -144,7 +154,7 @@ def make_step(
     def step(
         state: TrainState,
         peer: PyTree,
-        images: jax.Array,
+        images: InMemory,
         streams: dict[str, Stream],
         division: Division,
         time: Time,
@@ -164,8 +174,14 @@ def make_step(
         }
         sizes = {name: len(stream.labels) for name, stream in made.items()}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)
+        seeded = network.seeded(jax.random.fold_in(key, len(phase.views) + 1))
+
+        def apply(*arguments: Any) -> tuple[DeviceOutputs, PyTree]:
+            outputs, batch_stats = seeded(*arguments)
+            return gathered(outputs), batch_stats
+
         return update(
-            network.seeded(jax.random.fold_in(key, len(phase.views) + 1)),
+            apply,
             phase,
             state,
             peer,

@@ -16,6 +16,7 @@ from jaxnlt import infer as inference
 from jaxnlt import method as base
 from jaxnlt import models
 from jaxnlt.augment import table
+from jaxnlt.data import streaming
 from jaxnlt.data.records import Dataset, Split
 from jaxnlt.runtime import sharding
 from jaxnlt.runtime.errors import UserError
@@ -44,7 +45,10 @@ def build(dtype):
     network = models.build(config.model, 3, ("logits",))
     infer = inference.Inference(network, ("logits",), config, dataset, mesh)
     held = jax.device_put(
-        (base.init_state(network.init(0, (8, 8, 1)), ()), images),
+        (
+            base.init_state(network.init(0, (8, 8, 1)), ()),
+            streaming.InMemory.of(images),
+        ),
         sharding.replicated(mesh),
     )
     return network, infer, *held
@@ -68,7 +72,7 @@ def test_train_mode_normalises_by_the_batch_and_moves_the_statistics(dtype):
         for rows in BATCHES:
             out, stats = network.apply(
                 {"params": state.params, "batch_stats": stats},
-                jnp.asarray(standardised(images[rows], dtype)),
+                jnp.asarray(standardised(images.take(rows), dtype)),
                 ("logits",),
                 True,
             )
@@ -96,7 +100,7 @@ def test_a_view_is_that_of_its_key_and_batch():
     assert call[1] is state
     expected = []
     for i, rows in enumerate(BATCHES):
-        seen = table.shift(jax.random.fold_in(key, i), images[rows])
+        seen = table.shift(jax.random.fold_in(key, i), images.take(rows))
         seen = jnp.asarray(standardised(seen, np.float32))
         expected.append(
             network.apply(state.variables, seen, ("logits",), False)[0]

@@ -11,6 +11,7 @@ from jaxnlt import method as base
 from jaxnlt import models, step
 from jaxnlt.augment import table
 from jaxnlt.data.records import Dataset, Split
+from jaxnlt.data.streaming import InMemory
 from jaxnlt.runtime import sharding
 from tests import typed
 
@@ -87,7 +88,7 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
     compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
     state = put(base.init_state(variables, {}), mesh)
     first = state
-    images = put(DATASET.train.images, mesh)
+    images = put(InMemory.of(DATASET.train.images), mesh)
     losses = []
     for i in range(6):
         index = np.array([0, 1], np.int32)
@@ -161,7 +162,7 @@ def traced_views(tiny, monkeypatch, at_step=0):
         {"params": {"w": np.float32(0)}, "batch_stats": {}}, ([], ())
     )
     with jax.disable_jit():
-        images = jnp.asarray(DATASET.train.images)
+        images = InMemory.of(DATASET.train.images)
         after, _ = compiled.__wrapped__(
             state,
             None,
@@ -199,7 +200,7 @@ def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
 def test_inference_pads_and_collect_drops_the_padding(tiny):
     config, network, mesh, variables = tiny
     infer = inference.Inference(network, ("logits",), config, DATASET, mesh)
-    images = put(DATASET.train.images, mesh)
+    images = put(InMemory.of(DATASET.train.images), mesh)
     rows = np.array([5, 0, 3, 1, 2])
     batches = sharding.fetch(infer(variables, images, rows))
     assert [b["logits"].shape for b in batches] == [(4, 3), (4, 3)]
@@ -216,7 +217,7 @@ def test_inference_pads_and_collect_drops_the_padding(tiny):
         inference.collect(one, 1)["logits"], out[:1], rtol=1e-5, atol=1e-6
     )
     # Test images, of another number, share the compiled network.
-    infer(variables, put(DATASET.test.images, mesh), np.arange(5))
+    infer(variables, put(InMemory.of(DATASET.test.images), mesh), np.arange(5))
     assert infer._infer._cache_size() == 1
 
 

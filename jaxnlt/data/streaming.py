@@ -8,11 +8,13 @@ and applies policies, as it does to images in memory.
 
 import collections
 import concurrent.futures
+import functools
 import itertools
 import math
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -258,8 +260,36 @@ class Streamed:
             yield step["x"].pixels[0]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rows"],
+    meta_fields=["shape"],
+)
+@dataclass(frozen=True)
+class InMemory:
+    """Images or rows of features in memory, of the host or of the devices.
+
+    Attributes:
+      rows: [N, H*W*C] or [N, D].  In four axes TPUs would store them with N
+        innermost, and turn the whole set around in every step that gathers.
+      shape: of one of them, (H, W, C) or (D,).
+    """
+
+    rows: Any
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> "InMemory":
+        """Images [N, H, W, C] or rows of features [N, D]."""
+        return cls(images.reshape(len(images), -1), images.shape[1:])
+
+    def take(self, index: jax.Array) -> jax.Array:
+        """Gathers [B, *shape] by int [B] row numbers; call it under jit."""
+        return self.rows[index].reshape(len(index), *self.shape)
+
+
 #: What ``hold`` returns.
-Images = jax.Array | Streamed
+Images = InMemory | Streamed
 
 
 def cores() -> int:
@@ -279,7 +309,7 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
       mesh: devices.
 
     Returns:
-      A device array of the images or rows, or ``Streamed``.
+      The images or rows in memory, or ``Streamed``.
 
     Raises:
       UserError: images on disk are to be divided over the devices.
@@ -295,9 +325,12 @@ def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:
         return Streamed(
             images, mesh, config.data.on_bad_image, config.data.workers
         )
+    held = InMemory.of(images)
     if divided:
-        return sharding.divide(images, mesh)
-    return sharding.put(images, sharding.replicated(mesh))
+        return replace(held, rows=sharding.divide(held.rows, mesh))
+    return replace(
+        held, rows=sharding.put(held.rows, sharding.replicated(mesh))
+    )
 
 
 def readable(images: Images) -> np.ndarray | None:
@@ -367,15 +400,15 @@ def feed(
     )
 
 
-def sides(images: Images) -> tuple[jax.Array | None, "Throttle"]:
+def sides(images: Images) -> tuple[InMemory | None, "Throttle"]:
     """Splits images into what a step takes and what limits the host.
 
     Args:
       images: what ``hold`` returned.
 
     Returns:
-      The device array that a training step gathers from, None where images
-      are streamed; and a ``Throttle``.
+      What a training step gathers from, None where images are streamed; and a
+      ``Throttle``.
     """
     if isinstance(images, Streamed):
         return None, Throttle(images)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -234,7 +233,7 @@ def test_a_step_gives_every_view_its_own_pixels():
     held = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
     x, u = (typed.stream(index=np.array(rows)) for rows in ([3, 1], [0, 5]))
     x, u = (replace(s, labels=np.zeros(2), weights=np.ones(2)) for s in (x, u))
-    memory = run(jnp.asarray(held), {"x": x, "u": u})
+    memory = run(streaming.InMemory.of(held), {"x": x, "u": u})
     x = replace(x, views=(held[[3, 1]],) * 3)
     u = replace(u, views=(held[[0, 5]],))
     streamed = run(None, {"x": x, "u": u})

@@ -170,7 +170,7 @@ dataset = load.dataset(config)
 with config.unlocked():
     config.data.divided = True
 held = streaming.hold(dataset.train, config, mesh)
-print(held.sharding == rows)
+print(held.rows.sharding == rows)
 """
 
 
