@@ -16,5 +16,4 @@ if [[ -d $here/.whl ]] && ! "$python" -c 'import ml_collections' 2>/dev/null; th
   export PYTHONPATH=$PYTHONPATH:$site
 fi
 
-cd "$here"
-"$python" launch/gpu_check.py "$@"
+"$python" "$here/launch/gpu_check.py" "$@"
