@@ -1,6 +1,6 @@
 """Inference in batches of one shape, and the vote of the networks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -185,9 +185,24 @@ class Inference:
         return outputs, state
 
 
-def collect(
-    batches: Sequence[Mapping[str, np.ndarray]], size: int
-) -> dict[str, np.ndarray]:
+class _Joined(Mapping[str, np.ndarray]):
+    """See ``collect``."""
+
+    def __init__(self, batches: Sequence[Outputs], size: int) -> None:
+        self._batches, self._size = batches, size
+
+    def __getitem__(self, head: str) -> np.ndarray:
+        whole = np.concatenate([batch[head] for batch in self._batches])
+        return whole[: self._size]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batches[0])
+
+    def __len__(self) -> int:
+        return len(self._batches[0])
+
+
+def collect(batches: Sequence[Outputs], size: int) -> Outputs:
     """Joins fetched outputs of ``Inference`` and drops the padding.
 
     Args:
@@ -195,12 +210,10 @@ def collect(
       size: how many rows were asked for.
 
     Returns:
-      Dict of [size, ...] arrays.
+      Head -> [size, ...] array, a copy that is made when it is read and not
+      kept: those of all heads and networks take as much as their batches.
     """
-    return {
-        name: np.concatenate([batch[name] for batch in batches])[:size]
-        for name in batches[0]
-    }
+    return _Joined(batches, size)
 
 
 #: What helps where training made outputs infinite.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxnlt import selection
 from jaxnlt.auditing import joint as joint_lib
 
 # Confident are also samples that are a tenth less sure than their class is: the
@@ -26,14 +27,30 @@ def margins(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
       float64 [..., N] in [-1, 1].
     """
     own = probs[..., np.arange(len(labels)), labels]
-    return own - without_given(probs, labels).max(-1)
+    return own - best_other(probs, labels)[0]
 
 
-def without_given(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probabilities of the other classes, minus infinity of the given one."""
-    others = probs.astype(np.float64)
-    others[..., np.arange(len(labels)), labels] = -np.inf
-    return others
+def best_other(
+    probs: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable class but the given one.
+
+    Args:
+      probs: float [..., N, C].
+      labels: int [N] given labels.
+
+    Returns:
+      float64 [..., N], its probability, and int64 [..., N], the class.
+    """
+    largest = np.empty(probs.shape[:-1])
+    classes = np.empty(probs.shape[:-1], np.int64)
+    for part in selection.blocks(len(labels)):
+        given = labels[part]
+        others = probs[..., part, :].astype(np.float64)
+        others[..., np.arange(len(given)), given] = -np.inf
+        largest[..., part] = others.max(-1)
+        classes[..., part] = others.argmax(-1)
+    return largest, classes
 
 
 def learnt(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -171,15 +171,15 @@ def judge(
     suggested = suggestions.argmax(-1)
     # Heads may differ: what is flagged gets another label.
     suggested = np.where(suggested == labels, predicted, suggested)
-    others = flags.without_given(probs, labels)
-    margin = probs[np.arange(len(labels)), labels] - others.max(-1)
+    best_other, alternative = flags.best_other(probs, labels)
+    margin = probs[np.arange(len(labels)), labels] - best_other
     return Audit(
         is_label_issue=flagged,
         label_quality=quality(scores),
         clean_probability=clean_probability(margin, flagged, sureness(probs)),
         predicted=predicted,
         predicted_probability=probs.max(-1),
-        alternative=others.argmax(-1),
+        alternative=alternative,
         suggested=np.where(flagged, suggested, labels),
         margin=margin,
         issue_kind=np.where(flagged, kinds, "").astype(object),

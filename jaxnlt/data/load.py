@@ -35,6 +35,8 @@ from jaxnlt.runtime.errors import UserError, logger, one_of
 # than a twentieth, and of a class of 30 images 10, so that it can tell.
 _HELD_OUT, _LEAST_SHARE = 0.1, 0.05
 _LEAST, _LARGE = 10, 30
+# Images whose pixels are counted at a time.
+_COUNTED = 1 << 10
 # How many names a message lists.
 _NAMED = 10
 # Fields of config.data that not every benchmark uses, and their defaults.
@@ -450,10 +452,14 @@ def _mean_and_std(
     """Per channel in [0, 1] image units, or per feature."""
     if images.ndim == 2:
         return _feature_statistics(images)
+    # Histograms, of some images at a time: bincount counts in int64.
+    histograms = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), _COUNTED):
+        some = images[start : start + _COUNTED]
+        for channel, counts in enumerate(histograms):
+            counts += np.bincount(some[..., channel].ravel(), minlength=256)
     mean, std = [], []
-    for channel in range(images.shape[-1]):
-        # A histogram: exact, and no float copy of the whole set.
-        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+    for counts in histograms:
         share, value = counts / counts.sum(), np.arange(256) / 255
         centre = float(share @ value)
         spread = math.sqrt(share @ (value - centre) ** 2)

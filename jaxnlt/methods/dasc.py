@@ -65,17 +65,13 @@ class DaccScores(NamedTuple):
 
     Attributes:
       mask: bool[N] samples that make the centroids.
-      weights: [N, C] share of a sample in each centroid.
       centroids: [C, D] unit rows.
-      assignment: [N, C] softmax of the cosines to the centroids.
       losses: [N] minus the assignment to the given label, min-max normalised
         over all samples.
     """
 
     mask: np.ndarray
-    weights: np.ndarray
     centroids: np.ndarray
-    assignment: np.ndarray
     losses: np.ndarray
 
 
@@ -109,32 +105,50 @@ def dacc_scores(
     Source: DaSC section 3.2; ``papers/dasc.md`` section 6.1, steps 2-5.
     """
     size = len(labels)
-    mask, weights = np.empty(size, bool), np.empty(logits.shape)
+    mask, own = np.empty(size, bool), np.empty(size)
     for part in selection.blocks(size):
         sure = (
             selection.softmax(logits[part]).max(-1),
             selection.softmax(balanced[part]).max(-1),
         )
         mask[part] = np.minimum(*sure) > threshold
-        scaled = np.asarray(logits[part], np.float64) / temperature
-        weights[part] = selection.softmax(scaled)
     used = mask if mask.any() else np.ones_like(mask)
     sums = np.zeros((logits.shape[1], features.shape[1]))
+    # With many classes an [N, C] in float64 is what does not fit: no more than
+    # a block of it is held.
     with selection.one_thread():
         for part in selection.sum_blocks(size):
             these = used[part]
-            sums += weights[part][these].T @ selection.normalise(
-                features[part][these]
-            )
-    centroids, assignment = selection.normalise(sums), np.empty_like(weights)
+            weights = centroid_weights(logits[part], these, temperature)
+            sums += weights.T @ selection.normalise(features[part][these])
+    centroids = selection.normalise(sums)
     for part in selection.sum_blocks(size):
-        assignment[part] = selection.softmax(
-            selection.normalise(features[part]) @ centroids.T
-        )
-    own = assignment[np.arange(size), labels]
-    return DaccScores(
-        mask, weights, centroids, assignment, selection.min_max(-own)
-    )
+        cosines = selection.normalise(features[part]) @ centroids.T
+        own[part] = selection.softmax_of(cosines, labels[part])
+    return DaccScores(mask, centroids, selection.min_max(-own))
+
+
+def centroid_weights(
+    logits: np.ndarray, used: np.ndarray, temperature: float
+) -> np.ndarray:
+    """Share of each sample in each centroid.
+
+    Args:
+      logits: [N, C] of the conventional head.
+      used: bool[N], n samples that make the centroids.
+      temperature: divides the logits.
+
+    Returns:
+      float64[n, C].
+
+    Source: ``papers/dasc.md`` section 6.1, step 3.
+    """
+    rows = np.flatnonzero(used)
+    weights = np.empty((len(rows), logits.shape[1]))
+    for part in selection.blocks(len(rows)):
+        scaled = np.asarray(logits[rows[part]], np.float64) / temperature
+        weights[part] = selection.softmax(scaled)
+    return weights
 
 
 def labelled_weights(

@@ -619,8 +619,8 @@ def _as_dicts(arrays: Arrays) -> dict[str, Any]:
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 (hex) of an array's dtype, shape and bytes in C order."""
     digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    # tobytes serves dtypes without a buffer, such as bfloat16.
-    digest.update(array.tobytes())
+    # As bytes, since a dtype such as bfloat16 has no buffer; not copied.
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -110,6 +110,8 @@ def divide(images: np.ndarray, mesh: Mesh) -> jax.Array:
     def part(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(size)
         own = images[start:stop]
+        if len(own) == stop - start:
+            return own  # not copied on the host
         missing = np.zeros((stop - start - len(own), *own.shape[1:]), own.dtype)
         return np.concatenate([own, missing])
 
@@ -163,7 +165,14 @@ def fetch(tree: PyTree) -> PyTree:
     Returns:
       The same tree of NumPy arrays, copies that no donated buffer can change.
     """
-    return jax.tree.map(np.array, jax.device_get(processes.whole(tree)))
+
+    def own(value: Any) -> np.ndarray:
+        # Parts of a divided array have been copied into one; what one CPU
+        # device holds is seen in place.
+        copied = isinstance(value, np.ndarray) and value.flags.owndata
+        return value if copied else np.array(value)
+
+    return jax.tree.map(own, jax.device_get(processes.whole(tree)))
 
 
 def enable_compilation_cache() -> None:

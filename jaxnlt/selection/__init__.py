@@ -21,6 +21,7 @@ from jaxnlt.selection.scores import (
     nearest_scores,
     normalise,
     softmax,
+    softmax_of,
     sum_blocks,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "one_thread",
     "per_class_gmm",
     "softmax",
+    "softmax_of",
     "sum_blocks",
 ]

@@ -123,6 +123,25 @@ def softmax(logits: Num[np.ndarray, "*N C"]) -> Float[np.ndarray, "*N C"]:
     return probs
 
 
+def softmax_of(
+    logits: Num[np.ndarray, "N C"], classes: Int[np.ndarray, "N"]
+) -> Float[np.ndarray, "N"]:
+    """The softmax of one class for each row.
+
+    Args:
+      logits: [N, C].
+      classes: [N] in 0..C-1.
+
+    Returns:
+      float64[N]; no [N, C] is held.
+    """
+    probs = np.empty(len(classes))
+    for part in blocks(len(classes)):
+        own = classes[part]
+        probs[part] = softmax(logits[part])[np.arange(len(own)), own]
+    return probs
+
+
 def cross_entropy(
     logits: Num[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]
 ) -> Float[np.ndarray, "N"]:

