@@ -67,7 +67,7 @@ WORK = roofline.Work(
 
 
 def test_collectives_are_counted_once_in_every_notation():
-    found = hlo.Program(TEXT, 8).collectives()
+    found = hlo.Compiled(TEXT, 8).collectives()
     assert [(c.kind, c.bytes, c.chips) for c in found] == [
         ("all-gather", 96, 4),
         ("all-reduce", 32 + 3200, 4),
@@ -80,9 +80,9 @@ def test_collectives_are_counted_once_in_every_notation():
 
 
 def test_operations_are_named_with_padding_memory_and_line():
-    first, *_ = hlo.Program(TEXT, 8).touched()
+    first, *_ = hlo.Compiled(TEXT, 8).touched()
     assert (first.name, first.kind) == ("r", "all-reduce")
-    found = {op.name: op for op in hlo.Program(TEXT, 8).touched()}
+    found = {op.name: op for op in hlo.Compiled(TEXT, 8).touched()}
     assert set(found) == {"r", "s", "t", "one", "v", "f"}
     tiles, vector = 16 * 128 * 2, 128 * 4
     fusion = found["f"]
@@ -132,19 +132,15 @@ def test_without_the_compiler_there_is_one_line(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["h2e", "rolt"])
-def test_the_arguments_are_those_of_training(method, caplog):
+def test_the_arguments_are_those_of_training(caplog):
     """Lowered for the CPU: every phase, no file read, no network run."""
-    config = runs.tiny(method, "clothing1m")
+    config = runs.tiny("h2e", "clothing1m")
     with caplog.at_level(logging.WARNING, logger="jaxnlt"):
         data = programs.dataset_of(config)
         found = list(programs.programs(config, data, jax.devices()[:1]))
     assert not caplog.records
-    phases = {
-        "h2e": ["base", "identify", "robust"],
-        "rolt": ["warmup", "train"],
-    }
-    assert [p.what for p in found] == [*phases[method], "inference"]
+    phases = ["base", "identify", "robust"]
+    assert [p.what for p in found] == [*phases, "inference"]
     pixels = "x224x224x3xui8>"
     assert all(pixels in p.lowered.as_text() for p in found)
 

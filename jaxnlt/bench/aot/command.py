@@ -155,7 +155,7 @@ def _row(
         ) from error
     cost: dict[str, float] = compiled.cost_analysis() or {}
     memory: Any = compiled.memory_analysis()
-    text = hlo.Program(compiled.as_text() or "", program.chips)
+    text = hlo.Compiled(compiled.as_text() or "", program.chips)
     touched = text.touched()
     exchanges = text.collectives()
     work = roofline.Work(

@@ -140,7 +140,7 @@ class Touched(NamedTuple):
     place: str
 
 
-class Program:
+class Compiled:
     """A compiled program.
 
     Args:
