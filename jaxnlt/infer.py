@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Lowered
 
 from jaxnlt import models
 from jaxnlt.augment import table
@@ -88,6 +89,15 @@ class Inference:
             out_shardings=(rowwise, everywhere),
             compiler_options=cpu.options(),
         )
+
+    def lowered(self, variables: PyTree, images: PyTree) -> Lowered:
+        """The program of one batch, for tools that compile it elsewhere.
+
+        Args:
+          variables: of the network; shapes with their sharding suffice.
+          images: [batch_size, ...], the same.
+        """
+        return self._infer.lower(variables, images)
 
     def _batches(
         self,

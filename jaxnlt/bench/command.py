@@ -21,13 +21,13 @@ Figures = dict[str, Any]
 
 
 def read_config(
-    argv: Sequence[str], integers: Mapping[str, int]
+    argv: Sequence[str], defaults: Mapping[str, int | str]
 ) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
     """Reads a command line with ``--config`` and flags of its own.
 
     Args:
       argv: program name and arguments.
-      integers: its own flags and their defaults, besides ``--json``.
+      defaults: of its own flags, besides ``--json``.
 
     Returns:
       The run's configuration and the values of its own flags.
@@ -35,12 +35,12 @@ def read_config(
     Raises:
       UserError: a mistake of the user's.
     """
-    known = "|".join((*integers, "json"))
+    known = "|".join((*defaults, "json"))
     own, rest = [argv[0]], [argv[0]]
     for text in argv[1:]:
         is_own = re.match(rf"--?({known})(=|$)", text)
         (own if is_own else rest).append(text)
-    values = console.read_flags(own, {**integers, "json": str})
+    values = console.read_flags(own, {**defaults, "json": str})
     try:
         config, workdir = command_line.parse(rest)
     except config_lib.HelpRequested:

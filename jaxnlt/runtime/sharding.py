@@ -5,8 +5,9 @@ contrastive denominators are over the global batch, so one device and eight
 compute the same function.
 """
 
+import math
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +20,20 @@ from jaxnlt.runtime.errors import UserError, logger
 PyTree = Any
 
 
-def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
+def usable(devices: int, batch_sizes: Iterable[int]) -> int:
+    """The most devices, of those that there are, that divide every batch."""
+    common = math.gcd(*batch_sizes)
+    return max(n for n in range(1, devices + 1) if common % n == 0)
+
+
+def make_mesh(
+    batch_sizes: Iterable[int], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Mesh over the most devices that divide every batch size.
 
     Args:
       batch_sizes: rows of every stream in a step.
+      devices: None takes all that there are.
 
     Returns:
       A one-axis mesh; a warning reports unused devices.
@@ -31,13 +41,9 @@ def make_mesh(batch_sizes: Iterable[int]) -> Mesh:
     Raises:
       UserError: the devices of several processes do not divide a batch size.
     """
-    devices = jax.devices()
+    devices = devices or jax.devices()
     sizes = set(batch_sizes)
-    used = max(
-        n
-        for n in range(1, len(devices) + 1)
-        if all(size % n == 0 for size in sizes)
-    )
+    used = usable(len(devices), sizes)
     if used < len(devices) and not processes.alone():
         raise UserError(
             f"config.batch_size: {len(devices)} devices of "

@@ -1,0 +1,315 @@
+"""Reads the text of a compiled program: collectives and dearest operations."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: Operations that move data between chips.
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+# What moves nothing by itself, or ends what another operation has begun.
+_FREE = frozenset(
+    {
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "partition-id",
+        "replica-id",
+        "after-all",
+    }
+)
+
+_SHAPE = re.compile(r"\b(pred|bf16|[a-z]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?")
+_NAME = re.compile(r"%([\w.-]+)")
+_LINE = re.compile(r"\s+(?:ROOT )?%(\S+) = (.*)")
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+_FRAME = re.compile(r"stack_frame_id=(\d+)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_ENTRY = re.compile(r"(\d+) (?:\"(.*)\"|\{(.*)\})")
+_GROUPS = re.compile(r"replica_groups=(\{\{[\d,]*\}|\[[\d,]*\]|mesh\[.*?\}|)")
+
+
+class Shape(NamedTuple):
+    """One array.
+
+    Attributes:
+      bytes: of its values.
+      padded: bytes that it takes in tiles of 8 x 128 values or the like.
+      in_hbm: whether it lies in the chip's main memory.
+    """
+
+    bytes: float
+    padded: float
+    in_hbm: bool
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of a program.
+
+    Attributes:
+      name: unique in the program.
+      kind: the opcode.
+      shapes: of its result, the parts of a tuple one by one.
+      operands: names of what it reads.
+      attributes: the rest of the line.
+      outermost: whether it stands in the entry computation, and so is one that
+        a chip starts.
+    """
+
+    name: str
+    kind: str
+    shapes: tuple[Shape, ...]
+    operands: tuple[str, ...]
+    attributes: str
+    outermost: bool
+
+    def attribute(self, pattern: re.Pattern[str]) -> str:
+        """The first group of a pattern in the attributes, '' without."""
+        found = pattern.search(self.attributes)
+        return found[1] if found else ""
+
+
+class Collective(NamedTuple):
+    """One exchange between chips.
+
+    Attributes:
+      kind: of COLLECTIVES.
+      bytes: what every chip puts in.
+      chips: how many exchange with one another.
+      source: the JAX operation that it was made of; '' where nothing says.
+      place: its file and line, as ``losses/mixmatch.py:228``.
+    """
+
+    kind: str
+    bytes: float
+    chips: int
+    source: str
+    place: str
+
+    @property
+    def sent(self) -> float:
+        r"""Bytes that every chip sends around a ring of n chips.
+
+        With b bytes put in: :math:`2b(n-1)/n` of an all-reduce, :math:`b(n-1)`
+        of an all-gather, :math:`b(n-1)/n` of a reduce-scatter or an all-to-all,
+        b of a collective-permute.
+        """
+        n = self.chips
+        factor = {
+            "all-reduce": 2 * (n - 1) / n,
+            "all-gather": n - 1.0,
+            "reduce-scatter": (n - 1) / n,
+            "all-to-all": (n - 1) / n,
+            "collective-permute": 1.0,
+        }
+        return self.bytes * factor[self.kind]
+
+
+class Touched(NamedTuple):
+    """What one operation of the entry computation reads and writes.
+
+    Attributes:
+      name: of the operation.
+      kind: its opcode.
+      bytes: of operands and results, in tiles.  A gather reads no more than it
+        writes; else an operand counts in full where a part of it is read.
+      hbm_bytes: the part in the chip's main memory.
+      cycles: of the chip's clock, by the compiler's estimate; 0 where it has
+        none.
+      source: see ``Collective``, as ``place``.
+      place: of the operation.
+    """
+
+    name: str
+    kind: str
+    bytes: float
+    hbm_bytes: float
+    cycles: int
+    source: str
+    place: str
+
+
+class Compiled:
+    """A compiled program.
+
+    Args:
+      text: as ``jax.stages.Compiled.as_text`` gives it.
+      chips: that run it together.
+    """
+
+    def __init__(self, text: str, chips: int):
+        self._chips = chips
+        self._operations = {op.name: op for op in _operations(text)}
+        self._files = _table(text, "FileNames")
+        self._lines = _table(text, "FileLocations")
+        self._frames = _table(text, "StackFrames")
+
+    def collectives(self) -> list[Collective]:
+        """Every exchange, once; within a loop it counts once as well."""
+        found, channels = [], set()
+        for op in self._operations.values():
+            kind = op.kind.removesuffix("-start")
+            if kind not in COLLECTIVES:
+                continue
+            # The compiler cuts an exchange into pieces that run beside other
+            # operations; they share a channel, and each names all its bytes.
+            channel = op.attribute(_CHANNEL) or op.name
+            if channel in channels:
+                continue
+            channels.add(channel)
+            chips = _group_size(op.attribute(_GROUPS)) or self._chips
+            put_in = sum(shape.bytes for shape in self._read(op))
+            if chips > 1:
+                found.append(
+                    Collective(
+                        kind,
+                        put_in,
+                        chips,
+                        op.attribute(_OP_NAME),
+                        self._place(op),
+                    )
+                )
+        return found
+
+    def touched(self) -> list[Touched]:
+        """What the operations read and write, the dearest first."""
+        found = []
+        for op in self._operations.values():
+            ends = op.kind.endswith(("-done", "-update"))
+            if not op.outermost or op.kind in _FREE or ends:
+                continue
+            read = self._read(op)
+            if op.attribute(_OP_NAME).endswith("gather"):
+                most = sum(shape.padded for shape in op.shapes)
+                read = [s._replace(padded=min(s.padded, most)) for s in read]
+            shapes = [*read, *op.shapes]
+            if op.kind.endswith("-start"):
+                # The result names source and target; the smaller one moves.
+                pair = op.shapes[:2]
+                least = min(pair, key=lambda shape: shape.padded)
+                shapes = [least._replace(in_hbm=shape.in_hbm) for shape in pair]
+            found.append(
+                Touched(
+                    op.name,
+                    op.kind,
+                    sum(s.padded for s in shapes),
+                    sum(s.padded for s in shapes if s.in_hbm),
+                    int(op.attribute(_CYCLES) or 0),
+                    op.attribute(_OP_NAME),
+                    self._place(op),
+                )
+            )
+        return sorted(found, key=lambda each: -each.bytes)
+
+    def _place(self, op: Operation) -> str:
+        """File and line of the innermost call, '' where nothing says."""
+        frame = self._frames.get(op.attribute(_FRAME), "")
+        line = self._lines.get(_field(frame, "file_location_id"), "")
+        file = self._files.get(_field(line, "file_name_id"), "")
+        if not file:
+            return ""
+        short = re.split(r".*/(?:jaxnlt|site-packages)/", file)[-1]
+        return f"{short}:{_field(line, 'line')}"
+
+    def _read(self, op: Operation) -> list[Shape]:
+        """Shapes of an operation's operands."""
+        known = (self._operations.get(name) for name in op.operands)
+        return [shape for other in known if other for shape in other.shapes]
+
+
+def _operations(text: str) -> Iterator[Operation]:
+    """Every operation of every computation."""
+    outermost = False
+    for line in text.splitlines():
+        if line[:1] in ("%", "E"):
+            outermost = line.startswith("ENTRY")
+        found = _LINE.match(line)
+        if not found:
+            continue
+        name, rest = found.groups()
+        end = _closing(rest) if rest.startswith("(") else rest.index(" ")
+        result, call = rest[:end], rest[end:].lstrip()
+        start = call.index("(")
+        end = start + _closing(call[start:])
+        yield Operation(
+            name,
+            call[:start],
+            tuple(map(_shape, _SHAPE.finditer(result))),
+            tuple(_NAME.findall(call[start:end])),
+            call[end:],
+            outermost,
+        )
+
+
+def _table(text: str, title: str) -> dict[str, str]:
+    """The numbered lines below a title, where the program has them."""
+    _, _, rest = text.partition(f"\n{title}\n")
+    found = {}
+    for line in rest.splitlines():
+        entry = _ENTRY.match(line)
+        if not entry:
+            break
+        found[entry[1]] = entry[2] or entry[3]
+    return found
+
+
+def _field(entry: str, name: str) -> str:
+    found = re.search(rf"\b{name}=(\d+)", entry)
+    return found[1] if found else ""
+
+
+def _closing(text: str) -> int:
+    """The position behind the bracket that closes the first character."""
+    depth = 0
+    for i, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if not depth:
+            return i + 1
+    return len(text)
+
+
+def _shape(found: re.Match[str]) -> Shape:
+    dtype, numbers, layout = found[1], found[2], found[3] or ""
+    bits = re.search(r"\d+", dtype)
+    each = int(bits[0]) / 8 if bits else 1.0  # pred is a byte
+    dims = _integers(numbers)
+    order, _, tiles = layout.strip("{}").partition(":")
+    # From the slowest to the fastest, as a tile names them.
+    padded = [dims[i] for i in reversed(_integers(order))] or dims
+    tile = _integers(tiles[2 : tiles.find(")")] if tiles[:2] == "T(" else "")
+    for i, side in enumerate(reversed(tile), start=1):
+        if i <= len(padded):
+            padded[-i] = -(-padded[-i] // side) * side
+    return Shape(
+        math.prod(dims) * each,
+        math.prod(padded) * each,
+        "S(" not in tiles,  # S(n) names another memory than the main one
+    )
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
+
+
+def _group_size(groups: str) -> int:
+    """Chips of one group in any of the notations; 0 where all are in one."""
+    if groups.startswith("{{"):  # {{0,1},{2,3}}
+        return groups.count(",") + 1
+    if groups.startswith("["):  # [groups,size]<=[devices]
+        return int(groups.strip("[]").split(",")[1])
+    if groups.startswith("mesh"):  # mesh['a'=2,'b'=4] {'a'}
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups))
+        axes = re.findall(r"'(\w+)'", groups.partition("]")[2])
+        return math.prod(int(sizes[axis]) for axis in axes)
+    return 0
