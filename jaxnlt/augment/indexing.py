@@ -1,11 +1,11 @@
 """Indexing of whole batches: rows of tables, pixels, levels.
 
 Gathers and scatters are fast on CPUs and GPUs; on a TPU they go index by index.
-There images move by powers of two, and levels are counted and looked up by
-matrix products: a level is 16 high + low, and each of these two digits becomes
-a row of zeros with a single one.  Such numbers are exact in bfloat16 and their
-sums in float32, so that both ways give the same bits.  On two CPU cores the
-products take 7 to 100 times as long as scatter and gather.
+There images move by powers of two; levels are counted and looked up, and pixels
+are taken, by matrix products: a level is 16 high + low, and each of these two
+digits becomes a row of zeros with a single one.  Such numbers are exact in
+bfloat16 and their sums in float32, so that both ways give the same bits.  On
+two CPU cores the products take 7 to 100 times as long as scatter and gather.
 """
 
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, BFloat16, Int, Num, UInt8
 
 _INSIDE = "promise_in_bounds"
 _DIGITS = np.arange(16, dtype=np.uint8)
+_SMALL = 64 * 64  # pixels of the largest image that products rotate
 
 
 # --- rows of tables ----------------------------------------------------------
@@ -53,31 +54,73 @@ def pick(
 
 def take(
     images: Num[Array, "B H W C"],
-    y: Int[Array, "#B #h #w"],
-    x: Int[Array, "#B #h #w"],
+    y: Int[Array, "B h w"],
+    x: Int[Array, "B h w"],
     fill: int,
 ) -> Num[Array, "B h w C"]:
-    """Gathers ``images[b, y, x]``, a constant where (y, x) lies outside.
+    """Takes ``images[b, y, x]``, a constant where (y, x) lies outside.
+
+    On a TPU two digits, as of a level, choose row and column.  That needs
+    2 H W C products a pixel, so large images are gathered there too.
 
     Args:
       images: [B, H, W, C].
-      y: int32, broadcastable to [B, h, w], source rows.
-      x: int32, broadcastable to [B, h, w], source columns.
+      y: int32, source rows.
+      x: int32, source columns.
       fill: value outside of the image.
 
     Returns:
       [B, h, w, C], dtype of ``images``.
     """
+
+    def product(
+        images: Num[Array, "B H W C"],
+        y: Int[Array, "B h w"],
+        x: Int[Array, "B h w"],
+    ) -> Num[Array, "B h w C"]:
+        height, width = images.shape[1:3]
+        row = y[..., None] == jnp.arange(height, dtype=jnp.int32)
+        column = x[..., None] == jnp.arange(width, dtype=jnp.int32)
+        rows = jnp.einsum(
+            "bijh,bhwc->bijcw",
+            row.astype(jnp.bfloat16),
+            images.astype(jnp.bfloat16),
+            preferred_element_type=jnp.float32,
+        )
+        out = jnp.where(column[..., None, :], rows, 0).sum(-1)
+        inside = (row.any(-1) & column.any(-1))[..., None]
+        return jnp.where(inside, out, fill).astype(images.dtype)
+
+    def gather(
+        images: Num[Array, "B H W C"],
+        y: Int[Array, "B h w"],
+        x: Int[Array, "B h w"],
+    ) -> Num[Array, "B h w C"]:
+        return _gather(images, y, x, fill)
+
+    small = images.shape[1] * images.shape[2] <= _SMALL
+    exact = images.dtype == jnp.uint8
+    return jax.lax.platform_dependent(
+        images, y, x, tpu=product if small and exact else gather, default=gather
+    )
+
+
+def _gather(
+    images: Num[Array, "B H W C"],
+    y: Int[Array, "#B #h #w"],
+    x: Int[Array, "#B #h #w"],
+    fill: int,
+) -> Num[Array, "B h w C"]:
+    """What ``take`` takes, index by index."""
     batch, height, width, channels = images.shape
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     flat = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
-    shape = flat.shape
     out = jnp.take_along_axis(
         images.reshape(batch, height * width, channels),
         flat.reshape(batch, -1, 1),
         axis=1,
-        mode="promise_in_bounds",
-    ).reshape(*shape, channels)
+        mode=_INSIDE,
+    ).reshape(*flat.shape, channels)
     return jnp.where(inside[..., None], out, jnp.asarray(fill, images.dtype))
 
 
@@ -113,10 +156,10 @@ def slide(
         i = jnp.arange(height, dtype=jnp.int32)[:, None] + y[:, None, :]
         j = jnp.arange(width, dtype=jnp.int32) + x[:, None, None]
         if fill is not None:
-            return tuple(take(images, i + tap, j, fill) for tap in taps)
+            return tuple(_gather(images, i + tap, j, fill) for tap in taps)
         j = jnp.clip(j, 0, width - 1)
         rows = (jnp.clip(i + tap, 0, height - 1) for tap in taps)
-        return tuple(take(images, row, j, 0) for row in rows)
+        return tuple(_gather(images, row, j, 0) for row in rows)
 
     def move(
         images: Num[Array, "B H W C"],

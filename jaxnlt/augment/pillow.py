@@ -196,7 +196,8 @@ def _autocontrast(
     # Nothing is negative here, and div takes half the time of //.
     scaled = jnp.clip(_LEVELS - low, 0, high - low) * 255
     quotient = jax.lax.div(scaled, jnp.broadcast_to(span, scaled.shape))
-    words = jnp.asarray(_slips())[low, high]
+    pairs = (256 * low + high).reshape(-1)
+    words = pick(_slips().reshape(-1), pairs).reshape(low.shape)
     slips = (words >> (quotient >> 3).astype(jnp.uint32)) & 1
     exact = quotient * span == scaled
     table = quotient - jnp.where(exact, slips.astype(jnp.int32), 0)
