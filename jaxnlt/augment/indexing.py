@@ -1,12 +1,14 @@
 """Indexing of whole batches: rows of tables, pixels, levels.
 
-Gathers and scatters are fast on CPUs and GPUs; on a TPU they go index by index.
-There images move by powers of two; levels are counted and looked up, and pixels
-are taken, by matrix products: a level is 16 high + low, and each of these two
-digits becomes a row of zeros with a single one.  Such numbers are exact in
+CPUs and GPUs gather and scatter, which a TPU does index by index.  There images
+move by powers of two; levels are counted and looked up, and pixels are taken,
+by matrix products: a level is 16 high + low, and each of these two digits
+becomes a row of zeros with a single one.  Such numbers are exact in
 bfloat16 and their sums in float32, so that both ways give the same bits.  On
 two CPU cores the products take 7 to 100 times as long as scatter and gather.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from jaxtyping import Array, BFloat16, Int, Num, UInt8
 
 _INSIDE = "promise_in_bounds"
 _DIGITS = np.arange(16, dtype=np.uint8)
-_SMALL = 64 * 64  # pixels of the largest image that products rotate
+_BLOCK = 64 * 64  # pixels that products take at once
 
 
 # --- rows of tables ----------------------------------------------------------
@@ -24,7 +26,7 @@ _SMALL = 64 * 64  # pixels of the largest image that products rotate
 def pick(
     table: Num[np.ndarray, "K *n"], which: Int[Array, "B"]
 ) -> Num[Array, "B *n"]:
-    """Picks rows of a short table, ``table[which]``.
+    """Picks a row of a static table for each image, ``table[which]``.
 
     Args:
       table: K rows, static.
@@ -60,8 +62,8 @@ def take(
 ) -> Num[Array, "B h w C"]:
     """Takes ``images[b, y, x]``, a constant where (y, x) lies outside.
 
-    On a TPU two digits, as of a level, choose row and column.  That needs
-    2 H W C products a pixel, so large images are gathered there too.
+    On a TPU zeros with a single one choose the row, then the column: that is
+    H W C products a pixel, block after block to bound the memory.
 
     Args:
       images: [B, H, W, C].
@@ -78,31 +80,47 @@ def take(
         y: Int[Array, "B h w"],
         x: Int[Array, "B h w"],
     ) -> Num[Array, "B h w C"]:
-        height, width = images.shape[1:3]
-        row = y[..., None] == jnp.arange(height, dtype=jnp.int32)
-        column = x[..., None] == jnp.arange(width, dtype=jnp.int32)
-        rows = jnp.einsum(
-            "bijh,bhwc->bijcw",
-            row.astype(jnp.bfloat16),
-            images.astype(jnp.bfloat16),
-            preferred_element_type=jnp.float32,
+        batch, height, width = y.shape
+        side = max(1, min(height, _BLOCK // width))
+        lacking = -height % side
+
+        def blocks(index: Int[Array, "B h w"]) -> Int[Array, "n B side w"]:
+            padded = jnp.pad(index, ((0, 0), (0, lacking), (0, 0)))
+            return padded.reshape(batch, -1, side, width).swapaxes(0, 1)
+
+        out = jax.lax.map(
+            lambda at: _choose(images, at[0], at[1], fill),
+            (blocks(y), blocks(x)),
         )
-        out = jnp.where(column[..., None, :], rows, 0).sum(-1)
-        inside = (row.any(-1) & column.any(-1))[..., None]
-        return jnp.where(inside, out, fill).astype(images.dtype)
+        out = out.swapaxes(0, 1).reshape(batch, -1, width, images.shape[-1])
+        return out[:, :height]
 
-    def gather(
-        images: Num[Array, "B H W C"],
-        y: Int[Array, "B h w"],
-        x: Int[Array, "B h w"],
-    ) -> Num[Array, "B h w C"]:
-        return _gather(images, y, x, fill)
-
-    small = images.shape[1] * images.shape[2] <= _SMALL
+    gather = functools.partial(_gather, fill=fill)
     exact = images.dtype == jnp.uint8
     return jax.lax.platform_dependent(
-        images, y, x, tpu=product if small and exact else gather, default=gather
+        images, y, x, tpu=product if exact else gather, default=gather
     )
+
+
+def _choose(
+    images: UInt8[Array, "B H W C"],
+    y: Int[Array, "B h w"],
+    x: Int[Array, "B h w"],
+    fill: int,
+) -> UInt8[Array, "B h w C"]:
+    """What ``take`` takes, by products."""
+    height, width = images.shape[1:3]
+    row = y[..., None] == jnp.arange(height, dtype=jnp.int32)
+    column = x[..., None] == jnp.arange(width, dtype=jnp.int32)
+    rows = jnp.einsum(
+        "bijh,bhwc->bijcw",
+        row.astype(jnp.bfloat16),
+        images.astype(jnp.bfloat16),
+        preferred_element_type=jnp.float32,
+    )
+    out = jnp.where(column[..., None, :], rows, 0).sum(-1)
+    inside = (row.any(-1) & column.any(-1))[..., None]
+    return jnp.where(inside, out, fill).astype(jnp.uint8)
 
 
 def _gather(
@@ -111,7 +129,7 @@ def _gather(
     x: Int[Array, "#B #h #w"],
     fill: int,
 ) -> Num[Array, "B h w C"]:
-    """What ``take`` takes, index by index."""
+    """What ``take`` takes, index by index; y and x may be broadcast."""
     batch, height, width, channels = images.shape
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     flat = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
