@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxnlt.augment import pillow
+from jaxnlt.augment.indexing import pick
 from jaxnlt.augment.pillow import IDENTITY, Choice
 
 # --- the policies -----------------------------------------------------------
@@ -214,7 +215,7 @@ def sample_policy(
     """
     uniform = pillow.uniform(key, 5, batch)
     policy = pillow.integers(uniform[0], len(table))
-    chances = jnp.asarray(probabilities(table))[policy].T
+    chances = pick(probabilities(table), policy).T
     return PolicyDraws(policy, uniform[1:3] < 0.5, uniform[3:5] < chances)
 
 
@@ -239,7 +240,7 @@ def apply_policy(
     for slot in (0, 1):
         choices, index = slot_choices(slot, height, width, table)
         sign = draws.positive[slot].astype(jnp.int32)
-        which = jnp.asarray(index)[draws.policy, sign]
+        which = pick(index.reshape(-1), 2 * draws.policy + sign)
         which = jnp.where(draws.applied[slot], which, 0)
         images = pillow.apply_choices(images, choices, which)
     return images

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
 
 from jaxnlt.augment import pillow
+from jaxnlt.augment.indexing import take
 
 # Half-widths of the uniform draws.
 ROTATION = 15.0  # degrees
@@ -160,8 +161,8 @@ def _bilinear(
     top, left = floor_y.astype(jnp.int32), floor_x.astype(jnp.int32)
 
     def row(i: Int[Array, "B H W"]) -> Float[Array, "B H W C"]:
-        a = pillow.take(images, i, left, 0).astype(float)
-        b = pillow.take(images, i, left + 1, 0).astype(float)
+        a = take(images, i, left, 0).astype(float)
+        b = take(images, i, left + 1, 0).astype(float)
         return a + part_x * (b - a)
 
     upper = row(top)

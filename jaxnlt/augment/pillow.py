@@ -1,9 +1,9 @@
 """Pillow's image operations on batches of uint8 images, in pure JAX.
 
 ``apply_choices`` takes a short static list of operations and, for every image,
-the index of its operation.  Operations fall into four families (look-up table,
-blend, nearest-neighbour, shear).  Each family runs once over the whole batch
-with parameters of each image; parameters of "do nothing" leave an image
+the index of its operation.  Operations fall into families (look-up table,
+blend, nearest-neighbour, shear).  Each family runs once over the whole
+batch with parameters of each image; parameters of "do nothing" leave an image
 unchanged to the bit.  So nothing is computed for each operation, and no result
 has to be selected.  ``jitter`` draws its blends anew for every image.
 
@@ -24,7 +24,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
+
+from jaxnlt.augment.indexing import histogram, look_up, pick, slide, take
 
 # An operation and its value: the factor of a blend, bits, a threshold,
 # degrees, pixels, a shear; see ``autoaugment.resolve``.
@@ -33,7 +35,7 @@ IDENTITY: Choice = ("identity", 0.0)
 
 FILL = 128  # grey behind rotated, sheared and translated images
 _ONE = 1 << 16  # 1.0 in Pillow's 16.16 fixed point
-_LEVELS = np.arange(256)
+_LEVELS = np.arange(256, dtype=np.int32)
 
 POINT_OPS = ("invert", "posterize", "solarize", "autocontrast", "equalize")
 BLEND_OPS = ("color", "contrast", "brightness", "sharpness")
@@ -112,8 +114,10 @@ def apply_choices(
         images = _point(images, choices, which)
     if names & set(BLEND_OPS):
         images = _blend(images, choices, which)
-    if names & set(NEAREST_OPS):
+    if "rotate" in names:
         images = _nearest(images, choices, which)
+    elif names & set(NEAREST_OPS):
+        images = _translate(images, choices, which)
     if "shearY" in names:
         images = _shear_y(images, "shearY", choices, which)
     if "shearX" in names:
@@ -128,7 +132,7 @@ def _chosen(
     choices: Sequence[Choice], which: Int[Array, "B"], op: str
 ) -> Bool[Array, "B"]:
     """Which images drew the operation."""
-    return jnp.asarray([name == op for name, _ in choices])[which]
+    return pick(np.array([name == op for name, _ in choices]), which)
 
 
 # --- look-up tables ----------------------------------------------------------
@@ -139,80 +143,78 @@ def _point(
     choices: Sequence[Choice],
     which: Int[Array, "B"],
 ) -> UInt8[Array, "B H W C"]:
-    """Looks levels up in a table of 256 entries for each image and channel."""
-    fixed = np.stack([_fixed_table(*choice) for choice in choices])
+    """Replaces levels by a table of 256 entries for each image and channel."""
     batch, height, width, channels = images.shape
-    pixels = images.reshape(batch, height * width, channels).astype(jnp.int32)
-    tables = jnp.broadcast_to(
-        jnp.asarray(fixed)[which][:, :, None], (batch, 256, channels)
-    )
+    pixels = images.reshape(batch, height * width, channels)
+    mask, mirrored = pick(
+        np.array([_arithmetic(*choice) for choice in choices], np.int32), which
+    ).T[..., None, None]
+    tables = _LEVELS & mask
+    tables = jnp.where(tables < mirrored, tables, 255 - tables)
+    tables = jnp.broadcast_to(tables, (batch, channels, 256))
+    adaptive = {"autocontrast": _autocontrast, "equalize": _equalize}
     names = {name for name, _ in choices}
-    if "autocontrast" in names:
-        chosen = _chosen(choices, which, "autocontrast")[:, None, None]
-        tables = jnp.where(chosen, _autocontrast_table(pixels), tables)
-    if "equalize" in names:
-        chosen = _chosen(choices, which, "equalize")[:, None, None]
-        tables = jnp.where(chosen, _equalize_table(pixels), tables)
-    out = jnp.take_along_axis(
-        tables.astype(jnp.uint8), pixels, axis=1, mode="promise_in_bounds"
-    )
+    if names & set(adaptive):
+        counts = histogram(pixels)
+    for op, make in adaptive.items():
+        if op in names:
+            chosen = _chosen(choices, which, op)[:, None, None]
+            tables = jnp.where(chosen, make(counts), tables)
+    out = look_up(tables.astype(jnp.uint8), pixels)
     return out.reshape(images.shape)
 
 
-def _fixed_table(op: str, value: float) -> Int[np.ndarray, "256"]:
-    """Table of an operation that does not depend on the image."""
-    table = _LEVELS
-    if op == "invert":
-        table = 255 - _LEVELS
-    elif op == "posterize":
-        table = _LEVELS & ~(2 ** (8 - int(value)) - 1)
-    elif op == "solarize":
-        table = np.where(value > _LEVELS, _LEVELS, 255 - _LEVELS)
-    return table.astype(np.int32)
+def _arithmetic(op: str, value: float) -> tuple[int, int]:
+    """Which bits of a level stay, and from which level on it is inverted."""
+    if op == "posterize":
+        return 256 - 2 ** (8 - int(value)), 256
+    if op == "solarize":
+        return 255, math.ceil(value)
+    return 255, 0 if op == "invert" else 256
 
 
-def _autocontrast_table(
-    pixels: Int[Array, "B P C"],
-) -> Int[Array, "B 256 C"]:
+def _autocontrast(
+    counts: Int[Array, "B C 256"],
+) -> Int[Array, "B C 256"]:
     """Tables ``floor(255 (v - lo) / (hi - lo))``, the identity if hi = lo.
 
     Pillow computes v * scale - lo * scale in float64 and truncates, so where
     the exact quotient is an integer it may land one level lower; a stored
-    table says where.
+    word says where.
 
     Args:
-      pixels: int32 [B, P, C].
+      counts: int32 [B, C, 256], the histogram.
 
     Returns:
-      int32 [B, 256, C].
+      int32 [B, C, 256].
     """
-    rows, bits = _autocontrast_slips()
-    low, high = pixels.min(axis=1), pixels.max(axis=1)
-    words = jnp.asarray(bits)[jnp.asarray(rows)[low, high].astype(jnp.int32)]
-    shifts = jnp.arange(8, dtype=jnp.uint8)
-    slips = (words[..., None] >> shifts) & jnp.uint8(1)
-    slips = slips.reshape(*low.shape, 256).swapaxes(1, 2).astype(jnp.int32)
-    low, high = low[:, None, :], high[:, None, :]
-    levels = jnp.arange(256, dtype=jnp.int32)[None, :, None]
+    found = counts > 0
+    low = jnp.where(found, _LEVELS, 255).min(-1, keepdims=True)
+    high = jnp.where(found, _LEVELS, 0).max(-1, keepdims=True)
+    span = jnp.maximum(high - low, 1)
     # Levels outside [lo, hi] do not occur; the clip keeps them in range.
-    inside = jnp.clip(levels - low, 0, high - low)
-    table = inside * 255 // jnp.maximum(high - low, 1) - slips
-    return jnp.where(high > low, table, levels)
+    # Nothing is negative here, and div takes half the time of //.
+    scaled = jnp.clip(_LEVELS - low, 0, high - low) * 255
+    quotient = jax.lax.div(scaled, jnp.broadcast_to(span, scaled.shape))
+    pairs = (256 * low + high).reshape(-1)
+    words = pick(_slips().reshape(-1), pairs).reshape(low.shape)
+    slips = (words >> (quotient >> 3).astype(jnp.uint32)) & 1
+    exact = quotient * span == scaled
+    table = quotient - jnp.where(exact, slips.astype(jnp.int32), 0)
+    return jnp.where(high > low, table, _LEVELS)
 
 
 @functools.lru_cache(maxsize=1)
-def _autocontrast_slips() -> tuple[
-    Int[np.ndarray, "256 256"], UInt8[np.ndarray, "rows 32"]
-]:
-    """Where float64 falls below the exact integer quotient.
+def _slips() -> UInt32[np.ndarray, "256 256"]:
+    """Where float64 falls below an exact integer quotient q.
+
+    Those q are multiples of 15 or of 17, and no two of them have the same
+    q // 8, which is the bit of q.
 
     Returns:
-      uint16 [256, 256]: row for (lo, hi); uint8 [rows, 32]: its 256 bits,
-      lowest bit first.
+      uint32 [256, 256]: a word for (lo, hi).
     """
-    rows = np.zeros((256, 256), np.uint16)
-    patterns = [np.zeros((1, 32), np.uint8)]
-    count = 1
+    words = np.zeros((256, 256), np.uint32)
     for low in range(255):
         high = np.arange(low + 1, 256)[:, None]
         scale = 255.0 / (high - low)
@@ -220,43 +222,30 @@ def _autocontrast_slips() -> tuple[
         exact = (inside - low) * 255 // (high - low)
         # Pillow's expression, term by term.
         pillow = (inside * scale + -low * scale).astype(np.int64)
-        slips = np.packbits(exact > pillow, axis=1, bitorder="little")
-        found = np.nonzero(slips.any(axis=1))[0]
-        rows[low, found + low + 1] = count + np.arange(len(found))
-        patterns.append(slips[found])
-        count += len(found)
-    return rows, np.concatenate(patterns)
+        bits = np.uint32(1) << (exact >> 3).astype(np.uint32)
+        bits = np.where(exact > pillow, bits, np.uint32(0))
+        words[low, low + 1 :] = np.bitwise_or.reduce(bits, axis=1)
+    return words
 
 
-def _equalize_table(pixels: Int[Array, "B P C"]) -> Int[Array, "B 256 C"]:
+def _equalize(counts: Int[Array, "B C 256"]) -> Int[Array, "B C 256"]:
     """Tables ``(step // 2 + #{pixels < v}) // step``.
 
     The step is #{pixels below the largest level} // 255; if it is 0, the table
     is the identity.
 
     Args:
-      pixels: int32 [B, P, C].
+      counts: int32 [B, C, 256], the histogram.
 
     Returns:
-      int32 [B, 256, C].
+      int32 [B, C, 256].
     """
-
-    def count(column: Int[Array, "P"]) -> Int[Array, "256"]:
-        return (
-            jnp.zeros(256, jnp.int32)
-            .at[column]
-            .add(1, mode="promise_in_bounds")
-        )
-
-    histogram = jax.vmap(jax.vmap(count, 1, 1))(pixels)
-    below = jnp.cumsum(histogram, axis=1, dtype=jnp.int32) - histogram
-    below_top = jnp.take_along_axis(
-        below, pixels.max(axis=1, keepdims=True), axis=1
-    )
+    below = jnp.cumsum(counts, axis=-1, dtype=jnp.int32) - counts
+    below_top = jnp.where(counts > 0, below, 0).max(-1, keepdims=True)
     step = below_top // 255
-    table = (step // 2 + below) // jnp.maximum(step, 1)
-    levels = jnp.arange(256, dtype=jnp.int32)[None, :, None]
-    return jnp.where(step > 0, jnp.minimum(table, 255), levels)
+    divisor = jnp.broadcast_to(jnp.maximum(step, 1), below.shape)
+    table = jax.lax.div(step // 2 + below, divisor)
+    return jnp.where(step > 0, jnp.minimum(table, 255), _LEVELS)
 
 
 # --- blends ------------------------------------------------------------------
@@ -356,7 +345,7 @@ def _blend(
         if op in names:
             chosen = _chosen(choices, which, op)[:, None, None, None]
             degenerate = jnp.where(chosen, make(), degenerate)
-    return blend(pixels, degenerate, jnp.asarray(factors)[which])
+    return blend(pixels, degenerate, pick(factors, which))
 
 
 def _smooth(pixels: Int[Array, "B H W C"]) -> Int[Array, "B H W C"]:
@@ -379,36 +368,6 @@ def _smooth(pixels: Int[Array, "B H W C"]) -> Int[Array, "B H W C"]:
 # --- nearest-neighbour geometry ----------------------------------------------
 
 
-def take(
-    images: Num[Array, "B H W C"],
-    y: Int[Array, "#B #h #w"],
-    x: Int[Array, "#B #h #w"],
-    fill: int,
-) -> Num[Array, "B h w C"]:
-    """Gathers ``images[b, y, x]``, a constant where (y, x) lies outside.
-
-    Args:
-      images: [B, H, W, C].
-      y: int32, broadcastable to [B, h, w], source rows.
-      x: int32, broadcastable to [B, h, w], source columns.
-      fill: value outside of the image.
-
-    Returns:
-      [B, h, w, C], dtype of ``images``.
-    """
-    batch, height, width, channels = images.shape
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    flat = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
-    shape = flat.shape
-    out = jnp.take_along_axis(
-        images.reshape(batch, height * width, channels),
-        flat.reshape(batch, -1, 1),
-        axis=1,
-        mode="promise_in_bounds",
-    ).reshape(*shape, channels)
-    return jnp.where(inside[..., None], out, jnp.asarray(fill, images.dtype))
-
-
 def _nearest(
     images: UInt8[Array, "B H W C"],
     choices: Sequence[Choice],
@@ -419,8 +378,7 @@ def _nearest(
     table = np.array(
         [_coefficients(*choice, height, width) for choice in choices], np.int32
     )
-    a = jnp.asarray(table)[which]
-    a0, a1, a2, a3, a4, a5 = (a[:, i, None, None] for i in range(6))
+    a0, a1, a2, a3, a4, a5 = pick(table, which).T[..., None, None]
     y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
     x = jnp.arange(width, dtype=jnp.int32)[None, None, :]
     return take(
@@ -435,13 +393,9 @@ def _coefficients(
     op: str, value: float, height: int, width: int
 ) -> tuple[int, ...]:
     """The six numbers of the map from output to input, 16.16 fixed point."""
-    identity = (_ONE, 0, 0, 0, _ONE, 0)
-    if op == "translateX":
-        return _ONE, 0, math.floor(value + 0.5) * _ONE, 0, _ONE, 0
-    if op == "translateY":
-        return _ONE, 0, 0, 0, _ONE, math.floor(value + 0.5) * _ONE
     if op != "rotate" or value % 360 == 0:
-        return identity
+        y, x = _translation(op, value, height, width)
+        return _ONE, 0, x * _ONE, 0, _ONE, y * _ONE
     # Pillow rounds sine and cosine to 15 digits, turns about the middle and
     # samples at pixel centres (+ 0.5).
     cos = round(math.cos(-math.radians(value % 360)), 15)
@@ -459,6 +413,38 @@ def _coefficients(
     return tuple(math.floor(number * _ONE + 0.5) for number in exact)
 
 
+def _translation(
+    op: str, value: float, height: int, width: int
+) -> tuple[int, int]:
+    """By how many whole rows and columns an operation moves images."""
+    y, x = (
+        max(-size, min(math.floor(value + 0.5), size)) if op == name else 0
+        for name, size in (("translateY", height), ("translateX", width))
+    )
+    return y, x
+
+
+def _translate(
+    images: UInt8[Array, "B H W C"],
+    choices: Sequence[Choice],
+    which: Int[Array, "B"],
+) -> UInt8[Array, "B H W C"]:
+    """What ``_nearest`` does where no image is rotated, without its gather."""
+    height, width = images.shape[1:3]
+    table = np.array(
+        [_translation(*choice, height, width) for choice in choices], np.int32
+    )
+    y, x = pick(table, which).T
+    reach = _reach(table[:, 0]), _reach(table[:, 1])
+    (moved,) = slide(images, y[:, None], x, reach, FILL)
+    return moved
+
+
+def _reach(offsets: Int[np.ndarray, "*n"]) -> range:
+    """From the least to the greatest offset, 0 among them."""
+    return range(min(0, offsets.min()), max(0, offsets.max()) + 1)
+
+
 # --- shear -------------------------------------------------------------------
 
 
@@ -472,18 +458,18 @@ def _shear_y(
     height, width = images.shape[1:3]
     slopes = np.array([value if name == op else 0 for name, value in choices])
     offset = slopes[:, None] * (np.arange(width) + 0.5)
-    whole = np.floor(offset)
-    shift = jnp.asarray(whole.astype(np.int32))[which][:, None, :]
-    d = jnp.asarray((offset - whole).astype(np.float32))[which]
-    d = d[:, None, :, None]
+    whole = np.floor(offset).astype(np.int32)
+    d = pick((offset - whole).astype(np.float32), which)[:, None, :, None]
     nearest = np.floor(offset + 0.5).astype(np.int32)
-    y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
-    x = jnp.arange(width, dtype=jnp.int32)[None, None, :]
     v1, v2, v3, v4 = (
-        take(images, jnp.clip(y + shift + tap, 0, height - 1), x, FILL).astype(
-            jnp.int32
+        tap.astype(jnp.int32)
+        for tap in slide(
+            images,
+            pick(whole, which),
+            jnp.zeros(len(images), jnp.int32),
+            (_reach(whole), range(1)),
+            taps=range(-1, 3),
         )
-        for tap in (-1, 0, 1, 2)
     )
     # Coefficients are integers, so float32 holds them exactly.
     p2, p3, p4 = (
@@ -492,7 +478,8 @@ def _shear_y(
     )
     value = v2.astype(jnp.float32) + d * (p2 + d * (p3 + d * p4))
     out = jnp.clip(value, 0.0, 255.0).astype(jnp.uint8)
-    source = y + jnp.asarray(nearest)[which][:, None, :]
+    y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
+    source = y + pick(nearest, which)[:, None, :]
     inside = (source >= 0) & (source < height)
     return jnp.where(inside[..., None], out, jnp.uint8(FILL))
 
@@ -530,7 +517,7 @@ def sample_jitter(key: Key[Array, ""], batch: int) -> JitterDraws:
         factor_key, (3, batch), -most, most + 1, jnp.int32
     )
     return JitterDraws(
-        jnp.asarray(_ORDERS)[which].T,
+        pick(_ORDERS, which).T,
         (_GRID + offset).astype(jnp.float32) / jnp.float32(_GRID),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key, UInt8
 
 from jaxnlt.augment import autoaugment, pillow
+from jaxnlt.augment.indexing import pick
 from jaxnlt.augment.pillow import IDENTITY, Choice
 
 # The package: 15 operations at 9 levels, so 135 x 135 pairs.
@@ -196,15 +197,16 @@ def apply_pypi(
     """
     height, width = images.shape[1:3]
     choices, index = pypi_choices(height, width)
-    sides = jnp.asarray(CUTOUT_SIDES, jnp.int32)
+    sides = np.array(CUTOUT_SIDES, np.int32)
     for slot in (0, 1):
         op, level = draws.op[slot], draws.level[slot]
         applied = draws.applied[slot]
         sign = draws.positive[slot].astype(jnp.int32)
-        which = jnp.where(applied, jnp.asarray(index)[op, level, sign], 0)
+        row = (op * (LEVELS + 1) + level) * 2 + sign
+        which = jnp.where(applied, pick(index.reshape(-1), row), 0)
         images = pillow.apply_choices(images, choices, which)
         cut = applied & (op == PYPI_OPS.index("cutout"))
-        side = jnp.where(cut, sides[level], 0)
+        side = jnp.where(cut, pick(sides, level), 0)
         images = cutout(images, side, draws.cut_y[slot], draws.cut_x[slot])
     return images
 
@@ -318,7 +320,8 @@ def apply_standard(
     """
     choices, index = standard_choices(magnitude, *images.shape[1:3])
     for op, positive in zip(draws.op, draws.positive, strict=True):
-        which = jnp.asarray(index)[op, positive.astype(jnp.int32)]
+        row = 2 * op + positive.astype(jnp.int32)
+        which = pick(index.reshape(-1), row)
         images = pillow.apply_choices(images, choices, which)
     return images
 

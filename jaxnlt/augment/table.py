@@ -21,6 +21,7 @@ from jaxnlt.augment import (
     pillow,
     randaugment,
 )
+from jaxnlt.augment.indexing import slide, take
 from jaxnlt.runtime import tables
 from jaxnlt.runtime.errors import UserError
 
@@ -81,39 +82,50 @@ def sample_crop_flip(
 
 
 def apply_crop(
-    images: Num[Array, "B H W C"], draws: CropDraws
+    images: Num[Array, "B H W C"],
+    draws: CropDraws,
+    most: tuple[int, int] | None = None,
 ) -> Num[Array, "B H W C"]:
     """Cuts at (top, left), black outside of the image; then mirrors.
 
     Args:
       images: [B, H, W, C].
       draws: one entry an image.
+      most: how far top and left are from 0, at most; (H, W) if not given.
 
     Returns:
       [B, H, W, C], dtype of ``images``.
 
     Source: ``papers/dasc.md`` section 2.
     """
-    height, width = images.shape[1:3]
-    y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
-    x = jnp.arange(width, dtype=jnp.int32)[None, None, :]
-    x = jnp.where(draws.flip[:, None, None], width - 1 - x, x)
-    return pillow.take(
-        images,
-        y + draws.top[:, None, None],
-        x + draws.left[:, None, None],
-        fill=0,
-    )
+    most_y, most_x = most or images.shape[1:3]
+    reach = range(-most_y, most_y + 1), range(-most_x, most_x + 1)
+    top, left = jnp.asarray(draws.top), jnp.asarray(draws.left)
+    # To mirror first costs less; what was left of a cut is then on its right.
+    mirrored = mirror(images, draws.flip)
+    left = jnp.where(draws.flip, -left, left)
+    (cut,) = slide(mirrored, top[:, None], left, reach, fill=0)
+    return cut
+
+
+def mirror(
+    images: Num[Array, "B H W C"], chosen: Bool[Array, "B"]
+) -> Num[Array, "B H W C"]:
+    """Exchanges left and right where chosen."""
+    turned = jnp.asarray(images)[:, :, ::-1]
+    return jnp.where(chosen[:, None, None, None], turned, images)
 
 
 def shift(key: Key[Array, ""], images: Images) -> Images:
     """Shift by up to one pixel along both axes, zero fill (weak, digits)."""
-    return apply_crop(images, sample_shift(key, images.shape[0]))
+    return apply_crop(images, sample_shift(key, images.shape[0]), (1, 1))
 
 
 def crop_flip(key: Key[Array, ""], images: Images) -> Images:
     """Random crop of the zero-padded image, mirrored with p 1/2 (weak)."""
-    return apply_crop(images, sample_crop_flip(key, *images.shape[:3]))
+    batch, height, width = images.shape[:3]
+    draws = sample_crop_flip(key, batch, height, width)
+    return apply_crop(images, draws, (height // 8, width // 8))
 
 
 # --- flips and rotations of streamed crops ----------------------------------
@@ -122,7 +134,7 @@ def crop_flip(key: Key[Array, ""], images: Images) -> Images:
 def flip(key: Key[Array, ""], images: Images) -> Images:
     """Mirrored with p 1/2 (weak, images that the host has cropped)."""
     chosen = pillow.uniform(key, 1, images.shape[0])[0] < 0.5
-    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+    return mirror(images, chosen)
 
 
 def rotate(
@@ -144,7 +156,7 @@ def rotate(
     x = jnp.arange(width, dtype=jnp.float32)[None, None, :] + 0.5 - width / 2
     radians = jnp.deg2rad(angle)[:, None, None]
     cos, sin = jnp.cos(radians), jnp.sin(radians)
-    return pillow.take(
+    return take(
         images,
         jnp.floor(sin * x + cos * y + height / 2).astype(jnp.int32),
         jnp.floor(cos * x - sin * y + width / 2).astype(jnp.int32),
