@@ -17,12 +17,16 @@ HloModule jit_step, is_scheduled=true
 
 FileNames
 1 "/home/me/jaxnlt/losses/mixmatch.py"
+2 "/usr/lib/site-packages/optax/losses.py"
 
 FileLocations
 7 {file_name_id=1 function_name_id=1 line=92 column=8}
+8 {file_name_id=2 function_name_id=1 line=5 column=8}
 
 StackFrames
 3 {file_location_id=7 parent_frame_id=1}
+4 {file_location_id=8 parent_frame_id=4}
+5 {file_location_id=8 parent_frame_id=1}
 
 %async.1 (p.1: f32[8,3]) -> f32[64,3] {
   %p.1 = f32[8,3]{1,0:T(8,128)} parameter(0)
@@ -45,9 +49,10 @@ channel_id=2, source_target_pairs={{0,1},{1,0}}
   %d = f32[8]{0} collective-permute-done(%s)
   %t = f32[8]{0} all-to-all(%d), channel_id=3, replica_groups={{0,1},{2,3}}
   %one = f32[8]{0} all-reduce(%d), channel_id=5, replica_groups={{0},{1}}
-  %v = f32[8]{0:T(128)} fusion(%a), metadata={op_name="jit(step)/gather"}
+  %v = f32[8]{0:T(128)} fusion(%a), metadata={op_name="jit(step)/gather" \
+stack_frame_id=5}
   ROOT %f = f32[8]{0:T(128)} fusion(%a, %b), kind=kLoop, calls=%x, \
-metadata={op_name="jit(step)/mul" stack_frame_id=3}, \
+metadata={op_name="jit(step)/mul" stack_frame_id=4}, \
 backend_config={"window_config":{"estimated_cycles":"1825"}}
 }
 """
@@ -91,6 +96,7 @@ def test_operations_are_named_with_padding_memory_and_line():
     assert fusion.hbm_bytes == tiles + vector  # b lies in another memory
     assert (fusion.cycles, fusion.source) == (1825, "jit(step)/mul")
     assert fusion.place == "losses/mixmatch.py:92"
+    assert found["v"].place == "optax/losses.py:5"
 
 
 def test_the_roofline_is_the_slowest_of_three():

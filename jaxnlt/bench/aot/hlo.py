@@ -213,14 +213,18 @@ class Compiled:
         return sorted(found, key=lambda each: -each.bytes)
 
     def _place(self, op: Operation) -> str:
-        """File and line of the innermost call, '' where nothing says."""
-        frame = self._frames.get(op.attribute(_FRAME), "")
-        line = self._lines.get(_field(frame, "file_location_id"), "")
-        file = self._files.get(_field(line, "file_name_id"), "")
-        if not file:
-            return ""
-        short = re.split(r".*/(?:jaxnlt|site-packages)/", file)[-1]
-        return f"{short}:{_field(line, 'line')}"
+        """File and line of the innermost call in jaxnlt, else of any."""
+        number, places = op.attribute(_FRAME), []
+        while frame := self._frames.get(number):
+            line = self._lines.get(_field(frame, "file_location_id"), "")
+            file = self._files.get(_field(line, "file_name_id"), "")
+            short = re.split(r".*/(?:jaxnlt|site-packages)/", file)[-1]
+            places.append(f"{short}:{_field(line, 'line')}")
+            if "/jaxnlt/" in file:
+                return places[-1]
+            # The text counts parents from 1, and 1 stands for none.
+            number = str(int(_field(frame, "parent_frame_id") or 1) - 1)
+        return places[0] if places else ""
 
     def _read(self, op: Operation) -> list[Shape]:
         """Shapes of an operation's operands."""
