@@ -1,7 +1,9 @@
 """Layers with PyTorch's semantics that every network shares."""
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,62 @@ def relu(x: jax.Array) -> jax.Array:
       Shape and dtype of ``x``.
     """
     return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+
+
+def convolve(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """A convolution, as a matrix product where the window outgrows the map.
+
+    XLA exchanges map and kernel where the kernel is the larger one; on CPUs
+    such a convolution is a plain loop, up to fifty times slower.  To be given
+    to ``nn.Conv`` as its ``conv_general_dilated``.
+
+    Args:
+      images: [B, H, W, I].
+      kernel: [h, w, I, O].
+      strides: of both axes.
+      padding: before and after both axes.
+      **options: of ``jax.lax.conv_general_dilated``; dilations and groups must
+        be 1.
+
+    Returns:
+      [B, H', W', O].
+    """
+    batch, *sizes, _ = images.shape
+    windows = kernel.shape[:2]
+    if math.prod(sizes) >= math.prod(windows):
+        return jax.lax.conv_general_dilated(
+            images, kernel, strides, padding, **options
+        )
+    axes = list(zip(sizes, windows, strides, padding, strict=True))
+    outs = [(n + sum(pad) - k) // step + 1 for n, k, step, pad in axes]
+    # Which tap connects an input to an output, axis by axis.
+    taps = [
+        np.arange(n)[:, None] + pad[0] - step * np.arange(out)
+        for (n, _, step, pad), out in zip(axes, outs, strict=True)
+    ]
+    none = jnp.zeros_like(kernel[0, 0])
+    pairs = [
+        kernel[y, x] if 0 <= y < windows[0] and 0 <= x < windows[1] else none
+        for y in taps[0].flat
+        for x in taps[1].flat
+    ]
+    # [H, H', W, W', I, O] -> [H, W, I, H', W', O].
+    matrix = jnp.stack(pairs).reshape(
+        *taps[0].shape, *taps[1].shape, *none.shape
+    )
+    matrix = matrix.transpose(0, 2, 4, 1, 3, 5)
+    product = jnp.dot(
+        images.reshape(batch, -1),
+        matrix.reshape(images[0].size, -1),
+        precision=options.get("precision"),
+    )
+    return product.reshape(batch, *outs, -1)
 
 
 class Statistics(NamedTuple):

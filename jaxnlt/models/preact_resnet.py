@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxnlt.models.layers import BatchNorm, relu
+from jaxnlt.models.layers import BatchNorm, convolve, relu
 
 
 class Block(nn.Module):
@@ -46,6 +46,7 @@ class Block(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            conv_general_dilated=convolve,
             name=name,
         )
 

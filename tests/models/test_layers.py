@@ -1,11 +1,19 @@
 """BatchNorm's precision, and the safe l2 normalisation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnlt.models.layers import BatchNorm, l2_normalise, normalise_batch, relu
+from jaxnlt.models.layers import (
+    BatchNorm,
+    convolve,
+    l2_normalise,
+    normalise_batch,
+    relu,
+)
 from jaxnlt.runtime.errors import UserError
 
 
@@ -123,3 +131,41 @@ def test_relu_at_its_edges():
     np.testing.assert_array_equal(relu(x), jnp.maximum(x, 0))
     slopes = jax.vmap(jax.grad(relu))(x)
     np.testing.assert_array_equal(slopes[:4], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (2, 3), (4, 1), (3, 3)])
+def test_small_maps_are_convolved_as_large_ones(sizes, stride):
+    rng = np.random.default_rng(0)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def gradients(conv):
+        def out(x, kernel):
+            pads = ((1, 1), (1, 1))
+            return conv(x, kernel, (stride, stride), pads, **options)
+
+        y, pull = jax.vjp(out, x, kernel)
+        return y, *pull(jnp.cos(y))
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(5, *sizes, 3)))
+        kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 4)))
+        found = gradients(convolve)
+        wanted = gradients(jax.lax.conv_general_dilated)
+    for own, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-12, atol=1e-12)
+
+
+def test_no_convolution_is_larger_than_its_map():
+    def lowered(size):
+        shapes = jnp.ones((2, size, size, 3)), jnp.ones((3, 3, 3, 4))
+        conv = functools.partial(
+            convolve,
+            strides=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return jax.jit(conv).lower(*shapes).as_text()
+
+    assert "convolution" in lowered(3)
+    assert "convolution" not in lowered(2)
