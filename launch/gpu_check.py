@@ -60,7 +60,7 @@ class Step(NamedTuple):
     @property
     def trains(self) -> bool:
         """Whether it can be stopped and goes on later."""
-        return "{workdir}" in self.command
+        return any("{workdir}" in word for word in self.command)
 
 
 def steps(data: str, seeds: Sequence[int], rehearse: bool) -> list[Step]:

@@ -23,7 +23,7 @@ MOST = {
     "rolt_plus": 6.5,
     "tabasco": 3.2,
     "unicon": 4.0,
-    "dacc": 2.0,
+    "dacc": 1.2,
 }
 
 

@@ -14,7 +14,7 @@ FIGURES = "import sys; open(sys.argv[1], 'w').write('{\"ratio\": 2}')"
 # Trains on from where it was stopped; the second call finishes.
 TRAINING = """
 import pathlib, sys, time
-folder = pathlib.Path(sys.argv[1])
+folder = pathlib.Path(sys.argv[1].removeprefix("--workdir="))
 if folder.exists():
     (folder / "summary.json").write_text('{"last": 0.9}')
 else:
@@ -32,7 +32,7 @@ def call(monkeypatch, tmp_path, capsys):
         Step("speed", python(FIGURES, "{json}"), 5),
         Step("wrong", python("import sys; sys.exit('no file')"), 5),
         Step("long", python(FIGURES, "{json}"), 1000),
-        Step("train", python(TRAINING, "{workdir}"), 1, (7,)),
+        Step("train", python(TRAINING, "--workdir={workdir}"), 1, (7,)),
     ]
     monkeypatch.setattr(gpu_check, "steps", lambda *rest: wanted)
     monkeypatch.setattr(gpu_check, "SAVING", 10)
