@@ -59,7 +59,7 @@ backend_config={"window_config":{"estimated_cycles":"1825"}}
 WORK = roofline.Work(
     chips=8,
     flops=2e12,
-    bytes=5e9,
+    nbytes=5e9,
     hbm_bytes=3e9,
     state_bytes=1e9,
     collectives=(
@@ -73,7 +73,7 @@ WORK = roofline.Work(
 
 def test_collectives_are_counted_once_in_every_notation():
     found = hlo.Compiled(TEXT, 8).collectives()
-    assert [(c.kind, c.bytes, c.chips) for c in found] == [
+    assert [(c.kind, c.nbytes, c.chips) for c in found] == [
         ("all-gather", 96, 4),
         ("all-reduce", 32 + 3200, 4),
         ("collective-permute", 32, 8),
@@ -91,8 +91,8 @@ def test_operations_are_named_with_padding_memory_and_line():
     assert set(found) == {"r", "s", "t", "one", "v", "f"}
     tiles, vector = 16 * 128 * 2, 128 * 4
     fusion = found["f"]
-    assert found["v"].bytes == 2 * vector  # of a only eight rows are read
-    assert fusion.bytes == tiles + 2 * vector
+    assert found["v"].nbytes == 2 * vector  # of a only eight rows are read
+    assert fusion.nbytes == tiles + 2 * vector
     assert fusion.hbm_bytes == tiles + vector  # b lies in another memory
     assert (fusion.cycles, fusion.source) == (1825, "jit(step)/mul")
     assert fusion.place == "losses/mixmatch.py:92"
@@ -112,13 +112,13 @@ def test_the_roofline_is_the_slowest_of_three():
 
 def test_more_chips():
     same = roofline.on_chips(WORK, 64, "chip")
-    assert (same.flops, same.bytes, same.images) == (2e12, 5e9, 1024)
+    assert (same.flops, same.nbytes, same.images) == (2e12, 5e9, 1024)
     assert [c.sent for c in same.collectives] == [16e6 * 63 / 64, 63e6]
     # 64 chips do not divide 96 rows and 32, but 32 do.
     less = roofline.on_chips(WORK, 64, "global")
     assert (less.chips, less.flops, less.images) == (32, 5e11, 128)
-    assert (less.bytes, less.hbm_bytes) == (1e9 + 4e9 / 4, 1e9 + 2e9 / 4)
-    assert [c.bytes for c in less.collectives] == [8e6, 0.25e6]
+    assert (less.nbytes, less.hbm_bytes) == (1e9 + 4e9 / 4, 1e9 + 2e9 / 4)
+    assert [c.nbytes for c in less.collectives] == [8e6, 0.25e6]
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v9:2x2", "v5e:2", "v4:axb"])

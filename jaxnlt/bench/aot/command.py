@@ -161,7 +161,7 @@ def _row(
     work = roofline.Work(
         chips=program.chips,
         flops=cost.get("flops", 0.0),
-        bytes=cost.get("bytes accessed", 0.0),
+        nbytes=cost.get("bytes accessed", 0.0),
         hbm_bytes=sum(each.hbm_bytes for each in touched),
         state_bytes=2.0 * program.state_bytes,
         collectives=tuple(exchanges),
@@ -173,7 +173,7 @@ def _row(
         "chips": program.chips,
         "images": program.images,
         "flops": work.flops,
-        "bytes": work.bytes,
+        "bytes": work.nbytes,
         "hbm_bytes": work.hbm_bytes,
         "memory": {
             "arguments": memory.argument_size_in_bytes,

@@ -43,12 +43,12 @@ class Shape(NamedTuple):
     """One array.
 
     Attributes:
-      bytes: of its values.
+      nbytes: of its values.
       padded: bytes that it takes in tiles of 8 x 128 values or the like.
       in_hbm: whether it lies in the chip's main memory.
     """
 
-    bytes: float
+    nbytes: float
     padded: float
     in_hbm: bool
 
@@ -85,14 +85,14 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: of COLLECTIVES.
-      bytes: what every chip puts in.
+      nbytes: what every chip puts in.
       chips: how many exchange with one another.
       source: the JAX operation that it was made of; '' where nothing says.
       place: its file and line, as ``losses/mixmatch.py:228``.
     """
 
     kind: str
-    bytes: float
+    nbytes: float
     chips: int
     source: str
     place: str
@@ -113,7 +113,7 @@ class Collective(NamedTuple):
             "all-to-all": (n - 1) / n,
             "collective-permute": 1.0,
         }
-        return self.bytes * factor[self.kind]
+        return self.nbytes * factor[self.kind]
 
 
 class Touched(NamedTuple):
@@ -122,7 +122,7 @@ class Touched(NamedTuple):
     Attributes:
       name: of the operation.
       kind: its opcode.
-      bytes: of operands and results, in tiles.  A gather reads no more than it
+      nbytes: of operands and results, in tiles.  A gather reads no more than it
         writes; else an operand counts in full where a part of it is read.
       hbm_bytes: the part in the chip's main memory.
       cycles: of the chip's clock, by the compiler's estimate; 0 where it has
@@ -133,7 +133,7 @@ class Touched(NamedTuple):
 
     name: str
     kind: str
-    bytes: float
+    nbytes: float
     hbm_bytes: float
     cycles: int
     source: str
@@ -169,7 +169,7 @@ class Compiled:
                 continue
             channels.add(channel)
             chips = _group_size(op.attribute(_GROUPS)) or self._chips
-            put_in = sum(shape.bytes for shape in self._read(op))
+            put_in = sum(shape.nbytes for shape in self._read(op))
             if chips > 1:
                 found.append(
                     Collective(
@@ -210,7 +210,7 @@ class Compiled:
                     self._place(op),
                 )
             )
-        return sorted(found, key=lambda each: -each.bytes)
+        return sorted(found, key=lambda each: -each.nbytes)
 
     def _place(self, op: Operation) -> str:
         """File and line of the innermost call in jaxnlt, else of any."""

@@ -94,7 +94,7 @@ class Work:
     Attributes:
       chips: how many there are.
       flops: operations.
-      bytes: touched, by the compiler's count.
+      nbytes: touched, by the compiler's count.
       hbm_bytes: the part in the main memory.
       state_bytes: of both, what reading and writing the training state takes.
       collectives: exchanges.
@@ -104,7 +104,7 @@ class Work:
 
     chips: int
     flops: float
-    bytes: float
+    nbytes: float
     hbm_bytes: float
     state_bytes: float
     collectives: tuple[Collective, ...]
@@ -160,7 +160,7 @@ def times(work: Work, chip: Chip) -> Times:
     return Times(
         work.flops / chip.flops,
         work.hbm_bytes / chip.hbm_rate,
-        work.bytes / chip.hbm_rate,
+        work.nbytes / chip.hbm_rate,
         network,
     )
 
@@ -186,7 +186,7 @@ def on_chips(work: Work, chips: int, batch: Batch) -> Work:
     collectives = (
         each._replace(
             chips=max(round(each.chips * factor), 1),
-            bytes=each.bytes * (1 if each.kind == "all-reduce" else share),
+            nbytes=each.nbytes * (1 if each.kind == "all-reduce" else share),
         )
         for each in work.collectives
     )
@@ -194,7 +194,7 @@ def on_chips(work: Work, chips: int, batch: Batch) -> Work:
         work,
         chips=chips,
         flops=work.flops * share,
-        bytes=rest(work.bytes),
+        nbytes=rest(work.nbytes),
         hbm_bytes=rest(work.hbm_bytes),
         collectives=tuple(each for each in collectives if each.chips > 1),
         images=round(work.images * share * factor),
