@@ -133,7 +133,7 @@ def _operations(result: Figures) -> list[str]:
                 "operation, line, origin"
             )
         lines += [
-            f"{each['bytes'] / 1e6:>10.2f}{each['hbm_bytes'] / 1e6:>10.2f}"
+            f"{each['nbytes'] / 1e6:>10.2f}{each['hbm_bytes'] / 1e6:>10.2f}"
             f"{each['cycles'] / 1e3:>8.0f}  {each['name']}  {each['place']}  "
             f"{each['source']}"
             for each in row["operations"]
