@@ -197,6 +197,30 @@ def test_every_view_has_its_rows_and_its_own_key(tiny, monkeypatch):
 # Inference -------------------------------------------------------------------
 
 
+def test_programs_with_convolutions_are_given_the_options(tiny, monkeypatch):
+    config, network, mesh, variables = tiny
+    asked = {"no_such_option": True}
+    monkeypatch.setattr(step.cpu, "options", lambda: asked)
+    infer = inference.Inference(network, ("logits",), config, DATASET, mesh)
+    images = put(InMemory.of(DATASET.train.images), mesh)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        infer(variables, images, np.arange(4))
+    method = base.create(config, base.DataInfo(DATASET.train.labels, 3))
+    compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
+    index = np.array([0, 1], np.int32)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        compiled(
+            put(base.init_state(variables, {}), mesh),
+            None,
+            images,
+            {"x": stream(index, DATASET.train.labels[index])},
+            put(base.Division(np.ones(3, np.float32), 2.0, 0.0, ()), mesh),
+            base.Time(np.int32(0), np.int32(0)),
+            np.float32(0.1),
+            jax.random.key(0),
+        )
+
+
 def test_inference_pads_and_collect_drops_the_padding(tiny):
     config, network, mesh, variables = tiny
     infer = inference.Inference(network, ("logits",), config, DATASET, mesh)

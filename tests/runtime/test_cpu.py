@@ -26,8 +26,9 @@ def program(options):
 
 def test_convolutions_leave_the_library_and_sums_do_not():
     options = cpu.options()
-    if options is None:
+    if options is None and jax.__version_info__ >= (0, 12):
         pytest.skip("this XLA has no such option")
+    assert options is not None
     text = program(options).as_text()
     assert " convolution(" in text
     assert "ynn_fusion" in text
