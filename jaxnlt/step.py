@@ -17,7 +17,6 @@ from jaxnlt.data.streaming import InMemory
 from jaxnlt.method import (
     Apply,
     Batch,
-    DeviceOutputs,
     Division,
     Net,
     Phase,
@@ -129,14 +128,6 @@ def make_step(
     dtype = models.DTYPES[config.model.dtype][1]
     names = config.augment.to_dict()
 
-    def gathered(outputs: DeviceOutputs) -> DeviceOutputs:
-        """Outputs with all rows on every device.
-
-        They are small, and losses join, split and permute them: each of that
-        would exchange rows anew.
-        """
-        return jax.lax.with_sharding_constraint(outputs, everywhere)
-
     def augmented(
         stream: Stream, images: InMemory, views: tuple[str, ...], key: Any
     ) -> Stream:
@@ -174,14 +165,8 @@ def make_step(
         }
         sizes = {name: len(stream.labels) for name, stream in made.items()}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)
-        seeded = network.seeded(jax.random.fold_in(key, len(phase.views) + 1))
-
-        def apply(*arguments: Any) -> tuple[DeviceOutputs, PyTree]:
-            outputs, batch_stats = seeded(*arguments)
-            return gathered(outputs), batch_stats
-
         return update(
-            apply,
+            network.seeded(jax.random.fold_in(key, len(phase.views) + 1)),
             phase,
             state,
             peer,
