@@ -97,16 +97,37 @@ class LossMixture(Selector):
         epoch: int,
         rng: np.random.Generator,
     ) -> tuple[Selection, LossHistory]:
-        latest = self.options.average_losses
-        losses_now = selection.min_max(
-            selection.cross_entropy(outputs[k]["logits"], data.labels)
+        averaged, memory = mean_losses(
+            outputs[k]["logits"],
+            data.labels,
+            memory,
+            self.options.average_losses,
         )
-        history = np.stack([*memory.losses, losses_now])[-latest:]
-        # The oldest of a full history leaves before the next one comes.
-        kept = history[max(0, len(history) + 1 - latest) :]
-        clean = fitted(history.mean(0), self.options, rng)
-        divided = divide(clean, self.options.p_threshold, data)
-        return divided, LossHistory(kept)
+        clean = fitted(averaged, self.options, rng)
+        return divide(clean, self.options.p_threshold, data), memory
+
+
+def mean_losses(
+    logits: np.ndarray, labels: np.ndarray, memory: LossHistory, latest: int
+) -> tuple[np.ndarray, LossHistory]:
+    """Mean of the normalised losses of the last selections, this one included.
+
+    Args:
+      logits: [N, C].
+      labels: [N] given labels.
+      memory: losses of the selections before.
+      latest: of how many selections the mean is taken, fewer at the start.
+
+    Returns:
+      float64 [N] in [0, 1], and the memory to keep.
+
+    Source: ``papers/dividemix_rolt.md`` section 3.2.
+    """
+    losses_now = selection.min_max(selection.cross_entropy(logits, labels))
+    history = np.stack([*memory.losses, losses_now])[-latest:]
+    # The oldest of a full history leaves before the next one comes.
+    kept = history[max(0, len(history) + 1 - latest) :]
+    return history.mean(0), LossHistory(kept)
 
 
 def fitted(

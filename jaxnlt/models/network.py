@@ -17,7 +17,7 @@ from jaxnlt.models.initialise import initialise
 from jaxnlt.models.mlp import MLP
 from jaxnlt.models.preact_resnet import PreActResNet
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
-from jaxnlt.models.resnet_cifar import ResNetCifar, SmallResNet
+from jaxnlt.models.resnet_cifar import ResNetCifar, ResNetCifarA, SmallResNet
 from jaxnlt.models.vgg import VGG
 from jaxnlt.runtime import tables
 from jaxnlt.runtime.errors import UserError
@@ -58,6 +58,7 @@ class Published(NamedTuple):
 BACKBONES = {
     "preact_resnet18": Published(PreActResNet, 64, (2, 2, 2, 2)),
     "resnet32": Published(ResNetCifar, 16, (5, 5, 5)),
+    "resnet32_a": Published(ResNetCifarA, 16, (5, 5, 5)),
     "resnet18_small": Published(SmallResNet, 64, (2, 2, 2, 2)),
     "resnet18": Published(ResNet, 64, (2, 2, 2, 2)),
     "resnet50": Published(BottleneckResNet, 64, (3, 4, 6, 3)),
@@ -100,7 +101,8 @@ class Network:
     def init(self, seed: int, image_shape: tuple[int, ...]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
 
-        A backbone with other published initial values has a ``redraw``.
+        A backbone with other published initial values has a ``redraw``, and a
+        ``redraw_heads`` where they are those of the heads too.
 
         Args:
           seed: the same seed gives the same values, to the bit.
@@ -129,9 +131,12 @@ class Network:
         backbone = self.module.backbone
         if self.pretrained:
             return files.overlay(values, self.pretrained)
+        params = values["params"]
         if hasattr(backbone, "redraw"):
-            params = values["params"]
             params["backbone"] = backbone.redraw(params["backbone"], seed)
+        if hasattr(backbone, "redraw_heads"):
+            heads = {k: v for k, v in params.items() if k != "backbone"}
+            params |= backbone.redraw_heads(heads, seed)
         return values
 
     def shapes(self, image_shape: tuple[int, ...]) -> Variables:
