@@ -214,6 +214,10 @@ class ModelOptions:
       ema: decay of an exponential moving average of the weights over the
         epochs, 0.9 averages about the last ten; the averaged networks vote,
         audit and predict, training does not see them.  0 is none.
+      bn_shard: images of a batch that batch normalisation takes statistics
+        of, one group after the other, as where PyTorch's DataParallel gives
+        every GPU so many; the first group moves the running ones.  0 is the
+        whole batch, whatever the devices.
     """
 
     name: str = "preact_resnet18"
@@ -222,6 +226,7 @@ class ModelOptions:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
     ema: Decay = 0.0
+    bn_shard: Annotated[int, Range(0, 65_536)] = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxnlt.models import pretrained as files
 from jaxnlt.models.heads import HEADS, Classifier
 from jaxnlt.models.inception_resnet_v2 import InceptionResNetV2
 from jaxnlt.models.initialise import initialise
+from jaxnlt.models.layers import grouped
 from jaxnlt.models.mlp import MLP
 from jaxnlt.models.preact_resnet import PreActResNet
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
@@ -93,10 +94,12 @@ class Network:
     Attributes:
       module: the Linen module behind them.
       pretrained: file whose weights the backbone starts with; '' draws them.
+      bn_shard: images that BatchNorm takes statistics of; 0 is the batch.
     """
 
     module: Classifier
     pretrained: str = ""
+    bn_shard: int = 0
 
     def init(self, seed: int, image_shape: tuple[int, ...]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
@@ -174,8 +177,8 @@ class Network:
             None where only 'prototypes' is named.
           heads: outputs to compute, each of those given to ``build`` or
             'features'.
-          train: BatchNorm uses the (global) batch's statistics, and dropout
-            drops.
+          train: BatchNorm uses the statistics of the (global) batch or of its
+            shards, and dropout drops.
           key: of the dropout; needed in train mode by a network with dropout.
 
         Returns:
@@ -197,14 +200,15 @@ class Network:
             return outputs, variables["batch_stats"]
         if self.drops and key is None:
             raise ValueError("dropout in train mode needs a key")
-        outputs, moved = module.apply(
-            variables,
-            images,
-            heads,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key} if self.drops else {},
-        )
+        with grouped(self.bn_shard):
+            outputs, moved = module.apply(
+                variables,
+                images,
+                heads,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key} if self.drops else {},
+            )
         return outputs, moved.get("batch_stats", {})
 
     @property
@@ -254,7 +258,7 @@ def build(
 
     Args:
       model_config: ``name``, ``dtype``, ``width`` and ``blocks`` (see
-        ``sizes``) and, where there is one, ``pretrained``.
+        ``sizes``) and, where they are there, ``pretrained`` and ``bn_shard``.
       num_classes: C.
       heads: every head that the parameters hold, of ``HEADS``.
       bottleneck: whether a Linear(F -> F) stands between pooling and heads.
@@ -302,6 +306,7 @@ def build(
             prior=tuple(prior),
         ),
         pretrained,
+        model_config.get("bn_shard", 0),
     )
 
 
