@@ -303,7 +303,7 @@ class RunOptions:
       warmup_batch_size: images a step of the warm-up; methods of plain training
         alone (erm, h2e, rolt) do not use it.
       eval_batch_size: images a step of inference.
-      max_steps: at most so many steps an epoch; 0 takes all.
+      max_steps: at most so many steps a pass; 0 takes all.
       split: dev puts a development set in place of the test set.
       groups: auto: more than 100, 20-100, fewer than 20 training images, or
         thirds of the classes by size; paper: classes 0-1, 2-6, 7-9.
