@@ -540,14 +540,6 @@ class Method:
     def check(self) -> None:
         """Refuses, before a run, fields that do not fit one another."""
         fields.check_starts(self.starts(), self.config.epochs)
-        shard = self.config.model.bn_shard
-        for size in self.batch_sizes if shard else ():
-            if shard == 1 or size % shard == 1:
-                raise UserError(
-                    f"config.model.bn_shard: {shard} leaves one image alone in "
-                    f"a batch of {size}, and one has no variance; choose a "
-                    "divisor of the batch size"
-                )
 
     def selector(self) -> Selector:
         """The method's own selector, or the one that config.selector names."""

@@ -470,6 +470,14 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if options.start_phase and not options.init_from:
         raise UserError("config.start_phase: needs config.init_from")
+    shard = options.model.bn_shard
+    for size in (options.batch_size, options.warmup_batch_size):
+        if shard == 1 or (shard and size % shard == 1):
+            raise UserError(
+                f"config.model.bn_shard: {shard} leaves one image alone in a "
+                f"batch of {size}, and one has no variance; choose a divisor "
+                "of the batch size"
+            )
     _check_folds(options)
 
 

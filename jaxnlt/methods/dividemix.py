@@ -48,6 +48,7 @@ from jaxnlt.method import (
     Stream,
 )
 from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.selection.history import LossHistory, mean_losses
 
 # Selection -------------------------------------------------------------------
 
@@ -62,17 +63,6 @@ class LossMixtureOptions(ThresholdOptions, MixtureOptions):
     """
 
     average_losses: Annotated[int, Range(1, 1000)] = 1
-
-
-class LossHistory(NamedTuple):
-    """What ``LossMixture`` keeps.
-
-    Attributes:
-      losses: float64 [h, N] normalised losses of the last selections, oldest
-        first; [0, 0] before the first one.
-    """
-
-    losses: np.ndarray
 
 
 class LossMixture(Selector):
@@ -105,29 +95,6 @@ class LossMixture(Selector):
         )
         clean = fitted(averaged, self.options, rng)
         return divide(clean, self.options.p_threshold, data), memory
-
-
-def mean_losses(
-    logits: np.ndarray, labels: np.ndarray, memory: LossHistory, latest: int
-) -> tuple[np.ndarray, LossHistory]:
-    """Mean of the normalised losses of the last selections, this one included.
-
-    Args:
-      logits: [N, C].
-      labels: [N] given labels.
-      memory: losses of the selections before.
-      latest: of how many selections the mean is taken, fewer at the start.
-
-    Returns:
-      float64 [N] in [0, 1], and the memory to keep.
-
-    Source: ``papers/dividemix_rolt.md`` section 3.2.
-    """
-    losses_now = selection.min_max(selection.cross_entropy(logits, labels))
-    history = np.stack([*memory.losses, losses_now])[-latest:]
-    # The oldest of a full history leaves before the next one comes.
-    kept = history[max(0, len(history) + 1 - latest) :]
-    return history.mean(0), LossHistory(kept)
 
 
 def fitted(

@@ -26,6 +26,7 @@ from jaxnlt.method import (
     Selector,
 )
 from jaxnlt.methods import dividemix, rolt
+from jaxnlt.selection.history import LossHistory, mean_losses
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,21 @@ class CoDivide(Selector):
         loss = options.basis == "loss"
         self.outputs = ("logits",) if loss else ("features",)
 
-    def init_memory(self) -> dividemix.LossHistory:
-        return dividemix.LossHistory(np.zeros((0, 0)))
+    def init_memory(self) -> LossHistory:
+        return LossHistory(np.zeros((0, 0)))
 
     def select(
         self,
         outputs: Sequence[Outputs],
         k: int,
         data: DataInfo,
-        memory: dividemix.LossHistory,
+        memory: LossHistory,
         epoch: int,
         rng: np.random.Generator,
-    ) -> tuple[Selection, dividemix.LossHistory]:
+    ) -> tuple[Selection, LossHistory]:
         options, out = self.options, outputs[k]
         if options.basis == "loss":
-            averaged, memory = dividemix.mean_losses(
+            averaged, memory = mean_losses(
                 out["logits"], data.labels, memory, options.average_losses
             )
             clean = self.of_losses(averaged, data, rng)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnlt import command_line
-from jaxnlt import method as base
+from jaxnlt.config import base as config_lib
 from jaxnlt.models.layers import BatchNorm, grouped, normalise_groups
 from jaxnlt.runtime.errors import UserError
 from tests import runs
@@ -109,8 +109,7 @@ def test_prototypes_are_no_images():
 def test_shards_without_a_variance_are_refused(shard):
     config = runs.tiny("h2e", **{"model.bn_shard": shard})
     with pytest.raises(UserError, match="^config.model.bn_shard: "):
-        command_line.config_lib.check(config)
-        base.create(config, base.DataInfo(np.arange(20) % 10, 10)).check()
+        config_lib.check(config)
 
 
 def test_h2e_as_released_has_the_shards_of_four_gpus():
