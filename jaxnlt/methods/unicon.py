@@ -343,7 +343,7 @@ class Method(dividemix.Method):
         )
 
     def passes(self, epoch: int) -> int:
-        """Passes on a selection; all networks are validated after each.
+        """How often an epoch trains on a selection.
 
         Source: ``papers/unicon.md`` section 7.
         """
