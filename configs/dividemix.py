@@ -28,10 +28,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         values["lambda_u"] = family.published_lambda_u(
             config.data, config.benchmark
         )
-    if config.data.rate == 0.9:
-        values["average_losses"] = 5
-        if not released and config.data.imb == 1:  # issue 10
-            values["p_threshold"] = 0.6
+    if config.data.rate == 0.9 and config.data.imb == 1 and not released:
+        values["p_threshold"] = 0.6  # issue 10
     values |= family.semi_fields(config, Options, 301, drops=(150,))
     if config.benchmark == "clothing1m":  # section 3.1
         values["confidence_penalty"] = True

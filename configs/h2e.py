@@ -43,6 +43,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.batch_size = 512
         config.optimizer.learning_rate = 0.2
         config.optimizer.weight_decay = 1e-4
+        if released:  # DataParallel on four GPUs
+            config.model.bn_shard = 128
     first, identify, robust = length
     whole = first + identify + robust
     starts = {

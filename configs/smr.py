@@ -26,8 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     values: dict[str, Any] = {"spare_last_epoch": not released}
     if not released:  # the release's default is 25 whatever the noise
         values["lambda_u"] = family.published_lambda_u(config.data, benchmark)
-    if config.data.rate == 0.9:
-        values["average_losses"] = 5
     values |= family.semi_fields(config, Options, 301, drops=(150,))
     if family.is_short(config):
         values["period"] = 4.0

@@ -43,13 +43,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if web:
         values |= {"unlabelled_batch": "same", "cosine_epochs": 0.0}
     if benchmark == "clothing1m":
-        # Without its two epochs a selection, each from the best validation.
         config.epochs, config.warmup_batch_size = 201, 128
         config.optimizer.learning_rate, config.optimizer.drops = 0.005, ()
         values |= {
             "warmup": 0,
             "min_learning_rate": 1e-5,
             "cosine_epochs": 100.0,
+            "passes": 2,
+            "added_pass": 101.0,
+            "keep": "best",
         }
     elif benchmark == "webvision":
         config.epochs, config.optimizer.drops = 121, (60,)
@@ -64,6 +66,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         durations=(
             "unicon.ramp",
             "unicon.cosine_epochs",
+            "unicon.added_pass",
             "unicon.restart_every",
         ),
     )

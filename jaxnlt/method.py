@@ -403,6 +403,8 @@ class Loss(Protocol):
 
 #: (selection, rng) -> stream name -> int32 [steps, B] rows.
 Streams = Callable[[Selection, np.random.Generator], dict[str, np.ndarray]]
+#: Epoch -> how many passes it takes.
+Passes = Callable[[int], int]
 #: (epoch, network, rng) -> int [n] rows.
 Pool = Callable[[int, int, np.random.Generator], np.ndarray]
 #: Path of a parameter -> whether it is trained.
@@ -446,6 +448,11 @@ class Phase:
         after training.
       weight_decay: overrides the optimizer's.
       evaluated: whether its networks vote on the test images.
+      passes: how often an epoch draws the streams of a selection and trains on
+        them.
+      keep: ``best`` leaves a network as it was best on the validation images,
+        after a pass of the epoch or before it, statistics included and
+        momentum not; ``last`` as the last pass has left it.
     """
 
     name: str
@@ -463,9 +470,11 @@ class Phase:
     pool_train: bool = False
     weight_decay: float | None = None
     evaluated: bool = True
+    passes: Passes = lambda epoch: 1
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
-        for name in ("taught_by", "order", "peer", "pool_view"):
+        for name in ("taught_by", "order", "peer", "pool_view", "keep"):
             hint = Phase.__annotations__[name]
             fields.check_value(hint, getattr(self, name), f"Phase.{name}")
 

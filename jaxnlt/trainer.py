@@ -14,7 +14,7 @@ from jaxnlt import models, step
 from jaxnlt.auditing import statistics
 from jaxnlt.augment import table
 from jaxnlt.data import decode, streaming
-from jaxnlt.data.records import HELD_OUT, Dataset
+from jaxnlt.data.records import HELD_OUT, VALIDATION, Dataset
 from jaxnlt.infer import (
     SMALLER_STEPS,
     Batches,
@@ -39,7 +39,7 @@ from jaxnlt.method import (
 )
 from jaxnlt.models import average
 from jaxnlt.runtime import processes, sharding
-from jaxnlt.runtime.errors import logger
+from jaxnlt.runtime.errors import UserError, logger
 
 #: (network, step, steps, images) after every dispatched step.
 Progress = Callable[[int, int, int, int], None]
@@ -70,6 +70,17 @@ class EpochResult(NamedTuple):
     learning_rate: float
     selections: list[Selection]
     bad_images: int | None
+
+
+class _Validated(NamedTuple):
+    """Variables of a network, and their accuracy on the validation images."""
+
+    accuracy: float
+    variables: dict[str, PyTree]
+
+
+def _accuracy(network: _Validated) -> float:
+    return network.accuracy
 
 
 def rng_of(*seeds: int) -> np.random.Generator:
@@ -136,6 +147,7 @@ class Trainer:
         )
         self.method = method_lib.create(config, self.info)
         self.method.check()
+        self._check_keeping()
         self.network = models.build(
             config.model,
             dataset.num_classes,
@@ -156,6 +168,15 @@ class Trainer:
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
         self.average = jax.jit(partial(average.moved, decay=config.model.ema))
         self.key = jax.random.key(config.seed)
+
+    def _check_keeping(self) -> None:
+        """Refuses to choose weights where only test images could choose."""
+        keeping = [p for p in self.method.phases() if p.keep == "best"]
+        if keeping and VALIDATION not in self.dataset.more_tests:
+            raise UserError(
+                f"config.benchmark: {self.config.benchmark} has no validation "
+                f"images, by which {self.config.method} keeps its best weights"
+            )
 
     def put(self, tree: PyTree) -> PyTree:
         """Copies host arrays to every device."""
@@ -548,6 +569,7 @@ class Trainer:
                 peer,
                 selections[teachers[k]],
                 np.asarray(rate, self.float_dtype),
+                memory,
                 progress,
             )
             terms.append(own_terms)
@@ -590,6 +612,7 @@ class Trainer:
         peer: PyTree,
         selection: Selection,
         rate: np.ndarray,
+        memory: Memory,
         progress: Progress,
     ) -> tuple[TrainState, dict[str, jax.Array], int, int]:
         """One network's epoch: its state, sums of terms, steps and images."""
@@ -597,10 +620,11 @@ class Trainer:
             self.steps[phase.name] = step.make_step(
                 self.network, phase, self.config, self.dataset, self.mesh
             )
-        plan = phase.streams(selection, rng_of(self.config.seed, epoch, k, 3))
-        steps = len(next(iter(plan.values())))
-        if self.config.max_steps:
-            steps = min(steps, self.config.max_steps)
+        plan, ends = self._plan(epoch, k, phase, selection)
+        steps = ends[-1]
+        best = None
+        if phase.keep == "best":
+            best = self._validated(state, memory)
         division = self.put(self._division(selection))
         key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), k)
         sums: dict[str, jax.Array] = {}
@@ -627,7 +651,43 @@ class Trainer:
             sums = self.add(sums, terms) if sums else terms
             images += sum(len(stream.index) for stream in streams.values())
             progress(k, i + 1, steps, images)
+            if best is not None and i + 1 in ends:
+                best = max(best, self._validated(state, memory), key=_accuracy)
+        if best is not None:
+            state = replace(state, **best.variables)
         return state, sums, steps, images
+
+    def _plan(
+        self, epoch: int, k: int, phase: Phase, selection: Selection
+    ) -> tuple[dict[str, np.ndarray], list[int]]:
+        """Rows of every step of all passes, and the steps after each pass."""
+        rng = rng_of(self.config.seed, epoch, k, 3)
+        passes = [
+            phase.streams(selection, rng) for _ in range(phase.passes(epoch))
+        ]
+        most = self.config.max_steps or None
+        plan = {
+            name: np.concatenate([rows[name][:most] for rows in passes])
+            for name in passes[0]
+        }
+        lengths = [len(next(iter(rows.values()))[:most]) for rows in passes]
+        return plan, np.cumsum(lengths).tolist()
+
+    def _validated(self, state: TrainState, memory: Memory) -> _Validated:
+        """A copy of a network's variables, and what they achieve."""
+        name = self.dataset.choosing
+        split = self.dataset.tests[name]
+        outputs = sharding.fetch(
+            self.infer(
+                state.variables, self.test_images[name], np.arange(len(split))
+            )
+        )
+        scores = self.method.predict([collect(outputs, len(split))], memory)
+        return _Validated(
+            float(np.mean(scores.argmax(1) == split.labels)),
+            # The state will be donated.
+            jax.tree.map(lambda leaf: leaf.copy(), state.variables),
+        )
 
     def _division(self, selection: Selection) -> Division:
         """What a loss receives of a selection, host arrays."""

@@ -214,6 +214,10 @@ class ModelOptions:
       ema: decay of an exponential moving average of the weights over the
         epochs, 0.9 averages about the last ten; the averaged networks vote,
         audit and predict, training does not see them.  0 is none.
+      bn_shard: images of a batch that batch normalisation takes statistics
+        of, one group after the other, as where PyTorch's DataParallel gives
+        every GPU so many; the first group moves the running ones.  0 is the
+        whole batch, whatever the devices.
     """
 
     name: str = "preact_resnet18"
@@ -222,6 +226,7 @@ class ModelOptions:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
     ema: Decay = 0.0
+    bn_shard: Annotated[int, Range(0, 65_536)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,7 +303,7 @@ class RunOptions:
       warmup_batch_size: images a step of the warm-up; methods of plain training
         alone (erm, h2e, rolt) do not use it.
       eval_batch_size: images a step of inference.
-      max_steps: at most so many steps an epoch; 0 takes all.
+      max_steps: at most so many steps a pass; 0 takes all.
       split: dev puts a development set in place of the test set.
       groups: auto: more than 100, 20-100, fewer than 20 training images, or
         thirds of the classes by size; paper: classes 0-1, 2-6, 7-9.
@@ -465,6 +470,14 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if options.start_phase and not options.init_from:
         raise UserError("config.start_phase: needs config.init_from")
+    shard = options.model.bn_shard
+    for size in (options.batch_size, options.warmup_batch_size):
+        if shard == 1 or (shard and size % shard == 1):
+            raise UserError(
+                f"config.model.bn_shard: {shard} leaves one image alone in a "
+                f"batch of {size}, and one has no variance; choose a divisor "
+                "of the batch size"
+            )
     _check_folds(options)
 
 

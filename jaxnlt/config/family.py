@@ -234,6 +234,8 @@ def semi_fields(
     sections 2 and 14.
     """
     found: dict[str, Any] = {"confidence_penalty": config.data.noise == "asym"}
+    if config.data.rate == 0.9:  # section 3.2
+        found["average_losses"] = 5
     if is_short(config):
         found |= {"warmup": 15, "ramp": 8.0}
     elif not is_web(config):

@@ -48,6 +48,7 @@ from jaxnlt.method import (
     Stream,
 )
 from jaxnlt.runtime.errors import UserError, logger
+from jaxnlt.selection.history import LossHistory, mean_losses
 
 # Selection -------------------------------------------------------------------
 
@@ -62,17 +63,6 @@ class LossMixtureOptions(ThresholdOptions, MixtureOptions):
     """
 
     average_losses: Annotated[int, Range(1, 1000)] = 1
-
-
-class LossHistory(NamedTuple):
-    """What ``LossMixture`` keeps.
-
-    Attributes:
-      losses: float64 [h, N] normalised losses of the last selections, oldest
-        first; [0, 0] before the first one.
-    """
-
-    losses: np.ndarray
 
 
 class LossMixture(Selector):
@@ -97,16 +87,14 @@ class LossMixture(Selector):
         epoch: int,
         rng: np.random.Generator,
     ) -> tuple[Selection, LossHistory]:
-        latest = self.options.average_losses
-        losses_now = selection.min_max(
-            selection.cross_entropy(outputs[k]["logits"], data.labels)
+        averaged, memory = mean_losses(
+            outputs[k]["logits"],
+            data.labels,
+            memory,
+            self.options.average_losses,
         )
-        history = np.stack([*memory.losses, losses_now])[-latest:]
-        # The oldest of a full history leaves before the next one comes.
-        kept = history[max(0, len(history) + 1 - latest) :]
-        clean = fitted(history.mean(0), self.options, rng)
-        divided = divide(clean, self.options.p_threshold, data)
-        return divided, LossHistory(kept)
+        clean = fitted(averaged, self.options, rng)
+        return divide(clean, self.options.p_threshold, data), memory
 
 
 def fitted(

@@ -535,18 +535,20 @@ def mixing_shares(scores: Array, partner: Array) -> tuple[Array, Array]:
     return own, 1 - own
 
 
-def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
+def read_scores(path: str, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Clean probabilities of the training images, of a run's labels.csv.
 
     Args:
       path: the file.
       ids: [N] of the images, in the order wanted.
+      labels: int[N] given labels, which the scores must be of; a file without
+        the column given_index is believed.
 
     Returns:
       float64[N] of at least 0.
 
     Raises:
-      UserError: not such a file, or its images are not these.
+      UserError: not such a file, or its images or labels are not these.
     """
     try:
         text = untrusted.read_text(paths.expanded(path, "config.h2e.scores"))
@@ -561,6 +563,7 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
     for column in (key, "clean_probability"):
         if not rows or rows[0].get(column) is None:
             raise UserError(f"{path}: has no column {column}")
+    expected = dict(zip(map(str, ids), map(str, labels), strict=True))
     scores: dict[str, float] = {}
     for row in rows:
         name, text = cells.plain(row[key]), row["clean_probability"]
@@ -577,16 +580,21 @@ def read_scores(path: str, ids: np.ndarray) -> np.ndarray:
                 f"{path}: the clean_probability of {name} must be a number of "
                 f"at least 0, is {text!r}"
             )
-    wanted = [str(name) for name in ids]
-    for name in wanted:
+        given = row.get("given_index")
+        if given and expected.get(name, given) != given:
+            raise UserError(
+                f"{path}: {name} has class {given} there and {expected[name]} "
+                "here; train both runs on the same labels"
+            )
+    for name in expected:
         if name not in scores:
             raise UserError(f"{path}: lacks the training image {name}")
-    foreign = set(scores) - set(wanted)
+    foreign = set(scores) - set(expected)
     if foreign:
         raise UserError(
             f"{path}: {min(foreign)} is not an image of this training set"
         )
-    return np.array([scores[name] for name in wanted])
+    return np.array([scores[name] for name in expected])
 
 
 def class_aware(labels: np.ndarray, batch_size: int) -> Streams:
@@ -703,6 +711,12 @@ class Method(base.Method):
                 "config.h2e.erm_weight: and penalty_weight are both 0, which "
                 "leaves no loss of identify"
             )
+        if options.scores and self.config.audit.out_of_sample:
+            raise UserError(
+                "config.audit.out_of_sample: does not go with "
+                "config.h2e.scores, of networks that have seen all images; "
+                "leave one out"
+            )
 
     def _given_scores(self) -> np.ndarray | None:
         """Scores of config.h2e.scores, of sum 1 within every class."""
@@ -716,7 +730,7 @@ class Method(base.Method):
         # Without ids nothing is trained, and the file may be gone.
         if not weighted or self.data.ids is None:
             return None
-        scores = read_scores(path, self.data.ids)
+        scores = read_scores(path, self.data.ids, self.data.labels)
         return class_scores(self.data.labels, scores)
 
     def _make_phases(self) -> tuple[dict[str, Phase], dict[str, Phase]]:

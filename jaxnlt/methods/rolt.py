@@ -46,6 +46,8 @@ from jaxnlt.runtime.errors import UserError, logger
 FIRST_EPOCH = 1
 # Scores of a class without samples: farther than unit rows can be.
 FARTHEST = -4.0
+#: How near a sample is to a centroid, see ``scores``.
+Nearness = Literal["l2", "cosine", "product"]
 
 
 class Nearest(NamedTuple):
@@ -67,7 +69,10 @@ class Nearest(NamedTuple):
 
 
 def nearest(
-    features: np.ndarray, labels: np.ndarray, num_classes: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    nearness: Nearness = "l2",
 ) -> Nearest:
     """Scores of every class, before and after one refinement.
 
@@ -75,6 +80,7 @@ def nearest(
       features: [N, D].
       labels: [N] given labels.
       num_classes: C.
+      nearness: see ``scores``.
 
     Returns:
       Nearest.
@@ -88,7 +94,7 @@ def nearest(
     absent = counts == 0
     for c in np.flatnonzero(absent):
         logger.warning("RoLT: class %d has no sample; it is left out", c)
-    first = scores(rows, means, absent)
+    first = scores(rows, means, absent, nearness)
     mask = own_class_probability(first, labels, num_classes) > 0.5
     kept = np.bincount(labels[mask], minlength=num_classes)
     for c in np.flatnonzero((kept == 0) & ~absent):
@@ -97,14 +103,39 @@ def nearest(
         )
         mask |= labels == c
     means, _ = selection.class_means(rows, labels, num_classes, mask)
-    return Nearest(first, mask, scores(rows, means, absent), centre, means)
+    refined = scores(rows, means, absent, nearness)
+    return Nearest(first, mask, refined, centre, means)
 
 
 def scores(
-    rows: np.ndarray, means: np.ndarray, absent: np.ndarray
+    rows: np.ndarray,
+    means: np.ndarray,
+    absent: np.ndarray,
+    nearness: Nearness = "l2",
 ) -> np.ndarray:
-    """Nearest-centroid scores [N, C]; an absent class is far from all."""
-    found = selection.nearest_scores(rows, means)
+    r"""Scores of all centroids, the largest the nearest.
+
+    .. math:: -\lVert x_i - c_k \rVert^2, \quad
+       x_i \cdot c_k / \lVert c_k \rVert, \quad x_i \cdot c_k / D
+
+    Args:
+      rows: [N, D] unit rows.
+      means: [C, D] centroids, means of unit rows and shorter than these.
+      absent: bool[C] classes without samples; they are far from all.
+      nearness: l2, cosine or product, in the order of the formulas; the
+        release calls the last one cos.
+
+    Returns:
+      float64[N, C].
+
+    Source: ``papers/dividemix_rolt.md`` section 5.
+    """
+    if nearness == "l2":
+        found = selection.nearest_scores(rows, means)
+    elif nearness == "cosine":
+        found = rows @ selection.normalise(means).T
+    else:
+        found = rows @ means.T / rows.shape[1]
     found[:, absent] = FARTHEST
     return found
 
@@ -172,7 +203,20 @@ def ensemble(
 
 
 @dataclass(frozen=True)
-class Options:
+class CentroidOptions:
+    """Of selections by class centroids.
+
+    Attributes:
+      nearness: of a sample to a centroid, squared distance or cosine; product
+        is what the release's option cos computes, the cosine times the
+        centroid's length over the dimension.
+    """
+
+    nearness: Nearness = "l2"
+
+
+@dataclass(frozen=True)
+class Options(CentroidOptions):
     """Fields of ``config.rolt``.
 
     Attributes:
@@ -290,7 +334,7 @@ class NearestCentroids(Selector):
         features = outputs[k]["features"]
         if options.loss == "ldam":  # the head's weights are unit vectors
             logits = logits / np.maximum(selection.lengths(features), 1e-12)
-        found = nearest(features, labels, data.num_classes)
+        found = nearest(features, labels, data.num_classes, options.nearness)
         clean = own_class_probability(found.refined, labels, data.num_classes)
         trusted = clean > 0.5
         times = int(memory.times) + 1
@@ -549,4 +593,4 @@ class Method(base.Method):
         (kept,), (out,) = memory.selector[self.train.name], outputs
         rows = selection.centred_unit(out["features"], kept.centre)
         absent = self.data.counts == 0
-        return scores(rows, kept.centroids, absent)
+        return scores(rows, kept.centroids, absent, self.options.nearness)

@@ -13,11 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses, selection
-from jaxnlt.config.family import (
-    MixtureOptions,
-    PenaltyOptions,
-    ThresholdOptions,
-)
+from jaxnlt.config.family import PenaltyOptions
 from jaxnlt.config.fields import Decay, NotNegative
 from jaxnlt.losses import mixmatch
 from jaxnlt.method import (
@@ -26,16 +22,16 @@ from jaxnlt.method import (
     DeviceOutputs,
     Division,
     Outputs,
-    PyTree,
     Selection,
     Selector,
 )
 from jaxnlt.methods import dividemix, rolt
+from jaxnlt.selection.history import LossHistory, mean_losses
 
 
 @dataclass(frozen=True)
-class CoDivideOptions(ThresholdOptions, MixtureOptions):
-    """Fields of ``CoDivide``.
+class CoDivideOptions(dividemix.LossMixtureOptions, rolt.CentroidOptions):
+    """Fields of ``CoDivide``; only losses are averaged.
 
     Attributes:
       basis: what the mixtures are fitted on, losses or distances.
@@ -60,39 +56,53 @@ class CoDivide(Selector):
         loss = options.basis == "loss"
         self.outputs = ("logits",) if loss else ("features",)
 
+    def init_memory(self) -> LossHistory:
+        return LossHistory(np.zeros((0, 0)))
+
     def select(
         self,
         outputs: Sequence[Outputs],
         k: int,
         data: DataInfo,
-        memory: PyTree,
+        memory: LossHistory,
         epoch: int,
         rng: np.random.Generator,
-    ) -> tuple[Selection, PyTree]:
-        clean = self.clean_probability(outputs[k], data, rng)
-        return dividemix.divide(clean, self.options.p_threshold, data), memory
-
-    def clean_probability(
-        self, out: Outputs, data: DataInfo, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Posterior of the lower losses or of the nearer samples."""
-        options, labels = self.options, data.labels
+    ) -> tuple[Selection, LossHistory]:
+        options, out = self.options, outputs[k]
         if options.basis == "loss":
-            values = selection.min_max(
-                selection.cross_entropy(out["logits"], labels)
+            averaged, memory = mean_losses(
+                out["logits"], data.labels, memory, options.average_losses
             )
-            if options.per_class:
-                return selection.per_class_gmm(values, labels, data.num_classes)
+            clean = self.of_losses(averaged, data, rng)
         else:
-            found = rolt.nearest(out["features"], labels, data.num_classes)
-            if options.per_class:
-                return rolt.own_class_probability(
-                    found.refined, labels, data.num_classes
-                )
-            # One mixture takes the scores before refinement, as released.
-            own = found.first[np.arange(len(labels)), labels]
-            values = selection.min_max(-own)
-        return dividemix.fitted(values, options, rng)
+            clean = self.of_distances(out["features"], data, rng)
+        return dividemix.divide(clean, options.p_threshold, data), memory
+
+    def of_losses(
+        self, values: np.ndarray, data: DataInfo, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Posterior [N] of the lower losses [N]."""
+        if self.options.per_class:
+            return selection.per_class_gmm(
+                values, data.labels, data.num_classes
+            )
+        return dividemix.fitted(values, self.options, rng)
+
+    def of_distances(
+        self, features: np.ndarray, data: DataInfo, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Posterior [N] of the nearer samples, of features [N, D]."""
+        options, labels = self.options, data.labels
+        found = rolt.nearest(
+            features, labels, data.num_classes, options.nearness
+        )
+        if options.per_class:
+            return rolt.own_class_probability(
+                found.refined, labels, data.num_classes
+            )
+        # One mixture takes the scores before refinement, as released.
+        own = found.first[np.arange(len(labels)), labels]
+        return dividemix.fitted(selection.min_max(-own), options, rng)
 
 
 @dataclass(frozen=True)

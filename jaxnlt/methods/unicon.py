@@ -256,6 +256,11 @@ class Options(PenaltyOptions, UniformSelectionOptions):
       restart_every: epochs from one restart to the next, which is plain
         training on all labels; rounded, 2 at least; 0 is never.
       restart_rate: step size of a restart.
+      passes: of training on each selection.
+      added_pass: epochs before those with one pass more; 0 is never.
+      keep: best goes on from the weights of each network that were best on
+        the validation images after any pass so far, as the release does on
+        Clothing1M; last from the latest ones.
     """
 
     lambda_u: NotNegative = 30.0
@@ -269,6 +274,9 @@ class Options(PenaltyOptions, UniformSelectionOptions):
     cosine_epochs: NotNegative = 280.0
     restart_every: NotNegative = 0.0
     restart_rate: Rate = 1e-3
+    passes: Annotated[int, Range(1, 100)] = 1
+    added_pass: NotNegative = 0.0
+    keep: Literal["last", "best"] = "last"
 
 
 class Method(dividemix.Method):
@@ -284,7 +292,9 @@ class Method(dividemix.Method):
         self.network_options = {"projection_dim": self.options.projection_dim}
         # Parameters without a gradient are left alone, decay included.
         self.warmup = replace(
-            self.warmup, trainable=lambda path: path[0] != "embedding"
+            self.warmup,
+            trainable=lambda path: path[0] != "embedding",
+            keep=self.options.keep,
         )
         # Plain training as in the warm-up, penalty aside.
         self.restart = replace(self.warmup, name="restart", loss=self.ce_loss)
@@ -328,7 +338,17 @@ class Method(dividemix.Method):
             # The release leaves the network it has just trained in train mode
             # while both score for the other one.
             pool_train=self.options.scoring_mode == "train",
+            passes=self.passes,
+            keep=self.options.keep,
         )
+
+    def passes(self, epoch: int) -> int:
+        """How often an epoch trains on a selection.
+
+        Source: ``papers/unicon.md`` section 7.
+        """
+        start = self.options.added_pass
+        return self.options.passes + bool(start and epoch >= start)
 
     def streams(
         self, selection: Selection, rng: np.random.Generator

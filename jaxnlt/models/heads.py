@@ -26,8 +26,8 @@ class Backbone(Protocol):
 
     It may have ``drops = True``, where dropout in train mode draws from the rng
     named 'dropout'; ``redraw(params, seed) -> params`` for initial values of
-    its own; and ``reads_rows = True``, where it takes rows [B, D] in place of
-    images.
+    its own, ``redraw_heads`` likewise for those of the heads; and
+    ``reads_rows = True``, where it takes rows [B, D] in place of images.
     """
 
     @property

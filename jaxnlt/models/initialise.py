@@ -6,7 +6,7 @@ on a CPU, evaluating its shapes a fraction of a second.
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ CONSTANTS = {
     "exponents": 1.0,
 }
 #: Standard deviation of the kernels of VGG's linear layers.
-LINEAR_DEVIATION = 0.01
+LINEAR = 0.01
 
 
 def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
@@ -91,18 +91,46 @@ def normal_by_fan_out(params: Mapping, seed: int) -> dict[str, Any]:
     Source: ``papers/smr.md`` section 5; ``papers/h2e.md`` section 8;
     ``papers/dividemix_rolt.md`` section 4.
     """
+
+    def deviation(shape: tuple[int, ...]) -> float:
+        *field, _, out = shape
+        return math.sqrt(2 / (math.prod(field) * out)) if field else LINEAR
+
+    values = traverse_util.flatten_dict(_normal(params, seed, deviation))
+    for path, value in values.items():
+        if path[-1] == "bias":
+            values[path] = np.zeros_like(value)
+    return traverse_util.unflatten_dict(values)
+
+
+def normal_by_fan_in(params: Mapping, seed: int) -> dict[str, Any]:
+    r"""Kernels from :math:`N(0, 2 / (k^2 C_{in}))`, those of heads too.
+
+    Args:
+      params: nested dicts of numpy arrays.
+      seed: each kernel depends on it and on its own path alone.
+
+    Returns:
+      The same tree; biases and BatchNorm scales stay as they are.
+
+    Source: He et al. 2015, eq. 10; ``papers/dividemix_rolt.md`` section 6.
+    """
+    return _normal(
+        params, seed, lambda shape: math.sqrt(2 / math.prod(shape[:-1]))
+    )
+
+
+def _normal(
+    params: Mapping, seed: int, deviation: Callable[[tuple[int, ...]], float]
+) -> dict[str, Any]:
+    """Draws every kernel anew, with a deviation that its shape decides."""
     values = traverse_util.flatten_dict(params)
     for path, value in values.items():
         if path[-1] == "kernel":
-            *field, _, out = value.shape
-            deviation = math.sqrt(2 / (math.prod(field) * out))
             normal = _rng(seed, path).normal(
-                scale=deviation if field else LINEAR_DEVIATION,
-                size=value.shape,
+                scale=deviation(value.shape), size=value.shape
             )
             values[path] = normal.astype(value.dtype)
-        elif path[-1] == "bias":
-            values[path] = np.zeros_like(value)
     return traverse_util.unflatten_dict(values)
 
 

@@ -1,8 +1,9 @@
 """Layers with PyTorch's semantics that every network shares."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -164,6 +165,42 @@ def _normalise_batch_gradient(
 normalise_batch.defvjp(_normalise_batch, _normalise_batch_gradient)
 
 
+def normalise_groups(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, size: int
+) -> tuple[jax.Array, Statistics]:
+    """``normalise_batch`` of consecutive groups, each by its own statistics.
+
+    What PyTorch's DataParallel computes with B / size devices, on any number of
+    devices.
+
+    Args:
+      x: [B, ..., C].
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+      size: rows of a group; the last one has what is left.
+
+    Returns:
+      [B, ..., C] in the dtype of ``x``, and the statistics of the first group,
+      which are those that DataParallel keeps.
+
+    Source: ``papers/h2e.md`` section 2.
+    """
+    batch = x.shape[0]
+    if size >= batch:
+        return normalise_batch(x, scale, bias, epsilon)
+    whole = batch - batch % size
+    groups = x[:whole].reshape(-1, size, *x.shape[1:])
+    y, found = jax.vmap(lambda g: normalise_batch(g, scale, bias, epsilon))(
+        groups
+    )
+    y = y.reshape(whole, *x.shape[1:])
+    if whole < batch:
+        rest, _ = normalise_batch(x[whole:], scale, bias, epsilon)
+        y = jnp.concatenate([y, rest])
+    return y, Statistics(found.mean[0], found.var[0])
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, as in PyTorch.
 
@@ -171,8 +208,8 @@ class BatchNorm(nn.Module):
     and biased variance are those of the whole (global) batch, and the running
     ones move: running <- momentum * running + (1 - momentum) * batch, with the
     unbiased batch variance, n / (n - 1) times the biased one (Flax's own layer
-    keeps the biased one).  Statistics are float32 under bfloat16 and float64
-    under float64.
+    keeps the biased one).  Within ``grouped`` each group of rows has its own.
+    Statistics are float32 under bfloat16 and float64 under float64.
 
     Source: ``papers/preact_resnet18.md``, BatchNorm.
     """
@@ -181,12 +218,15 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, train: bool, size: int | None = None
+    ) -> jax.Array:
         """Normalises ``x``.
 
         Args:
           x: [B, F] or [B, H, W, C], floating point.
           train: use the batch's statistics and move the running ones.
+          size: rows that have statistics of their own; None is the batch.
 
         Returns:
           The normalised array, shape and dtype of ``x``.
@@ -209,20 +249,46 @@ class BatchNorm(nn.Module):
             gain = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
             y = (x.astype(dtype) - running_mean.value) * gain + bias
             return y.astype(x.dtype)
-        n = x.size // x.shape[-1]
+        rows = len(x) if size is None else min(size, len(x))
+        n = math.prod(x.shape[1:-1]) * rows
         if n < 2:
             raise UserError(
                 f"BatchNorm: a training batch of shape {x.shape} has only "
                 "one value per channel; choose a batch size that leaves "
                 "no batch of one row"
             )
-        y, batch = normalise_batch(x, scale, bias, self.epsilon)
+        y, batch = normalise_groups(x, scale, bias, self.epsilon, rows)
         keep = self.momentum
         running_mean.value = keep * running_mean.value + (1 - keep) * batch.mean
         running_var.value = keep * running_var.value + (1 - keep) * (
             batch.var * (n / (n - 1))
         )
         return y
+
+
+def grouped(size: int) -> contextlib.AbstractContextManager[Any]:
+    """Lets every ``BatchNorm`` that is called within take groups of rows.
+
+    Args:
+      size: rows of a group, see ``normalise_groups``; 0 is the batch.
+
+    Returns:
+      The context manager; networks of prototypes, whose rows are classes, are
+      left alone.
+    """
+    if not size:
+        return contextlib.nullcontext()
+
+    def intercept(
+        call: Callable[..., Any], args: Any, kwargs: Any, context: Any
+    ) -> Any:
+        module = context.module
+        images = "prototype_projector" not in module.path
+        if isinstance(module, BatchNorm) and images:
+            kwargs = {**kwargs, "size": size}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)
 
 
 def l2_normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:

@@ -14,10 +14,11 @@ from jaxnlt.models import pretrained as files
 from jaxnlt.models.heads import HEADS, Classifier
 from jaxnlt.models.inception_resnet_v2 import InceptionResNetV2
 from jaxnlt.models.initialise import initialise
+from jaxnlt.models.layers import grouped
 from jaxnlt.models.mlp import MLP
 from jaxnlt.models.preact_resnet import PreActResNet
 from jaxnlt.models.resnet import BottleneckResNet, ResNet
-from jaxnlt.models.resnet_cifar import ResNetCifar, SmallResNet
+from jaxnlt.models.resnet_cifar import ResNetCifar, ResNetCifarA, SmallResNet
 from jaxnlt.models.vgg import VGG
 from jaxnlt.runtime import tables
 from jaxnlt.runtime.errors import UserError
@@ -58,6 +59,7 @@ class Published(NamedTuple):
 BACKBONES = {
     "preact_resnet18": Published(PreActResNet, 64, (2, 2, 2, 2)),
     "resnet32": Published(ResNetCifar, 16, (5, 5, 5)),
+    "resnet32_a": Published(ResNetCifarA, 16, (5, 5, 5)),
     "resnet18_small": Published(SmallResNet, 64, (2, 2, 2, 2)),
     "resnet18": Published(ResNet, 64, (2, 2, 2, 2)),
     "resnet50": Published(BottleneckResNet, 64, (3, 4, 6, 3)),
@@ -92,15 +94,18 @@ class Network:
     Attributes:
       module: the Linen module behind them.
       pretrained: file whose weights the backbone starts with; '' draws them.
+      bn_shard: images that BatchNorm takes statistics of; 0 is the batch.
     """
 
     module: Classifier
     pretrained: str = ""
+    bn_shard: int = 0
 
     def init(self, seed: int, image_shape: tuple[int, ...]) -> Variables:
         """Draws initial variables with PyTorch's default distributions.
 
-        A backbone with other published initial values has a ``redraw``.
+        A backbone with other published initial values has a ``redraw``, and a
+        ``redraw_heads`` where they are those of the heads too.
 
         Args:
           seed: the same seed gives the same values, to the bit.
@@ -129,9 +134,12 @@ class Network:
         backbone = self.module.backbone
         if self.pretrained:
             return files.overlay(values, self.pretrained)
+        params = values["params"]
         if hasattr(backbone, "redraw"):
-            params = values["params"]
             params["backbone"] = backbone.redraw(params["backbone"], seed)
+        if hasattr(backbone, "redraw_heads"):
+            heads = {k: v for k, v in params.items() if k != "backbone"}
+            params |= backbone.redraw_heads(heads, seed)
         return values
 
     def shapes(self, image_shape: tuple[int, ...]) -> Variables:
@@ -169,8 +177,8 @@ class Network:
             None where only 'prototypes' is named.
           heads: outputs to compute, each of those given to ``build`` or
             'features'.
-          train: BatchNorm uses the (global) batch's statistics, and dropout
-            drops.
+          train: BatchNorm uses the statistics of the (global) batch or of its
+            shards, and dropout drops.
           key: of the dropout; needed in train mode by a network with dropout.
 
         Returns:
@@ -192,14 +200,15 @@ class Network:
             return outputs, variables["batch_stats"]
         if self.drops and key is None:
             raise ValueError("dropout in train mode needs a key")
-        outputs, moved = module.apply(
-            variables,
-            images,
-            heads,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key} if self.drops else {},
-        )
+        with grouped(self.bn_shard):
+            outputs, moved = module.apply(
+                variables,
+                images,
+                heads,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key} if self.drops else {},
+            )
         return outputs, moved.get("batch_stats", {})
 
     @property
@@ -249,7 +258,7 @@ def build(
 
     Args:
       model_config: ``name``, ``dtype``, ``width`` and ``blocks`` (see
-        ``sizes``) and, where there is one, ``pretrained``.
+        ``sizes``) and, where they are there, ``pretrained`` and ``bn_shard``.
       num_classes: C.
       heads: every head that the parameters hold, of ``HEADS``.
       bottleneck: whether a Linear(F -> F) stands between pooling and heads.
@@ -297,6 +306,7 @@ def build(
             prior=tuple(prior),
         ),
         pretrained,
+        model_config.get("bn_shard", 0),
     )
 
 

@@ -141,6 +141,7 @@ TABLES = {
         optimizer.learning_rate=0.005 optimizer.weight_decay=1e-3
         | warmup=0 alpha=0.5 unlabelled_loss=False unlabelled_batch='same'
         min_learning_rate=1e-5 cosine_epochs=100.0 pool_samples=32_000
+        passes=2 added_pass=101.0 keep='best'
     """,
     "unicon webvision": """
         epochs=121 batch_size=24 warmup_batch_size=96

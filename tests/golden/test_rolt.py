@@ -28,7 +28,7 @@ def test_centroids(case):
     features, labels = case["features"], case["labels"]
     classes = len(case["all_centroid_cl2ncs"])
     # Training takes cl2n only; the others are the same functions on other
-    # rows.  The release's cos, a product over D, nothing here computes.
+    # rows.
     kinds = {
         "un": features.astype(np.float64),
         "l2n": selection.centred_unit(features, np.zeros_like(features[0])),
@@ -46,6 +46,9 @@ def test_centroids(case):
             expected = case[f"{name}_logits_{kind}_l2"]
             rtol = 1e-4 if kind == "un" else 0
             np.testing.assert_allclose(scores, expected, rtol, 1e-5)
+            none = np.zeros(classes, bool)
+            scores = rolt.scores(rows, means, none, "product")
+            near(scores, case[f"{name}_logits_{kind}_cos"])
     # The release's table is too short where a class is absent; here its row
     # is there, and no sample is near it.
     expected = case["absent_class1_centroid_cl2ncs"]
@@ -81,9 +84,9 @@ def test_co_divide(case, monkeypatch):
                 basis=basis,
                 per_class=per_class,
             )
-            chosen, _ = made.semi.selector.select(
-                [out], 0, made.data, (), 60, np.random.default_rng(0)
-            )
+            selector, rng = made.semi.selector, np.random.default_rng(0)
+            memory = selector.init_memory()
+            chosen, _ = selector.select([out], 0, made.data, memory, 60, rng)
             if basis == "loss" and not per_class:
                 values = fitted[-1][0][0]
                 expected = case["loss_norm_global"]

@@ -32,7 +32,11 @@ VARIANTS = {
     "rolt_plus_drw": (
         "rolt_plus",
         ",epochs=4",
-        {"rolt_plus.warmup": 1, "rolt_plus.drw_start": 2.0},
+        {
+            "rolt_plus.warmup": 1,
+            "rolt_plus.drw_start": 2.0,
+            "rolt_plus.basis": "loss",
+        },
     ),
     "unicon_released": (
         "unicon",

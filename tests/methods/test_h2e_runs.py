@@ -28,11 +28,13 @@ def write_scores(path, lines, key="index"):
 
 def test_scores_are_matched_by_id(tmp_path):
     path = write_scores(tmp_path / "a.csv", ["7,0.5", "3,0.25", "5,1"])
-    found = h2e.read_scores(path, np.array([3, 5, 7]))
+    labels = np.zeros(3, int)
+    found = h2e.read_scores(path, np.array([3, 5, 7]), labels)
     np.testing.assert_array_equal(found, [0.25, 1, 0.5])
     lines = ["a/x.png,0.5", "b/y.png,0"]
     path = write_scores(tmp_path / "b.csv", lines, "path")
-    found = h2e.read_scores(path, np.array(["b/y.png", "a/x.png"]))
+    ids = np.array(["b/y.png", "a/x.png"])
+    found = h2e.read_scores(path, ids, labels[:2])
     np.testing.assert_array_equal(found, [0, 0.5])
 
 
@@ -53,7 +55,7 @@ def test_scores_are_matched_by_id(tmp_path):
 def test_bad_score_files_are_named(lines, key, message, tmp_path):
     path = write_scores(tmp_path / "labels.csv", lines, key)
     with pytest.raises(UserError, match=f"^{path}: {message}"):
-        h2e.read_scores(path, np.array([3, 5, 7]))
+        h2e.read_scores(path, np.array([3, 5, 7]), np.zeros(3, int))
 
 
 def test_a_missing_score_file_is_named(tmp_path):

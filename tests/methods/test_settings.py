@@ -39,9 +39,12 @@ BAD = {
         ("vote_by", "toss"),
         ("clean_on", "both"),
         ("ensemble_decay", 1.0),
+        ("nearness", "cos"),
     ),
     "rolt_plus": (
         ("basis", "toss"),
+        ("nearness", "cos"),
+        ("average_losses", 0),
         ("drw_start", -1.0),
         ("drw_beta", 1.0),
         ("drw_beta", -0.1),
@@ -64,6 +67,9 @@ BAD = {
         ("scoring_mode", "both"),
         ("unlabelled_batch", "most"),
         ("cutoff_tau", 0.5),
+        ("passes", 0),
+        ("added_pass", -1.0),
+        ("keep", "first"),
     ),
 }
 SEVERAL = [(name, *pair) for name, pairs in BAD.items() for pair in pairs]
