@@ -168,3 +168,237 @@ def run(
     for record, spent in zip(records[::-1], seconds[::-1], strict=False):
         record["cpu_seconds"] = spent
     files.write_json(done, {"arguments": given, "epochs": records})
+
+
+# Both sides -------------------------------------------------------------------
+
+#: Name -> what it is called in our metrics.jsonl, and in their records.
+SELECTION = {
+    "selected": ("labelled", "n_selected"),
+    "AUC": ("selection_auc", "auc"),
+    "precision": ("clean_precision", "precision"),
+    "recall": ("clean_recall", "recall"),
+}
+PHASES = ("warm-up", "semi", "recalibration")
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One epoch of either side.
+
+    Attributes:
+      phase: of ``PHASES``.
+      accuracies: in percent: of the test set, and means over the classes of
+        each of ``GROUPS``.
+      selection: of ``SELECTION``, means over both networks; empty where none is
+        made.
+      cpu: seconds of the process's clock; None where nobody looked.
+    """
+
+    phase: str
+    accuracies: tuple[float, ...]
+    selection: dict[str, float]
+    cpu: float | None
+
+
+def ours(record: Mapping[str, Any]) -> Epoch:
+    """An epoch of metrics.jsonl, with ``cpu_seconds`` where measured."""
+    names = ("test_accuracy", *(f"accuracy_{group}" for group in GROUPS))
+    made = record.get("labelled") is not None
+    return Epoch(
+        record["phase"] if record["phase"] in PHASES else "warm-up",
+        tuple(100 * record[name] for name in names),
+        {key: record[mine] for key, (mine, _) in SELECTION.items() if made},
+        record.get("cpu_seconds"),
+    )
+
+
+def theirs(record: Mapping[str, Any]) -> Epoch:
+    """An entry of the authors' ``per_epoch``."""
+    classes, nets = record["per_class"], record.get("selection", ())
+    groups = map(statistics.fmean, (classes[:2], classes[2:7], classes[7:]))
+    return Epoch(
+        PHASES[("cpu_ssl" in record) + 2 * ("cpu_recal" in record)],
+        (record["acc"], *groups),
+        {
+            key: statistics.fmean(net[their] for net in nets)
+            for key, (_, their) in SELECTION.items()
+            if nets
+        },
+        record["cpu_total"],
+    )
+
+
+def figures(epochs: Sequence[Epoch]) -> dict[str, float]:
+    """What a run is compared by.
+
+    Args:
+      epochs: all of a run.
+
+    Returns:
+      Accuracies, means over the last ten epochs except for the best; the first
+      selection and the mean of the last five; the median of the CPU seconds of
+      an epoch of each phase.
+    """
+    columns = list(zip(*(epoch.accuracies for epoch in epochs), strict=True))
+    found = {"best": max(columns[0])}
+    for name, values in zip(("accuracy", *GROUPS), columns, strict=True):
+        found[f"{name}, last 10"] = statistics.fmean(values[-10:])
+    made = [epoch.selection for epoch in epochs if epoch.selection]
+    for name in SELECTION if made else ():
+        found[f"{name}, first"] = made[0][name]
+        latest = [selection[name] for selection in made[-5:]]
+        found[f"{name}, last 5"] = statistics.fmean(latest)
+    for phase in PHASES:
+        seconds = [e.cpu for e in epochs if e.phase == phase and e.cpu]
+        if seconds:
+            found[f"CPU s, {phase}"] = statistics.median(seconds)
+    return found
+
+
+def errors(mine: Sequence[float], other: Sequence[float]) -> float | None:
+    r"""The difference of two means in units of its standard error.
+
+    .. math:: \frac{\bar a - \bar b}{s \sqrt{1/n_a + 1/n_b}}
+
+    where s pools the deviations of both sides.  Fewer than three values of
+    theirs tell nothing of a deviation; s then is that of ours.
+
+    Args:
+      mine: a value of each seed.
+      other: theirs.
+
+    Returns:
+      The quotient; None where s is 0 or unknown.
+    """
+    pooled = [mine, other] if len(other) >= 3 else [mine]
+    free = sum(len(values) - 1 for values in pooled)
+    if not free or len(mine) < 2:
+        return None
+    squares = sum((len(v) - 1) * statistics.variance(v) for v in pooled)
+    share = 1 / len(mine) + 1 / len(other)
+    error = math.sqrt(squares / free * share)
+    difference = statistics.fmean(mine) - statistics.fmean(other)
+    return difference / error if error else None
+
+
+_HEADER = """{data}: means ± sample standard deviations over (seeds); accuracies
+in percent.  Where the authors have fewer than three seeds, the deviation of
+ours stands for both.  CPU seconds are the median over the epochs of a phase,
+selection and test included, on our side audit and checkpoint too."""
+
+
+def table(
+    method: str,
+    mine: Sequence[Mapping[str, float]],
+    other: Sequence[Mapping[str, float]],
+) -> str:
+    """Markdown of one method's figures on both sides.
+
+    Args:
+      method: for the heading.
+      mine: ``figures`` of each seed.
+      other: theirs.
+    """
+    counts = f"theirs ({len(other)})", f"ours ({len(mine)})"
+    lines = [(method, *counts, "difference", "in standard errors")]
+    lines.append(("---",) * 5)
+    for name in dict.fromkeys(key for run in (*other, *mine) for key in run):
+        digits = 3 if name.startswith(("AUC", "precision", "recall")) else 1
+        known, values = (
+            [run[name] for run in side if name in run] for side in (other, mine)
+        )
+        difference, units = "–", None
+        if known and values:
+            apart = statistics.fmean(values) - statistics.fmean(known)
+            difference, units = f"{apart:+.{digits}f}", errors(values, known)
+        line = (name, *(_mean(side, digits) for side in (known, values)))
+        shown = "–" if units is None else f"{units:+.1f}"
+        lines.append((*line, difference, shown))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    text = f"{statistics.fmean(values):.{digits}f}" if values else "–"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def report(
+    methods: Sequence[str],
+    data: str,
+    records: Sequence[Mapping[str, Any]],
+    out: pathlib.Path,
+) -> str:
+    """Both sides of every method, in markdown.
+
+    Args:
+      methods: of ``METHODS``.
+      data: of ``SETTINGS``.
+      records: the authors' runs.
+      out: folder of our runs.
+    """
+    parts = [_HEADER.format(data=data)]
+    epochs = SETTINGS[data].epochs
+    for method in methods:
+        wanted = (data, method, epochs)
+        other = [
+            figures([theirs(epoch) for epoch in record["per_epoch"]])
+            for record in records
+            if (record["data"], record["method"], record["epochs"]) == wanted
+        ]
+        mine = [
+            figures([ours(epoch) for epoch in found["epochs"]])
+            for path in sorted(out.glob(f"{data}-{method}-*.json"))
+            if (found := files.read_json(path))
+        ]
+        if mine or other:
+            parts.append(table(method, mine, other))
+    return "\n\n".join(parts)
+
+
+def _records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The authors' runs."""
+    text = read_text(path)
+    if text is None:
+        raise UserError(f"{path}: no such file")
+    try:
+        return list(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: is no list of JSON ({error})") from None
+
+
+# The command ------------------------------------------------------------------
+
+
+def _command(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("reference", type=pathlib.Path)
+    parser.add_argument("--data", choices=SETTINGS, default="digits_small")
+    parser.add_argument(
+        "--method", choices=METHODS, nargs="+", default=list(METHODS)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--out", type=pathlib.Path, default="runs/parity")
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args(argv[1:])
+    records = _records(args.reference / "results.json")
+    path = args.reference / "data" / f"{args.data}.npz"
+    for seed in () if args.report else args.seeds:
+        for method in args.method:
+            run(method, args.data, seed, path, args.out)
+    console.echo(report(args.method, args.data, records, args.out))
+
+
+def main() -> int:
+    """Runs the command line; 0, or 2 with one line on stderr."""
+    stopped = "interrupted; the same command goes on"
+    return console.guarded(_command, sys.argv, stopped)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
