@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxnlt import command_line, train
 from jaxnlt.results import files
@@ -33,17 +33,15 @@ from jaxnlt.runtime.files import read_text
 # Settings ---------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What the authors' runs on one data set share.
+class Setting(NamedTuple):
+    """What the authors' runs on one data set share; fields of configs.
 
     Attributes:
       epochs: of a run.
       warmup: epochs of the warm-up.
       contrast_start: epochs before DaSC's contrast.
       period: epochs from one recalibration of SMR to the next.
-      batch: images a step.
-      double: images a step of the warm-up, and of plain training.
+      batch: images a step; twice as many in the warm-up and plain training.
     """
 
     epochs: int
@@ -51,12 +49,11 @@ class Setting:
     contrast_start: int
     period: int
     batch: int
-    double: int
 
 
 SETTINGS = {
-    "digits_small": Setting(30, 12, 6, 12, 32, 64),
-    "cifar10_small": Setting(25, 8, 4, 8, 64, 128),
+    "digits_small": Setting(30, 12, 6, 12, 32),
+    "cifar10_small": Setting(25, 8, 4, 8, 64),
 }
 # Both sets are standardised by CIFAR-10's constants.
 _SHARED = (
@@ -69,6 +66,7 @@ _SHARED = (
     "--config.epochs={epochs}",
     "--config.optimizer.learning_rate=0.02",
     "--config.optimizer.momentum=0.9",
+    "--config.optimizer.weight_decay={decay}",
 )
 _DIVIDED = (
     *_SHARED,
@@ -81,36 +79,24 @@ _DIVIDED = (
     "--config.{group}.sharpen_temperature=0.5",
     "--config.{group}.p_threshold=0.5",
 )
-_DASC = (
-    *_DIVIDED,
-    "--config.optimizer.weight_decay=1e-4",
-    "--config.dasc.contrast_start={contrast_start}",
-)
-_DECAY = "--config.optimizer.weight_decay=5e-4"
+_CONTRAST = "--config.dasc.contrast_start={contrast_start}"
 #: Method as in the authors' records -> its config, and all that differs there;
-#: {...} are fields of ``Setting``, {group} is the method's.
+#: their CE is DivideMix's script whose warm-up never ends.
 METHODS = {
-    # Theirs is DivideMix's script whose warm-up never ends.
     "ce": (
         "configs/erm.py:npz,num_nets=2",
         *_SHARED,
-        _DECAY,
         "--config.batch_size={double}",
     ),
-    "dividemix": (
-        "configs/dividemix.py:npz,as_released",
-        *_DIVIDED,
-        _DECAY,
-    ),
-    "sfa": ("configs/sfa.py:npz,as_released", *_DIVIDED, _DECAY),
+    "dividemix": ("configs/dividemix.py:npz,as_released", *_DIVIDED),
+    "sfa": ("configs/sfa.py:npz,as_released", *_DIVIDED),
     "smr": (
         "configs/smr.py:npz,as_released",
         *_DIVIDED,
-        _DECAY,
         "--config.smr.period={period}",
     ),
-    "dasc": ("configs/dasc.py:npz,as_released", *_DASC),
-    "dasc_fixed": ("configs/dasc.py:npz", *_DASC),
+    "dasc": ("configs/dasc.py:npz,as_released", *_DIVIDED, _CONTRAST),
+    "dasc_fixed": ("configs/dasc.py:npz", *_DIVIDED, _CONTRAST),
 }
 
 
@@ -126,12 +112,17 @@ def arguments(
       path: the arrays.
     """
     config, *overrides = METHODS[method]
-    fields = dataclasses.asdict(SETTINGS[data])
-    fields["group"] = pathlib.PurePath(config.partition(":")[0]).stem
+    setting = SETTINGS[data]
+    group = pathlib.PurePath(config.partition(":")[0]).stem
+    values = setting._asdict() | {
+        "group": group,
+        "double": 2 * setting.batch,
+        "decay": "1e-4" if group == "dasc" else "5e-4",
+    }
     return [
         f"--config={config},seed={seed}",
         f"--config.data.path={path}",
-        *(text.format(**fields) for text in overrides),
+        *(text.format(**values) for text in overrides),
     ]
 
 

@@ -52,17 +52,18 @@ def test_settings_are_the_authors(method, data, tmp_path):
     setting = parity.SETTINGS[data]
     assert (config.seed, config.epochs) == (7, setting.epochs)
     if method == "ce":
-        assert config.batch_size == setting.double
+        assert config.batch_size == 2 * setting.batch
         return
     options = config[config.method]
     assert options.warmup == setting.warmup
     assert (options.lambda_u, options.ramp) == (25, 16)
     if method == "smr":
         assert options.period == setting.period
-    if config.method == "dasc":
-        released = method == "dasc"
-        assert (options.midl_label == "arange") is released
-        assert config.optimizer.weight_decay == 1e-4
+    dasc = config.method == "dasc"
+    assert config.optimizer.weight_decay == (1e-4 if dasc else 5e-4)
+    if dasc:
+        assert options.contrast_start == setting.contrast_start
+        assert (options.midl_label == "arange") is (method == "dasc")
 
 
 def test_both_sides_are_read_alike():
