@@ -24,9 +24,7 @@ THEIRS = {
 OURS = {
     "phase": "semi",
     "test_accuracy": 0.55,
-    "accuracy_many": 0.9,
-    "accuracy_medium": 0.6,
-    "accuracy_few": 0.1,
+    "accuracy_per_class": [1, 0.8, 0.6, 0.6, 0.6, 0.6, 0.6, 0.3, 0, 0],
     "labelled": 25.0,
     "selection_auc": 0.85,
     "clean_precision": 0.7,
@@ -67,37 +65,28 @@ def test_settings_are_the_authors(method, data, tmp_path):
 
 
 def test_both_sides_are_read_alike():
-    semi = THEIRS | {"selection": NETS, "cpu_ssl": 1.0}
-    assert parity.theirs(semi) == parity.Epoch(
-        "semi",
-        (55.0, 90.0, 60.0, 10.0),
-        pytest.approx(
-            {"selected": 25, "AUC": 0.85, "precision": 0.7, "recall": 0.6}
-        ),
-        3.0,
-    )
-    mine = parity.ours(OURS)
-    assert mine.accuracies == pytest.approx((55.0, 90.0, 60.0, 10.0))
-    assert (mine.phase, mine.selection, mine.cpu) == (
-        "semi",
-        pytest.approx(parity.theirs(semi).selection),
-        3.0,
-    )
+    semi = parity.theirs(THEIRS | {"selection": NETS, "cpu_ssl": 1.0})
+    selection = {"selected": 25, "AUC": 0.85, "precision": 0.7, "recall": 0.6}
+    for epoch in (semi, parity.ours(OURS)):
+        assert (epoch.phase, epoch.cpu) == ("semi", 3.0)
+        assert epoch.accuracy == pytest.approx(55)
+        assert epoch.classes == pytest.approx(THEIRS["per_class"])
+        assert epoch.selection == pytest.approx(selection)
     assert parity.theirs(THEIRS | {"cpu_recal": 1.0}).phase == "recalibration"
     assert parity.theirs(THEIRS).selection == {}
 
 
 def test_figures_of_a_run():
-    epochs = [
-        parity.Epoch(phase, (float(i),) * 4, {"selected": i, "AUC": i / 100}, i)
-        for i, phase in enumerate(["warm-up"] + 19 * ["semi"])
-    ]
-    for epoch in epochs:
-        epoch.selection.update(precision=0.5, recall=0.5)
-    epochs[0] = parity.Epoch("warm-up", (99.0,) * 4, {}, None)
+    """Epoch i has i % everywhere but in the last three classes."""
+    epochs = [parity.Epoch("warm-up", 99.0, (0.0,) * 10, {}, None)]
+    for i in range(1, 20):
+        classes = (*(float(i),) * 7, 1.0, 2.0, 60.0)
+        selection = {"selected": i, "AUC": 0.5, "precision": 1, "recall": 0}
+        epochs.append(parity.Epoch("semi", float(i), classes, selection, i))
     found = parity.figures(epochs)
-    assert found["best"] == 99
-    assert found["accuracy, last 10"] == found["few, last 10"] == 14.5
+    assert (found["best"], found["accuracy"]) == (99, 14.5)
+    assert (found["many"], found["medium"], found["few"]) == (14.5, 14.5, 21)
+    assert found["classes lost"] == 2
     assert (found["selected, first"], found["selected, last 5"]) == (1, 17)
     assert found["CPU s, semi"] == 10
     assert "CPU s, warm-up" not in found
