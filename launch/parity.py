@@ -365,9 +365,16 @@ def _records(path: pathlib.Path) -> list[dict[str, Any]]:
     if text is None:
         raise UserError(f"{path}: no such file")
     try:
-        return list(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: is no list of JSON ({error})") from None
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    needed = {"data", "method", "epochs", "per_epoch"}
+    if not isinstance(found, list) or not all(
+        isinstance(record, dict) and needed <= set(record) for record in found
+    ):
+        names = ", ".join(sorted(needed))
+        raise UserError(f"{path}: must be a list of objects with {names}")
+    return found
 
 
 # The command ------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_runs_once_and_reports(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.count(table.strip()) == 2
 
 
-@pytest.mark.parametrize("text", [None, "{", "3"])
+@pytest.mark.parametrize("text", [None, "{", "3", '[{"data": "x"}]'])
 def test_bad_records_are_one_line(folder, monkeypatch, capsys, text):
     path, _ = folder
     if text is None:
