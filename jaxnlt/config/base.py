@@ -21,6 +21,7 @@ from jaxnlt.config.fields import (
     Decay,
     Factor,
     Natural,
+    Positive,
     Range,
     Rate,
     Seed,
@@ -173,6 +174,10 @@ class DataOptions:
         images are cut to it, 0 takes the paper's size.
       statistics: benchmark whose mean and deviation standardise the images; ''
         takes the data set's own.
+      mean: that the images of ``npz`` are standardised by, scaled to [0, 1]:
+        one number, or one for each channel; () computes it from the training
+        images, as ``std``.
+      std: see ``mean``.
       transform: how streamed images are cut, a name in jaxnlt/data/decode.py;
         '' lets ``folder`` choose.
       on_bad_image: what happens where image files cannot be read: ``stop``
@@ -194,6 +199,8 @@ class DataOptions:
     name: str = ""
     image_size: Annotated[int, Range(0, 4096)] = 0
     statistics: str = ""
+    mean: tuple[Share, ...] = ()
+    std: tuple[Positive, ...] = ()
     transform: str = ""
     on_bad_image: Literal["stop", "skip"] = changeable("stop")
     workers: Annotated[int, Range(0, 1024)] = changeable(0)

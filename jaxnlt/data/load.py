@@ -44,6 +44,8 @@ _OPTIONAL = {
     "path": "",
     "labels_file": "",
     "name": "",
+    "mean": (),
+    "std": (),
     "image_size": 0,
     "transform": "",
     "on_bad_image": "stop",
@@ -78,6 +80,7 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"does not use it; {', '.join(users)} do"
             )
     statistics(bench, data.statistics)
+    _check_given_statistics(data)
     if bench.transform:
         one_of("config.data.transform", data.transform, decode.TRANSFORMS)
     if data.noise_file and own and own.adds_images:
@@ -166,6 +169,10 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         used = {"train": train, "test": test, **source.more_tests}
         readable.refuse_unreadable(used, data.workers)
     mean, std = statistics(bench, data.statistics)
+    if data.mean:
+        channels = train.images.shape[-1]
+        mean = _for_channels(data.mean, channels, "mean")
+        std = _for_channels(data.std, channels, "std")
     if mean is None or std is None:
         mean, std = _mean_and_std(train.images)
     train, test = _cut(train, config), _cut(test, config)
@@ -221,6 +228,27 @@ def statistics(
         )
     one_of("config.data.statistics", name, known)
     return known[name].mean, known[name].std
+
+
+def _check_given_statistics(data: ml_collections.ConfigDict) -> None:
+    if bool(data.mean) != bool(data.std):
+        lacking = "std" if data.mean else "mean"
+        raise UserError(
+            f"config.data.{lacking}: is empty; mean and std are given both or "
+            "neither"
+        )
+
+
+def _for_channels(
+    values: tuple[float, ...], channels: int, field: str
+) -> tuple[float, ...]:
+    """One number a channel, from one for all or from as many."""
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"config.data.{field}: expects one number, or {channels} for the "
+            f"channels of the images, is {values}"
+        )
+    return tuple(map(float, values)) * (channels // len(values))
 
 
 def _data_seed(config: ml_collections.ConfigDict) -> int:

@@ -239,6 +239,7 @@ _TABLE = (
     dataclasses.replace(
         _NPZ,
         fits=npz.holds_images,
+        fields=frozenset({"path", "mean", "std"}),
         otherwise="features",
         misfit="holds features in place of images",
     ),
