@@ -310,9 +310,10 @@ def _run(
     )
     probs, audits = {}, {}
     for name, split in dataset.as_given.audited.items():
-        probs[name] = memory.audit[name].mean_probs
+        sums = memory.audit[name]
         if (seen := readable[name]) is not None:
-            probs[name][~seen] = np.nan
+            sums = sums.without(~seen)
+        probs[name] = sums.mean_probs
         audits[name] = verdict.of_training(
             split.labels,
             probs[name],

@@ -289,7 +289,7 @@ def _write_images(
         header = {"descr": "|u1", "fortran_order": False}
         shape = {"shape": (rows, size, size, 3)}
         np.lib.format.write_array_header_1_0(member, header | shape)
-        for part in selection.blocks(rows):
+        for part in selection.blocks(rows, 1 << 12):
             number = len(range(*part.indices(rows)))
             member.write(rng.bytes(number * size * size * 3))
 

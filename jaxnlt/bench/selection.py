@@ -197,7 +197,7 @@ def _outputs(
     """
     values = np.empty((len(true), size), np.float32)
     directions = rng.standard_normal((true.max() + 1, size), dtype=np.float32)
-    for part in selection.blocks(len(true)):
+    for part in selection.blocks(len(true), 1 << 12):
         some, n = values[part], len(values[part])
         rng.standard_normal(out=some, dtype=np.float32)
         if head in ("logits", "balanced"):
