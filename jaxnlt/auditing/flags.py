@@ -32,9 +32,7 @@ def margins(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return found.reshape(probs.shape[:-1])
 
 
-def learnt(
-    probs: np.ndarray | Probabilities, labels: np.ndarray
-) -> np.ndarray:
+def learnt(probs: np.ndarray | Probabilities, labels: np.ndarray) -> np.ndarray:
     """Flags by the vote of networks that were trained on these labels.
 
     Such networks lean to the given labels, so that every vote against one
