@@ -65,8 +65,9 @@ def confident_classes(
         rows = part.start + np.flatnonzero(unmet[part])
         some = probs[rows]
         met = some >= least
-        best = np.where(met, some, -1.0).argmax(-1)
-        found[rows] = np.where(met.any(-1), best, -1)
+        any_met = met.any(-1)
+        best = np.where(met[any_met], some[any_met], -1.0).argmax(-1)
+        found[rows[any_met]] = best
     return found
 
 
