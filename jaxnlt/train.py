@@ -221,6 +221,7 @@ def _run(
     states = trainer.put(states)
     pooled: Any = []
     audited: dict[str, Any] = {}
+    fetched: _Fetched | None = None
     readable: dict[str, np.ndarray | None] = {}
     host_states: list[TrainState] = []
     for epoch in range(start, config.epochs):
@@ -244,7 +245,8 @@ def _run(
             for name in dataset.tests
             if phase.evaluated
         }
-        pooled = []
+        # What the last epoch fetched is not held beside what this one will.
+        pooled, known, audited, fetched = [], {}, {}, None
         if not last:
             pooled = trainer.infer_pools(epoch + 1, following, states)
         known = trainer.inferred(tests, pooled, following)
@@ -257,10 +259,13 @@ def _run(
         pooled, host_states = fetched.pooled, fetched.states
         readable = trainer.readable() if last else {}
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
-        outputs = (fetched.tests, pooled, fetched.audited)
-        require_finite(outputs, f"epoch {epoch + 1}", SMALLER_STEPS)
+        require_finite(
+            (fetched.tests, pooled, fetched.audited),
+            f"epoch {epoch + 1}",
+            SMALLER_STEPS,
+        )
+        known = trainer.inferred(fetched.tests, pooled, following)
         if counted:
-            known = trainer.inferred(fetched.tests, pooled, following)
             audited = known | fetched.audited
             memory = trainer.observe(memory, audited)
         seconds = time.time() - epoch_began
@@ -310,9 +315,10 @@ def _run(
     )
     probs, audits = {}, {}
     for name, split in dataset.as_given.audited.items():
-        probs[name] = memory.audit[name].mean_probs
+        sums = memory.audit[name]
         if (seen := readable[name]) is not None:
-            probs[name][~seen] = np.nan
+            sums = sums.without(~seen)
+        probs[name] = sums.mean_probs
         audits[name] = verdict.of_training(
             split.labels,
             probs[name],

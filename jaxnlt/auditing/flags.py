@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxnlt import selection
 from jaxnlt.auditing import joint as joint_lib
+from jaxnlt.auditing.probabilities import Probabilities
 
 # Confident are also samples that are a tenth less sure than their class is: the
 # threshold is a mean, which half of the class does not reach.
@@ -26,34 +26,13 @@ def margins(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       float64 [..., N] in [-1, 1].
     """
-    own = probs[..., np.arange(len(labels)), labels]
-    return own - best_other(probs, labels)[0]
+    rows = Probabilities(probs.reshape(-1, probs.shape[-1]))
+    given = np.broadcast_to(labels, probs.shape[:-1]).ravel()
+    found = rows.own(given) - rows.best_other(given)[0]
+    return found.reshape(probs.shape[:-1])
 
 
-def best_other(
-    probs: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable class but the given one.
-
-    Args:
-      probs: float [..., N, C].
-      labels: int [N] given labels.
-
-    Returns:
-      float64 [..., N], its probability, and int64 [..., N], the class.
-    """
-    largest = np.empty(probs.shape[:-1])
-    classes = np.empty(probs.shape[:-1], np.int64)
-    for part in selection.blocks(len(labels)):
-        given = labels[part]
-        others = probs[..., part, :].astype(np.float64)
-        others[..., np.arange(len(given)), given] = -np.inf
-        largest[..., part] = others.max(-1)
-        classes[..., part] = others.argmax(-1)
-    return largest, classes
-
-
-def learnt(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def learnt(probs: np.ndarray | Probabilities, labels: np.ndarray) -> np.ndarray:
     """Flags by the vote of networks that were trained on these labels.
 
     Such networks lean to the given labels, so that every vote against one
@@ -69,35 +48,37 @@ def learnt(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       bool [N]; none where the networks have learnt nothing.
     """
+    probs = Probabilities.of(probs)
     thresholds = joint_lib.class_thresholds(probs, labels)
     sure = joint_lib.confident_classes(probs, _SLACK * thresholds)
     elsewhere = (sure >= 0) & (sure != labels)
     noisy = np.bincount(labels[elsewhere], minlength=probs.shape[1]) > 0
     known = known_classes(probs, thresholds)
-    return outvoted(probs, labels) & noisy[labels] & known[probs.argmax(-1)]
+    return outvoted(probs, labels) & noisy[labels] & known[probs.predicted]
 
 
-def outvoted(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def outvoted(probs: Probabilities, labels: np.ndarray) -> np.ndarray:
     """Bool [N]: labels to which another class is preferred."""
-    return probs[np.arange(len(labels)), labels] < probs.max(-1)
+    return probs.own(labels) < probs.largest
 
 
-def known_classes(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def known_classes(probs: Probabilities, thresholds: np.ndarray) -> np.ndarray:
     """Classes that the networks tell from the others better than by chance.
 
     Args:
-      probs: float [N, C] mean probabilities.
+      probs: of N samples.
       thresholds: float [C], see ``joint.class_thresholds``.
 
     Returns:
       bool [C]; all False of networks that have learnt nothing.
     """
-    usual = probs.mean(0)
-    own = np.clip(thresholds, 0, 1)
+    own, usual = np.clip(thresholds, 0, 1), probs.usual
     return own * (1 - usual) > _KNOWN_ODDS * usual * (1 - own)
 
 
-def held_out(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def held_out(
+    probs: np.ndarray | Probabilities, labels: np.ndarray
+) -> np.ndarray:
     """Flags by probabilities of models that have not seen these labels.
 
     Such a model errs on hard samples of its own: a label is flagged where the
@@ -110,6 +91,7 @@ def held_out(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       bool [N].
     """
+    probs = Probabilities.of(probs)
     joint = joint_lib.confident_joint(probs, labels)
     pruned = joint_lib.prune(probs, labels, joint)
     return pruned & outvoted(probs, labels)

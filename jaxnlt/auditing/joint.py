@@ -10,12 +10,15 @@ import math
 import numpy as np
 
 from jaxnlt import selection
+from jaxnlt.auditing.probabilities import Probabilities
 
 # Smaller probabilities are rounding; they have a logarithm.
 _TINY = 1e-9
 
 
-def class_thresholds(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def class_thresholds(
+    probs: np.ndarray | Probabilities, labels: np.ndarray
+) -> np.ndarray:
     r"""How sure the networks usually are of each class.
 
     .. math:: t_j = \mathrm{mean}_{i: y_i = j}\; p_{ij}
@@ -32,12 +35,14 @@ def class_thresholds(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     classes = probs.shape[1]
     counts = np.bincount(labels, minlength=classes)
-    own = probs[np.arange(len(labels)), labels].astype(np.float64)
+    own = Probabilities.of(probs).own(labels)
     sums = np.bincount(labels, own, minlength=classes)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
 
 
-def confident_classes(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def confident_classes(
+    probs: np.ndarray | Probabilities, thresholds: np.ndarray
+) -> np.ndarray:
     """The class that each sample is confidently of.
 
     Args:
@@ -50,16 +55,25 @@ def confident_classes(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     Source: Northcutt et al. 2021, eq. 1.
     """
-    found = np.empty(len(probs), np.int64)
-    for part in selection.blocks(len(probs)):
-        # Rounding must not lift a mean above the equal values that it is of.
-        met = probs[part] >= thresholds - _TINY
-        best = np.where(met, probs[part], -1.0).argmax(-1)
-        found[part] = np.where(met.any(-1), best, -1)
+    probs = Probabilities.of(probs)
+    # Rounding must not lift a mean above the equal values that it is of.
+    least = thresholds - _TINY
+    unmet = probs.largest < least[probs.predicted]
+    found = np.where(unmet, -1, probs.predicted)
+    # A less probable class may have a lower threshold.
+    for part in selection.row_blocks(probs.shape):
+        rows = part.start + np.flatnonzero(unmet[part])
+        some = probs[rows]
+        met = some >= least
+        any_met = met.any(-1)
+        best = np.where(met[any_met], some[any_met], -1.0).argmax(-1)
+        found[rows[any_met]] = best
     return found
 
 
-def confident_joint(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def confident_joint(
+    probs: np.ndarray | Probabilities, labels: np.ndarray
+) -> np.ndarray:
     """Samples by given and by confident class, scaled to the given counts.
 
     Args:
@@ -85,7 +99,7 @@ def confident_joint(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def prune(
-    probs: np.ndarray, labels: np.ndarray, joint: np.ndarray
+    probs: np.ndarray | Probabilities, labels: np.ndarray, joint: np.ndarray
 ) -> np.ndarray:
     """Flags as many samples of every given class as the joint says are wrong.
 
@@ -103,8 +117,7 @@ def prune(
     Source: Northcutt et al. 2021, section 3.2, method 4 (prune by noise rate).
     """
     flagged = np.zeros(len(labels), bool)
-    for given in range(len(joint)):
-        rows = np.flatnonzero(labels == given)
+    for given, rows in enumerate(selection.class_rows(labels, len(joint))):
         own = probs[rows, given]
         for other, count in enumerate(np.rint(joint[given]).astype(int)):
             if other != given and count:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnlt import selection
+from jaxnlt.auditing.probabilities import Probabilities
 
 
 class Statistics(NamedTuple):
@@ -19,9 +20,18 @@ class Statistics(NamedTuple):
     probs: np.ndarray
 
     @property
-    def mean_probs(self) -> np.ndarray:
-        """float64 [N, C]."""
-        return self.probs / np.float64(max(int(self.epochs), 1))
+    def mean_probs(self) -> Probabilities:
+        """Of N samples and C classes; the sums are not copied."""
+        return Probabilities(self.probs, max(int(self.epochs), 1))
+
+    def without(self, lost: np.ndarray) -> "Statistics":
+        """The same with NaN for images that cannot be read.
+
+        Args:
+          lost: bool [N], which they are.
+        """
+        lost = lost[:, None]
+        return self._replace(probs=np.where(lost, np.nan, self.probs))
 
 
 def empty(samples: int, classes: int) -> Statistics:
@@ -41,6 +51,6 @@ def added(statistics: Statistics, logits: np.ndarray) -> Statistics:
       The new statistics.
     """
     probs = statistics.probs.copy()
-    for part in selection.blocks(len(logits)):
+    for part in selection.row_blocks(logits.shape):
         probs[part] += selection.softmax(logits[part])
     return Statistics(statistics.epochs + 1, probs)

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from jaxnlt.auditing import flags, joint
+from jaxnlt.auditing.probabilities import Probabilities
 from jaxnlt.runtime.errors import logger
 
 #: A flagged label whose image is surely of another class.
@@ -79,7 +80,7 @@ class Audit:
 
 def of_training(
     labels: np.ndarray,
-    probs: np.ndarray,
+    probs: np.ndarray | Probabilities,
     suggestions: np.ndarray | None,
     held_out: bool,
 ) -> Audit:
@@ -96,43 +97,53 @@ def of_training(
     Returns:
       The verdict.
     """
-    if suggestions is None:
-        suggestions = probs
+    probs = Probabilities.of(probs)
+    scores = probs if suggestions is None else Probabilities.of(suggestions)
     lost = np.isnan(probs[:, 0])
     if lost.any():
         rows, others = np.flatnonzero(~lost), np.flatnonzero(lost)
-        found = of_training(
-            labels[rows], probs[rows], suggestions[rows], held_out
+        found = _judged(
+            labels[rows], probs.take(rows), scores.take(rows), held_out
         )
         order = np.argsort(np.append(rows, others))
         return found.joined(unreadable(labels[others])).take(order)
+    return _judged(labels, probs, scores, held_out)
+
+
+def _judged(
+    labels: np.ndarray,
+    probs: Probabilities,
+    suggestions: Probabilities,
+    held_out: bool,
+) -> Audit:
+    """See ``of_training``; all images can be read."""
     if held_out:
         return unseen(labels, probs, suggestions)
-    own = probs[np.arange(len(labels)), labels]
     _warn_unsure(probs)
-    return judge(labels, probs, flags.learnt(probs, labels), own, suggestions)
+    flagged, own = flags.learnt(probs, labels), probs.own(labels)
+    return judge(labels, probs, flagged, own, suggestions)
 
 
 def unseen(
-    labels: np.ndarray, probs: np.ndarray, suggestions: np.ndarray
+    labels: np.ndarray, probs: Probabilities, suggestions: Probabilities
 ) -> Audit:
     """The verdict by a model that has not been trained on the labels.
 
     Args:
       labels: int [N] given labels.
-      probs: float [N, C] its probabilities.
-      suggestions: float [N, C] scores behind suggested labels.
+      probs: its probabilities.
+      suggestions: scores behind suggested labels.
 
     Returns:
       The verdict, ranked by the margin: the given label's probability alone
       would rank rare classes first.
     """
-    scores = (1 + flags.margins(probs, labels)) / 2
+    margin = probs.own(labels) - probs.best_other(labels)[0]
     flagged = flags.held_out(probs, labels)
-    return judge(labels, probs, flagged, scores, suggestions)
+    return judge(labels, probs, flagged, (1 + margin) / 2, suggestions)
 
 
-def _warn_unsure(probs: np.ndarray) -> None:
+def _warn_unsure(probs: Probabilities) -> None:
     """Says where the networks have not learnt enough to judge."""
     sure = sureness(probs)
     if sure < 0.5:
@@ -140,16 +151,16 @@ def _warn_unsure(probs: np.ndarray) -> None:
             "the networks are unsure of most images (the largest probability "
             "is %.2f on average): what labels.csv says is weak evidence; train "
             "longer, or a network that learns more",
-            probs.max(-1).mean(),
+            probs.largest.mean(),
         )
 
 
 def judge(
     labels: np.ndarray,
-    probs: np.ndarray,
+    probs: np.ndarray | Probabilities,
     flagged: np.ndarray,
     scores: np.ndarray,
-    suggestions: np.ndarray,
+    suggestions: np.ndarray | Probabilities,
 ) -> Audit:
     """Judges given labels.
 
@@ -163,22 +174,22 @@ def judge(
     Returns:
       The verdict.
     """
+    probs = Probabilities.of(probs)
     thresholds = joint.class_thresholds(probs, labels)
     sure = joint.confident_classes(probs, thresholds)
     elsewhere = (sure >= 0) & (sure != labels)
     kinds = np.where(elsewhere, MISLABELLED, AMBIGUOUS)
-    predicted = probs.argmax(-1)
-    suggested = suggestions.argmax(-1)
+    suggested = Probabilities.of(suggestions).predicted
     # Heads may differ: what is flagged gets another label.
-    suggested = np.where(suggested == labels, predicted, suggested)
-    best_other, alternative = flags.best_other(probs, labels)
-    margin = probs[np.arange(len(labels)), labels] - best_other
+    suggested = np.where(suggested == labels, probs.predicted, suggested)
+    best_other, alternative = probs.best_other(labels)
+    margin = probs.own(labels) - best_other
     return Audit(
         is_label_issue=flagged,
         label_quality=quality(scores),
         clean_probability=clean_probability(margin, flagged, sureness(probs)),
-        predicted=predicted,
-        predicted_probability=probs.max(-1),
+        predicted=probs.predicted,
+        predicted_probability=probs.largest,
         alternative=alternative,
         suggested=np.where(flagged, suggested, labels),
         margin=margin,
@@ -204,7 +215,7 @@ def quality(scores: np.ndarray) -> np.ndarray:
     return (1 - _RANK_SHARE) * scores + _RANK_SHARE * rank
 
 
-def sureness(probs: np.ndarray) -> float:
+def sureness(probs: np.ndarray | Probabilities) -> float:
     """How far the networks have learnt to tell images apart.
 
     Args:
@@ -217,7 +228,7 @@ def sureness(probs: np.ndarray) -> float:
     if not len(probs):
         return 1.0
     low, high = _UNSURE
-    mean = float(probs.max(-1).mean())
+    mean = float(Probabilities.of(probs).largest.mean())
     return min(max((mean - low) / (high - low), 0.0), 1.0)
 
 

@@ -222,9 +222,16 @@ def measure(
             config.max_steps = steps
         _peak()
         started, stages = _peak(), Stages()
-        with stages.watched(), _inferring(inferred):
+
+        def observe(trainer: Trainer, *trained: Any) -> None:
+            # Called before the first images are inferred.
+            del trained
+            if inferred and not isinstance(trainer.infer, _Few):
+                trainer.infer = _Few(trainer.infer, inferred)
+
+        with stages.watched():
             workdir = pathlib.Path(folder) / "run"
-            train.run(config, workdir, quiet=True)
+            train.run(config, workdir, observe=observe, quiet=True)
     found = stages.found
     seconds = sum(stage.seconds for stage in found.values())
     cpu_seconds = sum(stage.cpu_seconds for stage in found.values())
@@ -247,29 +254,29 @@ def measure(
     }
 
 
-@contextlib.contextmanager
-def _inferring(batches: int) -> Iterator[None]:
-    """Lets the networks compute so many batches, repeated for the others."""
-    whole = Inference.all
+class _Few(Inference):
+    """Inference of a few batches, whose outputs the other batches repeat.
 
-    def few(
-        self: Inference, networks: Sequence[Any], images: Any, rows: np.ndarray
+    Args:
+      whole: computes the few.
+      computed: how many they are.
+    """
+
+    def __init__(self, whole: Inference, computed: int) -> None:
+        self.batch_size = whole.batch_size
+        self._whole, self._computed = whole, computed
+
+    def all(
+        self, networks: Sequence[Any], images: Any, rows: np.ndarray
     ) -> list[Batches]:
-        outputs = whole(
-            self, networks, images, rows[: batches * self.batch_size]
-        )
+        """See ``Inference.all``."""
+        some = rows[: self._computed * self.batch_size]
+        outputs = self._whole.all(networks, images, some)
         for own in outputs:
-            for i in range(batches, -(-len(rows) // self.batch_size)):
-                copies = jax.tree.map(jnp.copy, own[i % batches])
+            for i in range(self._computed, -(-len(rows) // self.batch_size)):
+                copies = jax.tree.map(jnp.copy, own[i % self._computed])
                 own.append(jax.block_until_ready(copies))
         return outputs
-
-    if batches:
-        Inference.all = few  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Inference.all = whole  # type: ignore[method-assign]
 
 
 def _write_images(
@@ -289,7 +296,7 @@ def _write_images(
         header = {"descr": "|u1", "fortran_order": False}
         shape = {"shape": (rows, size, size, 3)}
         np.lib.format.write_array_header_1_0(member, header | shape)
-        for part in selection.blocks(rows):
+        for part in selection.blocks(rows, 1 << 12):
             number = len(range(*part.indices(rows)))
             member.write(rng.bytes(number * size * size * 3))
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 _STARTS = "=+\\-@\t\r"
+# What every text starts with that is guarded.
+_FIRST = tuple("'=+-@\t\r")
 _GUARDED, _GUARD = re.compile(f"'+[{_STARTS}]"), re.compile(f"'*[{_STARTS}]")
 
 
@@ -65,10 +67,12 @@ def write_table(file: IO[str], table: Mapping[str, Sequence[Any]]) -> None:
     write(file, [table])
     columns, bare = [], False
     for values in table.values():
-        # Names of classes come again and again.
-        texts = {v for v in values if isinstance(v, str)}
-        known = {text: guarded(text) for text in texts}
-        bare |= any("\r" in text for text in known)
+        texts = set()
+        if str in set(map(type, values)):
+            # Names of classes come again and again.
+            texts = {v for v in set(values) if isinstance(v, str)}
+        known = {t: guarded(t) for t in texts if t.startswith(_FIRST)}
+        bare |= any("\r" in text for text in texts)
         columns.append([known.get(v, v) for v in values] if known else values)
     if bare:
         write(file, zip(*table.values(), strict=True))

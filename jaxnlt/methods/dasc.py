@@ -104,27 +104,23 @@ def dacc_scores(
 
     Source: DaSC section 3.2; ``papers/dasc.md`` section 6.1, steps 2-5.
     """
-    size = len(labels)
-    mask, own = np.empty(size, bool), np.empty(size)
-    for part in selection.blocks(size):
-        sure = (
-            selection.softmax(logits[part]).max(-1),
-            selection.softmax(balanced[part]).max(-1),
-        )
-        mask[part] = np.minimum(*sure) > threshold
+    sure = np.minimum(
+        selection.largest_softmax(logits), selection.largest_softmax(balanced)
+    )
+    mask, own = sure > threshold, np.empty(len(labels))
     used = mask if mask.any() else np.ones_like(mask)
     sums = np.zeros((logits.shape[1], features.shape[1]))
     # With many classes an [N, C] in float64 is what does not fit: no more than
     # a block of it is held.
     with selection.one_thread():
-        for part in selection.sum_blocks(size):
+        for part in selection.sum_blocks(logits.shape):
             these = used[part]
             weights = centroid_weights(logits[part], these, temperature)
             sums += weights.T @ selection.normalise(features[part][these])
-    centroids = selection.normalise(sums)
-    for part in selection.sum_blocks(size):
-        cosines = selection.normalise(features[part]) @ centroids.T
-        own[part] = selection.softmax_of(cosines, labels[part])
+        centroids = selection.normalise(sums)
+        for part in selection.row_blocks(logits.shape):
+            cosines = selection.normalise(features[part]) @ centroids.T
+            own[part] = selection.softmax_of(cosines, labels[part])
     return DaccScores(mask, centroids, selection.min_max(-own))
 
 
@@ -145,7 +141,7 @@ def centroid_weights(
     """
     rows = np.flatnonzero(used)
     weights = np.empty((len(rows), logits.shape[1]))
-    for part in selection.blocks(len(rows)):
+    for part in selection.row_blocks(weights.shape):
         scaled = np.asarray(logits[rows[part]], np.float64) / temperature
         weights[part] = selection.softmax(scaled)
     return weights

@@ -178,7 +178,7 @@ def tabasco_scores(
     among = np.ix_(present, present)
     similarity[among] = selection.softmax(means[present] @ means[present].T)
     acd = np.empty(len(rows))
-    for part in selection.blocks(len(rows)):
+    for part in selection.row_blocks(rows.shape):
         acd[part] = (rows[part] * means[labels[part]]).sum(-1)
     return Scores(average, weighted, counts, means, similarity, wjsd, acd)
 

@@ -60,7 +60,7 @@ def disagreement(
     Source: UNICON eq. 2; ``papers/unicon.md`` section 3.
     """
     one_hot, scores = np.eye(np.shape(logits[0])[1]), np.empty(len(labels))
-    for part in selection.blocks(len(labels)):
+    for part in selection.row_blocks(np.shape(logits[0])):
         probs = np.mean([selection.softmax(z[part]) for z in logits], axis=0)
         scores[part] = selection.jsd(probs, one_hot[labels[part]])
     return scores / UNITS[log]

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from jaxnlt.auditing import planting
+from jaxnlt.auditing.probabilities import Probabilities
 from jaxnlt.auditing.verdict import Audit
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules
@@ -93,7 +94,7 @@ class Silent:
     def finish(
         self,
         audits: Mapping[str, Audit],
-        probs: Mapping[str, np.ndarray],
+        probs: Mapping[str, Probabilities],
         run: summary_lib.RunInfo,
     ) -> Record:
         """See ``Journal.finish``; returns nothing."""
@@ -168,7 +169,7 @@ class Journal(Silent):
     def finish(
         self,
         audits: Mapping[str, Audit],
-        probs: Mapping[str, np.ndarray],
+        probs: Mapping[str, Probabilities],
         run: summary_lib.RunInfo,
     ) -> Record:
         """Writes the files of a finished run; the summary comes last.
@@ -213,8 +214,8 @@ class Journal(Silent):
                 self._directory,
                 self._dataset,
                 fold,
-                probs[HELD_OUT],
-                probs["train"],
+                probs[HELD_OUT][:],
+                probs["train"][:],
             )
         self._write_labels(audits)
         result_files.write_json(

@@ -5,15 +5,16 @@ by block, so that no float64 copy of a whole input is held.  N samples, C
 classes, D feature dimensions.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-# Rows of which a float64 copy is made at a time; it fits into the cache.
-_ROWS = 1 << 12
-# Rows that a sum over samples takes at a time.
-_SUMMED = 1 << 16
+# Numbers of which a float64 copy is made at a time; it fits into the cache.
+_NUMBERS = 1 << 17
+# Rows, and numbers in them, that a sum over samples takes at a time.
+_SUMMED, _SUMMED_NUMBERS = 1 << 16, 1 << 21
 # Added to both probabilities in the logarithm of ``kl``.
 _EPSILON = 1e-10
 
@@ -21,7 +22,7 @@ _EPSILON = 1e-10
 # --- blocks and classes -----------------------------------------------------
 
 
-def blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
+def blocks(size: int, rows: int) -> Iterator[slice]:
     """Consecutive slices that cover ``size`` rows.
 
     Args:
@@ -34,19 +35,34 @@ def blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
     return (slice(i, i + rows) for i in range(0, size, rows))
 
 
-def sum_blocks(size: int) -> Iterator[slice]:
-    """Blocks for sums over samples, which are added block by block.
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Blocks of rows that are small enough for the processor's cache.
 
-    They are larger than those of ``blocks``, so that data sets of up to 65,536
-    samples are summed at once.
+    A float64 copy of such a block costs little, whatever the number of classes.
 
     Args:
-      size: how many rows there are.
+      shape: of the array, (N, ...).
 
     Returns:
       Iterator of slices.
     """
-    return blocks(size, _SUMMED)
+    return blocks(shape[0], max(1, _NUMBERS // math.prod(shape[1:])))
+
+
+def sum_blocks(shape: tuple[int, int]) -> Iterator[slice]:
+    """Blocks for sums over samples, which are added block by block.
+
+    They are larger than those of ``row_blocks``, so that data sets of up to
+    65,536 samples are summed at once, if they have no more than 256 classes.
+
+    Args:
+      shape: of the array, (N, C).
+
+    Returns:
+      Iterator of slices.
+    """
+    size, width = shape
+    return blocks(size, min(_SUMMED, max(1, _SUMMED_NUMBERS // width)))
 
 
 def class_rows(
@@ -115,10 +131,8 @@ def softmax(logits: Num[np.ndarray, "*N C"]) -> Float[np.ndarray, "*N C"]:
     probs = np.empty(logits.shape, np.float64)
     flat = probs.reshape(-1, logits.shape[-1])
     rows = logits.reshape(flat.shape)
-    for part in blocks(len(rows)):
-        some = rows[part].astype(np.float64)
-        some -= some.max(-1, keepdims=True)
-        np.exp(some, out=some)
+    for part in row_blocks(rows.shape):
+        some = _exponentials(rows[part])
         np.divide(some, some.sum(-1, keepdims=True), out=flat[part])
     return probs
 
@@ -136,10 +150,34 @@ def softmax_of(
       float64[N]; no [N, C] is held.
     """
     probs = np.empty(len(classes))
-    for part in blocks(len(classes)):
-        own = classes[part]
-        probs[part] = softmax(logits[part])[np.arange(len(own)), own]
+    for part in row_blocks(logits.shape):
+        some, own = _exponentials(logits[part]), classes[part]
+        probs[part] = some[np.arange(len(own)), own] / some.sum(-1)
     return probs
+
+
+def largest_softmax(
+    logits: Num[np.ndarray, "N C"],
+) -> Float[np.ndarray, "N"]:
+    """The largest softmax of each row.
+
+    Args:
+      logits: [N, C].
+
+    Returns:
+      float64[N]; no [N, C] is held.
+    """
+    probs = np.empty(len(logits))
+    for part in row_blocks(logits.shape):
+        probs[part] = 1 / _exponentials(logits[part]).sum(-1)
+    return probs
+
+
+def _exponentials(logits: Num[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
+    """Softmax before it is divided by the sum; the largest of a row is 1."""
+    values = logits.astype(np.float64)
+    values -= values.max(-1, keepdims=True)
+    return np.exp(values, out=values)
 
 
 def cross_entropy(
@@ -156,7 +194,7 @@ def cross_entropy(
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     losses = np.empty(len(labels))
-    for part in blocks(len(labels)):
+    for part in row_blocks(logits.shape):
         shifted = logits[part].astype(np.float64)
         shifted -= shifted.max(-1, keepdims=True)
         own = shifted[np.arange(len(shifted)), labels[part]]
@@ -233,7 +271,7 @@ def lengths(rows: Num[np.ndarray, "N D"]) -> Float[np.ndarray, "N 1"]:
       float64[N, 1].
     """
     norms = np.empty((len(rows), 1))
-    for part in blocks(len(rows)):
+    for part in row_blocks(rows.shape):
         some = rows[part].astype(np.float64)
         norms[part] = np.linalg.norm(some, axis=-1, keepdims=True)
     return norms
@@ -250,7 +288,7 @@ def normalise(rows: Num[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     """
     rows = np.asarray(rows)
     unit = np.empty(rows.shape, np.float64)
-    for part in blocks(len(rows)):
+    for part in row_blocks(rows.shape):
         some = rows[part].astype(np.float64)
         norm = np.linalg.norm(some, axis=-1, keepdims=True)
         np.divide(some, np.maximum(norm, 1e-12), out=unit[part])
@@ -277,7 +315,7 @@ def centred_unit(
     if centre is None:
         centre = features.mean(0, dtype=np.float64)
     rows = np.empty(features.shape, np.float64)
-    for part in blocks(len(rows)):
+    for part in row_blocks(rows.shape):
         rows[part] = normalise(features[part] - centre)
     return rows
 
@@ -326,7 +364,7 @@ def nearest_scores(
     Source: ``papers/sfa.md`` section 6, step 7.
     """
     scores, squares = rows @ centroids.T, (centroids**2).sum(-1)
-    for part in blocks(len(rows)):
+    for part in row_blocks(scores.shape):
         both = (rows[part] ** 2).sum(-1)[:, None] + squares
         scores[part] = 2 * scores[part] - both
     return scores

@@ -80,7 +80,7 @@ def test_statistics_are_means_of_probabilities():
     both = statistics.added(kept, second)
     assert int(kept.epochs) == 1 and int(both.epochs) == 2
     np.testing.assert_allclose(both.mean_probs[:, 0], [0.3, 0.8], rtol=1e-6)
-    assert not statistics.empty(2, 2).mean_probs.any()
+    assert not statistics.empty(2, 2).mean_probs[:].any()
 
 
 def test_unreadable_images_have_no_numbers():

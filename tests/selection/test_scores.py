@@ -53,11 +53,15 @@ def test_blocks_do_not_show(monkeypatch):
         yield selection.lengths(rows)
         yield selection.cross_entropy(rows, labels)
         yield selection.softmax_of(rows, labels)
+        yield selection.largest_softmax(rows)
         yield dasc.centroid_weights(rows, labels > 2, 0.1)
         yield from dasc.dacc_scores(rows, rows, rows, labels, 0.5, 0.1)
 
     whole = list(results())
-    monkeypatch.setattr(selection.blocks, "__defaults__", (8,))
+    assert (whole[4] == whole[0][np.arange(50), labels]).all()
+    assert (whole[5] == whole[0].max(-1)).all()
+    # Blocks of eight rows.
+    monkeypatch.setattr(scores, "_NUMBERS", 8 * 7)
     blocked = list(results())
     for a, b in zip(whole, blocked, strict=True):
         np.testing.assert_array_equal(a, b)
