@@ -284,7 +284,7 @@ class InMemory:
         return cls(images.reshape(len(images), -1), images.shape[1:])
 
     def take(self, index: jax.Array) -> jax.Array:
-        """Gathers images, [B, ...], by int [B] row numbers; call it under jit."""
+        """Gathers images [B, ...] by int [B] row numbers; call it under jit."""
         return self.rows[index].reshape(len(index), *self.shape)
 
 

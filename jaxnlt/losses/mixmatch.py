@@ -89,7 +89,11 @@ def mixup(
     Source: Zhang et al. 2018, eq. 1; one coefficient for the whole batch.
     """
     own = jnp.asarray(coefficient, values.dtype)
-    return own * values + (1 - own) * values[permutation]
+    # Rows are gathered flat: chips exchange whole tiles, of which the sides of
+    # a small image fill a quarter.
+    rows = values.reshape(len(values), -1)
+    partners = rows[permutation].reshape(values.shape)
+    return own * values + (1 - own) * partners
 
 
 class MixupDraws(NamedTuple):

@@ -135,9 +135,16 @@ def _normalise_batch(
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(scale.dtype)
     mean = wide.mean(axes)
-    # Two passes: E[x^2] - E[x]^2 cancels in float32 for large means.
     centred = wide - mean
-    var = jnp.square(centred).mean(axes)
+    if x.dtype == scale.dtype:
+        # Two passes: E[x^2] - E[x]^2 cancels in float32 for large means.
+        var = jnp.square(centred).mean(axes)
+    else:
+        # Where it would cancel, bfloat16 has already rounded the deviations
+        # away; one pass can end the convolution that makes the map, and chips
+        # exchange both sums at once.
+        square = jnp.square(wide).mean(axes)
+        var = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (centred * (scale * inverse) + bias).astype(x.dtype)
     # The smaller of two maps is kept for the gradient.
