@@ -1,14 +1,12 @@
 """The compiled training step of a phase."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -103,40 +101,6 @@ def update(
     return kept, {"loss": loss, **result.terms}
 
 
-def pixels(
-    images: InMemory | None,
-    streams: Mapping[str, Stream],
-    views: Mapping[str, Sequence[str]],
-    devices: int,
-) -> dict[str, tuple[jax.Array, ...]]:
-    """What every view of every stream is made of; call it under jit.
-
-    One gather serves all streams: for each a TPU would fetch the whole training
-    set into its own memory, where it fits.  What a device gathers stays there.
-
-    Args:
-      images: the training set in memory; None where streams bring their views.
-      streams: their sizes are multiples of ``devices``.
-      views: of every stream.
-      devices: over which the rows of every stream are divided.
-
-    Returns:
-      One [B, H, W, C] or [B, D] for each view.
-    """
-    if images is None:
-        return {name: stream.views for name, stream in streams.items()}
-    parts = [stream.index.reshape(devices, -1) for stream in streams.values()]
-    index = jnp.concatenate(parts, axis=1)
-    taken = images.take(index.reshape(-1)).reshape(*index.shape, *images.shape)
-    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
-    return {
-        name: (part.reshape(-1, *images.shape),) * len(views[name])
-        for name, part in zip(
-            streams, jnp.split(taken, ends, axis=1), strict=True
-        )
-    }
-
-
 def make_step(
     network: models.Network,
     phase: Phase,
@@ -165,11 +129,9 @@ def make_step(
     names = config.augment.to_dict()
 
     def augmented(
-        stream: Stream,
-        raw: tuple[jax.Array, ...],
-        views: tuple[str, ...],
-        key: Any,
+        stream: Stream, images: InMemory, views: tuple[str, ...], key: Any
     ) -> Stream:
+        raw = stream.views or (images.take(stream.index),) * len(views)
         keys = jax.random.split(key, len(views))
         made = tuple(
             jax.lax.with_sharding_constraint(
@@ -183,7 +145,7 @@ def make_step(
     def step(
         state: TrainState,
         peer: PyTree,
-        images: InMemory | None,
+        images: InMemory,
         streams: dict[str, Stream],
         division: Division,
         time: Time,
@@ -192,16 +154,14 @@ def make_step(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(key, time.step)
         now = Time(time.epoch.astype(dtype), time.step.astype(dtype))
-        fed = {name: streams[name] for name in sorted(phase.views)}
-        raw = pixels(images, fed, phase.views, mesh.devices.size)
         made = {
             name: augmented(
-                stream,
-                raw[name],
+                streams[name],
+                images,
                 phase.views[name],
                 jax.random.fold_in(key, s + 1),
             )
-            for s, (name, stream) in enumerate(fed.items())
+            for s, name in enumerate(sorted(phase.views))
         }
         sizes = {name: len(stream.labels) for name, stream in made.items()}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)

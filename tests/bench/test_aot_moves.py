@@ -71,3 +71,9 @@ def test_moves_of_which_the_compiler_counts_both_ends(program):
         "(f32[64,128]{1,0:T(8,128)}, f32[64,128]{1,0:T(8,128)S(1)}, u32[])",
     )
     assert hlo.Compiled(copy, 8).counted_again() == 2 * 64 * ROW
+    # What runs before the first step only is counted, and no step does it.
+    end = "copy-start(%b)"
+    before = copy.replace(end, f"{end}, cross_program_prefetch_index=0")
+    assert hlo.Compiled(before, 8).counted_again() == 4 * 64 * ROW
+    found = hlo.Compiled(before, 8).touched()
+    assert "s" not in {op.name for op in found}

@@ -164,7 +164,7 @@ def _row(
         flops=cost.get("flops", 0.0),
         nbytes=counted - text.counted_again(),
         hbm_bytes=sum(each.hbm_bytes for each in touched),
-        state_bytes=2.0 * program.state_bytes,
+        state_bytes=program.state_bytes,
         collectives=tuple(exchanges),
         images=program.images,
         batch_sizes=tuple(program.batch_sizes),

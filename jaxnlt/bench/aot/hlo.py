@@ -41,6 +41,8 @@ _GROUPS = re.compile(r"replica_groups=(\{\{[\d,]*\}|\[[\d,]*\]|mesh\[.*?\}|)")
 # exchange in and hands them on.
 _BESIDE = "calls=%async_collective_fusion"
 _HANDED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
+# Brings for the first step what every step brings for the next one.
+_BEFORE = "cross_program_prefetch_index="
 # Names as one array what lies side by side already.
 _JOIN = 'custom_call_target="ConcatBitcast"'
 
@@ -85,7 +87,13 @@ class Operation:
         """Whether it moves data, rather than names them or ends a move."""
         ends = self.kind.endswith(("-done", "-update"))
         ends = ends or self.name.startswith("async-collective-done")
-        return not (ends or self.kind in _FREE or _JOIN in self.attributes)
+        idle = ends or self.kind in _FREE
+        return not (idle or _JOIN in self.attributes or self.before)
+
+    @property
+    def before(self) -> bool:
+        """Whether it runs before the first step only."""
+        return _BEFORE in self.attributes
 
     @property
     def handed_on(self) -> dict[int, int]:
@@ -239,11 +247,12 @@ class Compiled:
         """Bytes that ``cost_analysis`` counts where a move starts and ends.
 
         Of a copy that runs beside other operations it counts reading and
-        writing twice, of a slice writing.
+        writing twice, of a slice writing.  A copy before the first step should
+        not count at all.
         """
         again = {"copy-start": 1.0, "slice-start": 0.5}
         return sum(
-            again[op.kind] * _padded(_moved(op))
+            (again[op.kind] + op.before) * _padded(_moved(op))
             for op in self._operations.values()
             if op.outermost and op.kind in again
         )
