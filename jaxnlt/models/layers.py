@@ -136,8 +136,15 @@ def _normalise_batch(
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(scale.dtype)
     mean = wide.mean(axes)
-    # Two passes: E[x^2] - E[x]^2 cancels in float32 for large means.
-    var = jnp.square(wide - mean).mean(axes)
+    if x.dtype == scale.dtype:
+        # Two passes: E[x^2] - E[x]^2 cancels in float32 for large means.
+        var = jnp.square(wide - mean).mean(axes)
+    else:
+        # Where it would cancel, bfloat16 has already rounded the deviations
+        # away; one pass can end the convolution that makes the map, and chips
+        # exchange both sums at once.
+        square = jnp.square(wide).mean(axes)
+        var = jnp.maximum(square - jnp.square(mean), 0)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (wide - mean) * (scale * inverse) + bias
     return (y.astype(x.dtype), Statistics(mean, var)), (x, mean, inverse, scale)

@@ -158,12 +158,13 @@ def _row(
     text = hlo.Compiled(compiled.as_text() or "", program.chips)
     touched = text.touched()
     exchanges = text.collectives()
+    counted = cost.get("bytes accessed", 0.0)
     work = roofline.Work(
         chips=program.chips,
         flops=cost.get("flops", 0.0),
-        nbytes=cost.get("bytes accessed", 0.0),
+        nbytes=counted - text.counted_again(),
         hbm_bytes=sum(each.hbm_bytes for each in touched),
-        state_bytes=2.0 * program.state_bytes,
+        state_bytes=program.state_bytes,
         collectives=tuple(exchanges),
         images=program.images,
         batch_sizes=tuple(program.batch_sizes),
@@ -174,6 +175,7 @@ def _row(
         "images": program.images,
         "flops": work.flops,
         "bytes": work.nbytes,
+        "bytes_counted": counted,
         "hbm_bytes": work.hbm_bytes,
         "memory": {
             "arguments": memory.argument_size_in_bytes,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +37,14 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _ENTRY = re.compile(r"(\d+) (?:\"(.*)\"|\{(.*)\})")
 _GROUPS = re.compile(r"replica_groups=(\{\{[\d,]*\}|\[[\d,]*\]|mesh\[.*?\}|)")
+# A fusion beside which a piece of an exchange runs takes the arrays of the
+# exchange in and hands them on.
+_BESIDE = "calls=%async_collective_fusion"
+_HANDED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
+# Brings for the first step what every step brings for the next one.
+_BEFORE = "cross_program_prefetch_index="
+# Names as one array what lies side by side already.
+_JOIN = 'custom_call_target="ConcatBitcast"'
 
 
 class Shape(NamedTuple):
@@ -73,6 +81,33 @@ class Operation:
     operands: tuple[str, ...]
     attributes: str
     outermost: bool
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves data, rather than names them or ends a move."""
+        ends = self.kind.endswith(("-done", "-update"))
+        ends = ends or self.name.startswith("async-collective-done")
+        idle = ends or self.kind in _FREE
+        return not (idle or _JOIN in self.attributes or self.before)
+
+    @property
+    def before(self) -> bool:
+        """Whether it runs before the first step only."""
+        return _BEFORE in self.attributes
+
+    @property
+    def handed_on(self) -> dict[int, int]:
+        """Numbers of results, and of the operands that they are, untouched."""
+        if _BESIDE not in self.attributes:
+            return {}
+        pairs = _HANDED_ON.findall(self.attributes)
+        return {int(result): int(operand) for result, operand in pairs}
+
+    @property
+    def written(self) -> list[Shape]:
+        """Shapes of its own results."""
+        handed_on = self.handed_on
+        return [s for i, s in enumerate(self.shapes) if i not in handed_on]
 
     def attribute(self, pattern: re.Pattern[str]) -> str:
         """The first group of a pattern in the attributes, '' without."""
@@ -186,31 +221,41 @@ class Compiled:
         """What the operations read and write, the dearest first."""
         found = []
         for op in self._operations.values():
-            ends = op.kind.endswith(("-done", "-update"))
-            if not op.outermost or op.kind in _FREE or ends:
+            if not op.outermost or not op.moves:
                 continue
             read = self._read(op)
             if op.attribute(_OP_NAME).endswith("gather"):
-                most = sum(shape.padded for shape in op.shapes)
+                most = _padded(op.shapes)
                 read = [s._replace(padded=min(s.padded, most)) for s in read]
-            shapes = [*read, *op.shapes]
+            shapes = [*read, *op.written]
             if op.kind.endswith("-start"):
-                # The result names source and target; the smaller one moves.
-                pair = op.shapes[:2]
-                least = min(pair, key=lambda shape: shape.padded)
-                shapes = [least._replace(in_hbm=shape.in_hbm) for shape in pair]
+                shapes = _moved(op)
             found.append(
                 Touched(
                     op.name,
                     op.kind,
-                    sum(s.padded for s in shapes),
-                    sum(s.padded for s in shapes if s.in_hbm),
+                    _padded(shapes),
+                    _padded([s for s in shapes if s.in_hbm]),
                     int(op.attribute(_CYCLES) or 0),
                     op.attribute(_OP_NAME),
                     self._place(op),
                 )
             )
         return sorted(found, key=lambda each: -each.nbytes)
+
+    def counted_again(self) -> float:
+        """Bytes that ``cost_analysis`` counts where a move starts and ends.
+
+        Of a copy that runs beside other operations it counts reading and
+        writing twice, of a slice writing.  A copy before the first step should
+        not count at all.
+        """
+        again = {"copy-start": 1.0, "slice-start": 0.5}
+        return sum(
+            (again[op.kind] + op.before) * _padded(_moved(op))
+            for op in self._operations.values()
+            if op.outermost and op.kind in again
+        )
 
     def _place(self, op: Operation) -> str:
         """File and line of the innermost call in jaxnlt, else of any."""
@@ -227,9 +272,24 @@ class Compiled:
         return places[0] if places else ""
 
     def _read(self, op: Operation) -> list[Shape]:
-        """Shapes of an operation's operands."""
-        known = (self._operations.get(name) for name in op.operands)
+        """Shapes of an operation's operands, less those that it hands on."""
+        handed_on = op.handed_on.values()
+        names = (n for i, n in enumerate(op.operands) if i not in handed_on)
+        known = (self._operations.get(name) for name in names)
         return [shape for other in known if other for shape in other.shapes]
+
+
+def _padded(shapes: Iterable[Shape]) -> float:
+    """Bytes of several arrays, in tiles."""
+    return sum(shape.padded for shape in shapes)
+
+
+def _moved(start: Operation) -> list[Shape]:
+    """Source and target of a move that an operation starts."""
+    # Its result names both; the smaller one moves.
+    pair = start.shapes[:2]
+    least = min(pair, key=lambda shape: shape.padded)
+    return [least._replace(in_hbm=shape.in_hbm) for shape in pair]
 
 
 def _operations(text: str) -> Iterator[Operation]:

@@ -31,7 +31,8 @@ class Program(NamedTuple):
       images: rows of the data set that one call takes.
       batch_sizes: of which the number of chips is a divisor.
       chips: that run it.
-      state_bytes: of the training state that it reads and writes.
+      state_bytes: what reading and writing the training state takes, and
+        reading the other network's variables.
       lowered: what is to be compiled.
     """
 
@@ -104,7 +105,7 @@ def programs(
             result.images // method.num_nets,
             method.batch_sizes,
             mesh.devices.size,
-            sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+            sum(leaf.nbytes for leaf in jax.tree.leaves((state, state, peer))),
             made.lower(
                 _abstract(state, everywhere),
                 _abstract(peer, everywhere),

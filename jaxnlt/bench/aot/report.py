@@ -98,7 +98,9 @@ def _scaling(result: Figures) -> list[str]:
     scales = list(result["rows"][0]["scaling"]["chip"])
     heads = "".join(f"{f'{chips} chips':>18}" for chips in scales)
     lines = [
-        "Images/s at worst and at best",
+        "Thousands of images/s at worst and at best; where the chips do not "
+        "divide the batch,",
+        "as many of them work as do",
         f"{'':{_WIDTH}}{'':>6}{heads}",
     ]
     for row in result["rows"]:
@@ -118,8 +120,6 @@ def _scaling(result: Figures) -> list[str]:
                 for each in row["scaling"][batch].values()
             )
             lines.append(f"  {said:{_WIDTH + 4}}{''.join(cells)}")
-    lines[0] += ", in thousands; where the chips do not divide the batch, as"
-    lines.insert(1, "many of them work as do")
     return lines
 
 

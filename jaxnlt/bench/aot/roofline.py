@@ -18,15 +18,16 @@ HOP = 1e-6
 Batch = Literal["chip", "global"]
 
 ASSUMPTIONS = """\
-All figures are a compiler's, nothing was measured. At best a step takes as long
-as the slowest of three: arithmetic at the peak, what is read and written in the
-main memory (HBM) at its rate, and exchanges around one ring of all chips in
-both directions, plus 1 us for every hop across a torus of equal sides, there
+All figures are a compiler's, nothing was measured; copies that run beside other
+operations, of which it counts both ends, count once. At best a step takes as
+long as the slowest of three: arithmetic at the peak, what is read and written
+in the main memory (HBM) at its rate, and exchanges around one ring of all chips
+in both directions, plus 1 us for every hop across a torus of equal sides, there
 and back for an all-reduce. At worst all bytes touched come from HBM, also those
 that the compiler keeps on the chip, and exchanges wait for the rest. The host
 is never waited for. On other numbers of chips an all-reduce carries as much as
-here, all else as many rows as a chip has; of the bytes only reading and writing
-the training state does not shrink with the rows of a chip."""
+here, all else as many rows as a chip has; of the bytes only those of the
+networks' states do not shrink with the rows of a chip."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ class Work:
     Attributes:
       chips: how many there are.
       flops: operations.
-      nbytes: touched, by the compiler's count.
+      nbytes: touched, by the compiler's count, see
+        ``hlo.Compiled.counted_again``.
       hbm_bytes: the part in the main memory.
-      state_bytes: of both, what reading and writing the training state takes.
+      state_bytes: of both, see ``programs.Program``.
       collectives: exchanges.
       images: rows of all chips together.
       batch_sizes: rows of every stream, which the number of chips divides.
