@@ -129,10 +129,13 @@ def test_an_unreadable_image_has_no_scores(finished, damaged):
     assert right == pytest.approx(round(right))
     assert [r["bad_images"] >= 4 for r in runs.records(workdir)] == [True] * 2
     ids = np.array([row["path"] for row in rows[:-3]])
-    scores = h2e.read_scores(str(workdir / "labels.csv"), ids)
+    given = np.array([int(row["given_index"]) for row in rows[:-3]])
+    scores = h2e.read_scores(str(workdir / "labels.csv"), ids, given)
     assert np.isfinite(scores).all()
     with pytest.raises(UserError, match="lacks the training image train/cl"):
-        h2e.read_scores(str(workdir / "labels.csv"), np.array(BAD[:1]))
+        h2e.read_scores(
+            str(workdir / "labels.csv"), np.array(BAD[:1]), given[:1]
+        )
 
 
 def test_one_bad_file_does_not_end_a_prediction(

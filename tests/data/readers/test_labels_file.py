@@ -215,7 +215,9 @@ def test_true_labels_of_both_parts_are_written(tmp_path):
     rows = labels.read(tmp_path / "labels.csv")
     assert (rows["true_index"] == rows["index"] % 2).all()
     assert ((rows["split"] == "held_out") == (rows["index"] > 1)).all()
-    scores = h2e.read_scores(str(tmp_path / "labels.csv"), train.ids)
+    scores = h2e.read_scores(
+        str(tmp_path / "labels.csv"), train.ids, train.labels
+    )
     assert len(scores) == 2 and (scores >= 0).all() and (scores <= 1).all()
 
 
