@@ -71,22 +71,6 @@ def sharpen(
     return powered / powered.sum(-1, keepdims=True)
 
 
-def join(views: Sequence[Float[Array, "_ ..."]]) -> Float[Array, "n ..."]:
-    """Concatenates views along their first axis.
-
-    As flat rows: chips exchange whole tiles, of which the sides of a small
-    image fill a quarter.
-
-    Args:
-      views: [B, ...] each, of any B.
-
-    Returns:
-      [n, ...], the rows of the first view first.
-    """
-    rows = jnp.concatenate([view.reshape(len(view), -1) for view in views])
-    return rows.reshape(-1, *views[0].shape[1:])
-
-
 def mixup(
     values: Float[Array, "n ..."],
     coefficient: Float[Array, "..."] | float,
@@ -105,7 +89,8 @@ def mixup(
     Source: Zhang et al. 2018, eq. 1; one coefficient for the whole batch.
     """
     own = jnp.asarray(coefficient, values.dtype)
-    # Flat rows, as in ``join``.
+    # Rows are gathered flat: chips exchange whole tiles, of which the sides of
+    # a small image fill a quarter.
     rows = values.reshape(len(values), -1)
     partners = rows[permutation].reshape(values.shape)
     return own * values + (1 - own) * partners
@@ -244,7 +229,7 @@ def mixed_batch(
 
     Source: DivideMix, algorithm 1, MixMatch.
     """
-    images = join([*x_views, *u_views])
+    images = jnp.concatenate([*x_views, *u_views])
     both = jnp.concatenate(
         [
             targets.labelled,

@@ -656,7 +656,7 @@ class Method(base.Method):
         """
         options, x, u = self.options, batch.x, batch.u
         sizes = Sizes(len(targets.labelled), len(targets.unlabelled))
-        images = mixmatch.join([*x.views[:2], *u.views[:2]])
+        images = jnp.concatenate([*x.views[:2], *u.views[:2]])
         of_rows = jnp.concatenate(
             [
                 targets.labelled,
