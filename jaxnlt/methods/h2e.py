@@ -583,8 +583,8 @@ def read_scores(path: str, ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
         given = row.get("given_index")
         if given and expected.get(name, given) != given:
             raise UserError(
-                f"{path}: {name} has class {given} there and {expected[name]} "
-                "here; train both runs on the same labels"
+                f"{path}: image {name} has class {given} there and "
+                f"{expected[name]} here; train both runs on the same labels"
             )
     for name in expected:
         if name not in scores:

@@ -65,9 +65,9 @@ def test_tools_of_scikit_learn(arrays):
     )
     assert probs.shape == (90, 3)
     assert (np.unique(labels)[probs.argmax(1)] == labels).mean() > 0.5
-    grid = {"loss": ["ce", "mixup"], "model__width": [2, 4]}
+    grid = [{"loss": ["mixup"]}, {"model__width": [2]}]
     search = GridSearchCV(model, grid, cv=2).fit(images, labels)
-    assert search.best_params_.keys() == grid.keys()
+    assert search.best_params_ in ({"loss": "mixup"}, {"model__width": 2})
     assert len(set(search.cv_results_["mean_test_score"])) > 1
 
 

@@ -244,7 +244,7 @@ def test_labels_csv_of_any_run_feeds_the_weighted_mixup(iterated, tmp_path):
     assert row["phase"] == "base" and np.isfinite(row["loss"])
     arg = "digits,rounds=0,mix=weighted,data_seed=1"
     other = runs.tiny("h2e", arg, **fields)
-    with pytest.raises(UserError, match=f"^{scores}: .*image"):
+    with pytest.raises(UserError, match=f"^{scores}: image .* train both"):
         train.run(other, tmp_path / "other")
 
 

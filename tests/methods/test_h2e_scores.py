@@ -24,7 +24,7 @@ def test_scores_of_other_labels_are_refused(tmp_path):
     ids = np.array([5, 3])
     found = h2e.read_scores(str(path), ids, np.array([0, 1]))
     np.testing.assert_array_equal(found, [1, 0.5])
-    with pytest.raises(UserError, match=f"^{path}: 5 has class 0 there and 2"):
+    with pytest.raises(UserError, match=f"^{path}: image 5 has class 0"):
         h2e.read_scores(str(path), ids, np.array([2, 1]))
 
 
