@@ -224,7 +224,8 @@ def statistics(
     }
     if not known:
         raise UserError(
-            f"config.data.statistics: {bench.name} has its own; leave it empty"
+            f"config.data.statistics: {bench.name} takes no other benchmark's; "
+            "leave it empty"
         )
     one_of("config.data.statistics", name, known)
     return known[name].mean, known[name].std
