@@ -23,7 +23,7 @@ CONSTANTS = {
     "exponents": 1.0,
 }
 #: Standard deviation of the kernels of VGG's linear layers.
-LINEAR = 0.01
+LINEAR_DEVIATION = 0.01
 
 
 def initialise(shapes: Mapping, seed: int, dtype: Any) -> dict[str, Any]:
@@ -94,7 +94,9 @@ def normal_by_fan_out(params: Mapping, seed: int) -> dict[str, Any]:
 
     def deviation(shape: tuple[int, ...]) -> float:
         *field, _, out = shape
-        return math.sqrt(2 / (math.prod(field) * out)) if field else LINEAR
+        if not field:
+            return LINEAR_DEVIATION
+        return math.sqrt(2 / (math.prod(field) * out))
 
     values = traverse_util.flatten_dict(_normal(params, seed, deviation))
     for path, value in values.items():

@@ -273,15 +273,17 @@ class BatchNorm(nn.Module):
         return y
 
 
-def grouped(size: int) -> contextlib.AbstractContextManager[Any]:
+def grouped(
+    size: int, spared: str = ""
+) -> contextlib.AbstractContextManager[Any]:
     """Lets every ``BatchNorm`` that is called within take groups of rows.
 
     Args:
       size: rows of a group, see ``normalise_groups``; 0 is the batch.
+      spared: name of a module whose rows are no images and stay together.
 
     Returns:
-      The context manager; networks of prototypes, whose rows are classes, are
-      left alone.
+      The context manager.
     """
     if not size:
         return contextlib.nullcontext()
@@ -290,8 +292,7 @@ def grouped(size: int) -> contextlib.AbstractContextManager[Any]:
         call: Callable[..., Any], args: Any, kwargs: Any, context: Any
     ) -> Any:
         module = context.module
-        images = "prototype_projector" not in module.path
-        if isinstance(module, BatchNorm) and images:
+        if isinstance(module, BatchNorm) and spared not in module.path:
             kwargs = {**kwargs, "size": size}
         return call(*args, **kwargs)
 

@@ -200,7 +200,8 @@ class Network:
             return outputs, variables["batch_stats"]
         if self.drops and key is None:
             raise ValueError("dropout in train mode needs a key")
-        with grouped(self.bn_shard):
+        # Prototypes have a row for each class.
+        with grouped(self.bn_shard, spared="prototype_projector"):
             outputs, moved = module.apply(
                 variables,
                 images,
