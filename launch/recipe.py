@@ -112,6 +112,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "--config.optimizer.schedule=cosine",
         "--config.optimizer.rise=2",
     ),
+    "dasc-strong-warmup": ("dasc", "--config.dasc.warmup_view=strong"),
     # Losses that divide best but lose classes.
     "dividemix-floor": ("dividemix", "--config.dividemix.trust_floor=0.2"),
 }

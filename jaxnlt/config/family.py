@@ -34,6 +34,7 @@ class SemiOptions:
 
     Attributes:
       warmup: epochs before the semi-supervised ones.
+      warmup_view: augmentation of the images of supervised epochs.
       lambda_u: weight of the squared error of unlabelled samples after the
         ramp.
       ramp: epochs over which ``lambda_u`` rises from 0.
@@ -56,6 +57,7 @@ class SemiOptions:
     """
 
     warmup: Natural = 30
+    warmup_view: Literal["weak", "strong"] = "weak"
     lambda_u: NotNegative = 25.0
     ramp: Positive = 16.0
     alpha: fields.BetaParameter = 4.0

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxnlt import method as base
 from jaxnlt.config.family import SemiOptions
 from jaxnlt.method import (
     DataInfo,
-    Method,
     Outputs,
     PyTree,
     Selection,
@@ -17,7 +17,7 @@ from jaxnlt.method import (
 from jaxnlt.selection import agreement
 
 
-def selector_of(method: Method) -> Selector:
+def selector_of(method: base.Method) -> Selector:
     """The selector of a method of the family, with what agrees to it.
 
     Args:

@@ -412,7 +412,7 @@ class Method(base.Method):
             name="warmup",
             loss=self.warmup_loss,
             streams=all_rows,
-            views={"x": ("weak", "weak")},
+            views={"x": (options.warmup_view,) * 2},
             # Parameters without a gradient are left alone, decay included.
             trainable=lambda path: path[0] not in CONTRASTIVE,
         )
@@ -420,7 +420,7 @@ class Method(base.Method):
             name="warmup_contrast",
             loss=self.warmup_contrast_loss,
             streams=all_rows,
-            views={"x": ("weak", "weak")},
+            views={"x": (options.warmup_view,) * 2},
         )
         batch = config.batch_size
         self.semi = Phase(

@@ -289,7 +289,7 @@ class Method(base.Method):
         return mixmatch.no_guesses(to, classes, dtype)
 
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
-        """One pass over the given labels, a weak view each.
+        """One pass over the given labels, a view each.
 
         Args:
           name: of the phase.
@@ -300,9 +300,8 @@ class Method(base.Method):
         streams = base.single_stream(batch)
         if self.options.warmup_samples:
             streams = self._subset_stream(batch)
-        phase = Phase(
-            name=name, loss=loss, streams=streams, views={"x": ("weak",)}
-        )
+        views = {"x": (self.options.warmup_view,)}
+        phase = Phase(name=name, loss=loss, streams=streams, views=views)
         return replace(phase, **other)
 
     def semi_phase(self) -> Phase:

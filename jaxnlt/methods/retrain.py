@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnlt import losses
+from jaxnlt import method as base
 from jaxnlt.config.family import SemiOptions
 from jaxnlt.data import sampling
 from jaxnlt.method import (
     Batch,
     Division,
     LossResult,
-    Method,
     Net,
     Phase,
     PyTree,
@@ -35,7 +35,7 @@ NAME = "retrain"
 BODY = ("backbone", "bottleneck")
 
 
-def phases(method: Method, semi: Phase) -> tuple[Phase, ...]:
+def phases(method: base.Method, semi: Phase) -> tuple[Phase, ...]:
     """The last phase, if ``retrain_epochs`` asks for one.
 
     Args:
@@ -79,7 +79,7 @@ def phases(method: Method, semi: Phase) -> tuple[Phase, ...]:
     return (found,)
 
 
-def begun(method: Method, epoch: int) -> bool:
+def begun(method: base.Method, epoch: int) -> bool:
     """Whether an epoch is of the last phase.
 
     Args:
@@ -90,7 +90,7 @@ def begun(method: Method, epoch: int) -> bool:
     return bool(last) and epoch >= method.config.epochs - last
 
 
-def check(method: Method) -> None:
+def check(method: base.Method) -> None:
     """Refuses a last phase that leaves no semi-supervised epoch.
 
     Raises:

@@ -42,6 +42,14 @@ def test_the_last_epochs_of_every_method(name):
     assert last.rate == 0.1
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_supervised_epochs_take_weak_views_unless_told(name):
+    for view in ("weak", "strong"):
+        told = {} if view == "weak" else {"warmup_view": view}
+        for each in make(name, **told).phases():
+            assert set(each.views["x"]) == {view} or each.name == "semi"
+
+
 @pytest.mark.parametrize("name", ["dasc", "dividemix"])
 def test_it_must_leave_semi_supervised_epochs(name):
     make(name, retrain_epochs=24).check()
