@@ -6,7 +6,6 @@ feed* (streams, views), *what to minimise* (loss) and *how to vote* (predict);
 the loop in train.py does the rest.  The dataclasses are what they exchange.
 """
 
-import collections
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -18,7 +17,7 @@ import numpy as np
 import optax
 
 from jaxnlt.auditing.statistics import Statistics
-from jaxnlt.config import fields, modules
+from jaxnlt.config import fields, modules, rates
 from jaxnlt.data import registry, sampling
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.selection import registry as selectors
@@ -343,10 +342,18 @@ class Net:
       apply: function of the network.
       batch_stats: running statistics before the step.
       peer: the other network's variables, or None.
+      teacher: variables that guess in place of the network's; None lets the
+        network guess by itself.
     """
 
-    def __init__(self, apply: Apply, batch_stats: PyTree, peer: PyTree):
-        self._apply, self._peer = apply, peer
+    def __init__(
+        self,
+        apply: Apply,
+        batch_stats: PyTree,
+        peer: PyTree,
+        teacher: PyTree = None,
+    ):
+        self._apply, self._peer, self._teacher = apply, peer, teacher
         self.batch_stats = batch_stats
 
     def __call__(
@@ -360,7 +367,13 @@ class Net:
     def guess(
         self, params: PyTree, images: jax.Array, heads: tuple[str, ...]
     ) -> DeviceOutputs:
-        """Train-mode outputs without gradient; they move the statistics too."""
+        """Outputs without gradient, of which targets are made.
+
+        In train mode, which moves the statistics too; those of a teacher in
+        eval mode.
+        """
+        if self._teacher is not None:
+            return self._apply(self._teacher, images, heads, False)[0]
         return self(jax.lax.stop_gradient(params), images, heads)
 
     def frozen(
@@ -431,6 +444,7 @@ class Phase:
       views: augmentations of each stream.
       draws: samples the random numbers of the loss.
       selector: None trusts every label.
+      remembers: phase with whose memory the selector goes on; '' has its own.
       taught_by: ``peer`` trains a network on its peer's selection, ``self`` on
         its own.
       order: ``in_turn`` selects for all networks, then trains one after the
@@ -447,6 +461,7 @@ class Phase:
         order, which move the running ones.  Only ``select_train_each`` infers
         after training.
       weight_decay: overrides the optimizer's.
+      rate: share of the step size that its epochs have.
       evaluated: whether its networks vote on the test images.
       passes: how often an epoch draws the streams of a selection and trains on
         them.
@@ -461,6 +476,7 @@ class Phase:
     views: Mapping[str, tuple[View, ...]]
     draws: Draws = no_draws
     selector: Selector | None = None
+    remembers: str = ""
     taught_by: Literal["self", "peer"] = "self"
     order: Literal["in_turn", "select_train_each"] = "in_turn"
     peer: Literal["none", "updated", "epoch_start"] = "none"
@@ -469,6 +485,7 @@ class Phase:
     pool_view: View = "none"
     pool_train: bool = False
     weight_decay: float | None = None
+    rate: float = 1.0
     evaluated: bool = True
     passes: Passes = lambda epoch: 1
     keep: Literal["last", "best"] = "last"
@@ -573,14 +590,8 @@ class Method:
         raise NotImplementedError
 
     def learning_rate(self, epoch: int) -> float:
-        """Step size of an epoch: constant, multiplied by a factor at drops."""
-        optimizer = self.config.optimizer
-        drops = collections.Counter(optimizer.drops)
-        schedule = optax.piecewise_constant_schedule(
-            optimizer.learning_rate,
-            {drop: optimizer.drop_factor**n for drop, n in drops.items()},
-        )
-        return at_epoch(schedule, epoch)
+        """Step size of an epoch, as ``config.optimizer`` schedules it."""
+        return rates.step_size(self.config, epoch)
 
     def init_carry(self) -> PyTree:
         """Device arrays of fixed shape that a network carries along."""
@@ -645,17 +656,6 @@ class Method:
         if "balanced" not in self.vote:
             return None
         return np.asarray(sum(out["balanced"] for out in outputs))
-
-
-def at_epoch(schedule: optax.Schedule, epoch: int) -> float:
-    """The value of a schedule, computed in float64 so that logs show no noise.
-
-    Args:
-      schedule: of optax, over epochs.
-      epoch: counted as the schedule does.
-    """
-    with jax.enable_x64(True):
-        return float(schedule(epoch))
 
 
 def split_streams(

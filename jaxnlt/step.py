@@ -27,6 +27,7 @@ from jaxnlt.method import (
     TrainState,
     sgd,
 )
+from jaxnlt.models import average
 from jaxnlt.runtime import cpu, sharding
 
 #: (state, peer, images, streams, division, time, learning_rate, key) ->
@@ -52,6 +53,7 @@ def update(
     learning_rate: jax.Array | float,
     momentum: float,
     weight_decay: float,
+    teacher: PyTree = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of gradient descent on a phase's loss; see ``method.sgd``.
 
@@ -68,13 +70,14 @@ def update(
       learning_rate: scalar step size.
       momentum: of the gradients.
       weight_decay: where the phase does not set its own.
+      teacher: variables that guess for the network, or None.
 
     Returns:
       The new state, and the loss with its terms, all scalars.
     """
 
     def objective(params: PyTree) -> tuple[jax.Array, tuple[PyTree, Any]]:
-        net = Net(apply, state.batch_stats, peer)
+        net = Net(apply, state.batch_stats, peer, teacher)
         result = phase.loss(net, params, batch, draws, division, state.carry)
         return result.loss, (net.batch_stats, result)
 
@@ -165,6 +168,9 @@ def make_step(
         }
         sizes = {name: len(stream.labels) for name, stream in made.items()}
         draws = phase.draws(jax.random.fold_in(key, 0), sizes)
+        teacher = None
+        if average.teaches(config.model, "guesses"):
+            teacher = average.teacher(state.average, state.variables)
         return update(
             network.seeded(jax.random.fold_in(key, len(phase.views) + 1)),
             phase,
@@ -176,6 +182,7 @@ def make_step(
             learning_rate,
             optimizer.momentum,
             optimizer.weight_decay,
+            teacher,
         )
 
     # The training set may be replicated or divided.

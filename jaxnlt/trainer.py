@@ -107,7 +107,7 @@ def init_memory(
         selector={
             phase.name: [phase.selector.init_memory() for _ in states]
             for phase in method.phases()
-            if phase.selector
+            if phase.selector and not phase.remembers
         },
         method=method.init_memory(states),
         audit={
@@ -167,6 +167,7 @@ class Trainer:
         self.steps: dict[str, step.Step] = {}
         self.add = jax.jit(lambda a, b: jax.tree.map(jax.numpy.add, a, b))
         self.average = jax.jit(partial(average.moved, decay=config.model.ema))
+        self.teacher = jax.jit(average.teacher)
         self.key = jax.random.key(config.seed)
 
     def _check_keeping(self) -> None:
@@ -255,8 +256,10 @@ class Trainer:
         """
         known = {}
         whole = following.pool is None and following.pool_view == "none"
-        # Selectors see the networks as they are, not their averages.
-        if pooled and whole and not self.config.model.ema:
+        # Selectors see what votes unless it is an average that does not select.
+        model = self.config.model
+        same = not model.ema or average.teaches(model, "selection")
+        if pooled and whole and same:
             known["train"] = pooled[0]
         if HELD_OUT in self.dataset.audited and "test" in tests:
             known[HELD_OUT] = tests["test"]
@@ -322,6 +325,12 @@ class Trainer:
             for k in range(self.method.num_nets)
         ]
 
+    def teaching(self, state: TrainState, task: average.Task) -> PyTree:
+        """Variables of a network in a task: its own, or its average's."""
+        if average.teaches(self.config.model, task):
+            return self.teacher(state.average, state.variables)
+        return state.variables
+
     def infer_pools(
         self, epoch: int, phase: Phase, states: list[TrainState]
     ) -> Pooled:
@@ -349,9 +358,10 @@ class Trainer:
         nets = range(len(states))
         train = [phase.pool_train and k in trained for k in nets]
         plain = [k for k in nets if phase.pool_view == "none" and not train[k]]
+        shown = [self.teaching(state, "selection") for state in states]
         pooled: Pooled = []
         for rows in pools if phase.pool else pools[:1]:
-            own = [states[k].variables for k in plain]
+            own = [shown[k] for k in plain]
             found = self.infer.all(own, self.images, rows)
             by_net = dict(zip(plain, found, strict=True))
             for k in sorted(set(nets) - set(plain)):
@@ -359,14 +369,15 @@ class Trainer:
                 key = jax.random.fold_in(self.key, epoch)
                 for number in (self.method.num_nets + k, len(trained)):
                     key = jax.random.fold_in(key, number)
-                by_net[k], states[k] = self.infer.view(
-                    states[k],
-                    self.images,
-                    rows,
-                    key,
-                    phase.pool_view,
-                    train[k],
+                # In train mode it is the network itself that moves.
+                scored = states[k]
+                if not train[k]:
+                    scored = replace(scored, **shown[k])
+                by_net[k], scored = self.infer.view(
+                    scored, self.images, rows, key, phase.pool_view, train[k]
                 )
+                if train[k]:
+                    states[k] = scored
             pooled.append([by_net[k] for k in nets])
         return pooled, states
 
@@ -396,7 +407,8 @@ class Trainer:
         selections, kept = processes.decided(
             lambda: self._select(epoch, phase, pooled, memory, which)
         )
-        selector = memory.selector | {phase.name: kept}
+        place = phase.remembers or phase.name
+        selector = memory.selector | {place: kept}
         return selections, replace(memory, selector=selector)
 
     def _select(
@@ -408,7 +420,7 @@ class Trainer:
         which: Sequence[int],
     ) -> tuple[dict[int, Selection], list[PyTree]]:
         assert phase.selector is not None
-        kept = list(memory.selector[phase.name])
+        kept = list(memory.selector[phase.remembers or phase.name])
         pools, selections = self.pools(epoch, phase), {}
         outputs: list[Outputs] = []
         for k in which:
@@ -542,7 +554,7 @@ class Trainer:
             epoch, phase, pooled, memory, teachers[:1] if each else nets
         )
         # A schedule may be a device computation: before any step is queued.
-        rate = self.method.learning_rate(epoch)
+        rate = self.method.learning_rate(epoch) * phase.rate
         terms, steps, images = [], [], 0
         for k in nets:
             if teachers[k] not in selections:
@@ -560,7 +572,7 @@ class Trainer:
             shown = states if phase.peer == "updated" else start
             peer = None
             if phase.peer != "none":
-                peer = shown[others[k]].variables
+                peer = self.teaching(shown[others[k]], "guesses")
             states[k], own_terms, own_steps, own_images = self._train_one(
                 epoch,
                 k,

@@ -16,16 +16,14 @@ import dataclasses
 import json
 import math
 import pathlib
-import shlex
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnlt import command_line, train
+from jaxnlt.bench import timed
 from jaxnlt.results import files, metrics
 from jaxnlt.runtime import console
 from jaxnlt.runtime.errors import UserError
@@ -144,22 +142,8 @@ def run(
     if done.exists():
         return
     given = arguments(method, data, seed, path)
-    config, _ = command_line.parse(["main", *given])
-    seconds: list[float] = []
-    before = time.process_time()
-
-    def observe(*_: Any) -> None:
-        nonlocal before
-        now = time.process_time()
-        seconds.append(now - before)
-        before = now
-
-    train.run(config, workdir, shlex.join(given), observe=observe, quiet=True)
-    records = files.read_jsonl(workdir / "metrics.jsonl")
-    # A run that went on has measured its last epochs alone.
-    for record, spent in zip(records[::-1], seconds[::-1], strict=False):
-        record["cpu_seconds"] = spent
-    files.write_json(done, {"arguments": given, "epochs": records})
+    epochs = timed.run(given, workdir).epochs
+    files.write_json(done, {"arguments": given, "epochs": epochs})
 
 
 # Both sides -------------------------------------------------------------------

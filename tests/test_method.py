@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnlt import method as base
 from jaxnlt.config import fields
+from jaxnlt.config.base import OptimizerOptions
 from jaxnlt.config.family import SemiOptions
 
 # Streams ---------------------------------------------------------------------
@@ -106,7 +107,8 @@ class OneHead(TwoHeads):
 def make(cls, **optimizer):
     config = ml_collections.ConfigDict(
         {
-            "optimizer": optimizer,
+            "optimizer": fields.as_dict(OptimizerOptions(**optimizer)),
+            "epochs": 9,
             "selector": "",
             "method": "toy",
             "benchmark": "digits",

@@ -21,6 +21,7 @@ from jaxnlt.config.fields import (
     Decay,
     Factor,
     Natural,
+    NotNegative,
     Positive,
     Range,
     Rate,
@@ -221,6 +222,9 @@ class ModelOptions:
       ema: decay of an exponential moving average of the weights over the
         epochs, 0.9 averages about the last ten; the averaged networks vote,
         audit and predict, training does not see them.  0 is none.
+      ema_teaches: what the averaged networks of the last epoch also do, in
+        eval mode: guesses makes the targets, the peer's part too; selection
+        infers what selectors read; both.
       bn_shard: images of a batch that batch normalisation takes statistics
         of, one group after the other, as where PyTorch's DataParallel gives
         every GPU so many; the first group moves the running ones.  0 is the
@@ -233,6 +237,7 @@ class ModelOptions:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     pretrained: str = changeable("")
     ema: Decay = 0.0
+    ema_teaches: Literal["none", "guesses", "selection", "both"] = "none"
     bn_shard: Annotated[int, Range(0, 65_536)] = 0
 
 
@@ -262,6 +267,10 @@ class OptimizerOptions:
       drops: epochs after which the step size is multiplied by
         ``drop_factor``.
       drop_factor: see ``drops``.
+      schedule: drops follows ``drops``; cosine falls to ``final`` over all
+        epochs.  Where a method has a schedule of its own, that holds.
+      rise: epochs over which the step size first rises to its full size.
+      final: share of the step size after the last epoch of a cosine.
     """
 
     learning_rate: Rate = 0.02
@@ -269,6 +278,9 @@ class OptimizerOptions:
     weight_decay: Share = 5e-4
     drops: tuple[Natural, ...] = ()
     drop_factor: Factor = 0.1
+    schedule: Literal["drops", "cosine"] = "drops"
+    rise: NotNegative = 0.0
+    final: Share = 0.0
 
 
 #: A number of folds; 0 is none, 1 is refused by ``check``.
@@ -446,6 +458,7 @@ def finish(
         scaled[path] = _get(config, path) * ratio
     drops = config.optimizer.drops
     scaled["optimizer.drops"] = tuple(round(drop * ratio) for drop in drops)
+    scaled["optimizer.rise"] = config.optimizer.rise * ratio
     if ratio != 1:
         config.update_from_flattened_dict(scaled)
         config.epochs = wanted
@@ -475,8 +488,24 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"config.optimizer.drops: must be in order, is {tuple(drops)}"
         )
+    optimizer = options.optimizer
+    if drops and optimizer.schedule == "cosine":
+        raise UserError(
+            "config.optimizer.schedule: cosine knows no config.optimizer.drops,"
+            f" which are {tuple(drops)}; set one of both"
+        )
+    if optimizer.rise >= options.epochs:
+        raise UserError(
+            f"config.optimizer.rise: must end within the {options.epochs} "
+            f"epochs, is {optimizer.rise:g}"
+        )
     if options.start_phase and not options.init_from:
         raise UserError("config.start_phase: needs config.init_from")
+    if options.model.ema_teaches != "none" and not options.model.ema:
+        raise UserError(
+            "config.model.ema_teaches: needs config.model.ema, by which the "
+            "teachers are averaged"
+        )
     shard = options.model.bn_shard
     for size in (options.batch_size, options.warmup_batch_size):
         if shard == 1 or (shard and size % shard == 1):

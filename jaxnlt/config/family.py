@@ -9,6 +9,7 @@ import ml_collections
 from jaxnlt.config import fields
 from jaxnlt.config.fields import (
     Decay,
+    Factor,
     Natural,
     NotNegative,
     Positive,
@@ -33,20 +34,41 @@ class SemiOptions:
 
     Attributes:
       warmup: epochs before the semi-supervised ones.
+      warmup_view: augmentation of the images of supervised epochs.
       lambda_u: weight of the squared error of unlabelled samples after the
         ramp.
       ramp: epochs over which ``lambda_u`` rises from 0.
       alpha: parameter of the Beta distribution of mixup.
       sharpen_temperature: of the sharpening of targets.
+      align_to: class shares that the guesses of unlabelled samples are brought
+        to: equal ones, or estimated as those of the trusted labels.
+      align_decay: of the running mean of the guesses, over steps.
+      trust_by: who has to find a given label right: the selector; both, it and
+        the vote of all networks; or either of them.
+      trust_floor: least share of every given class that is trusted, its
+        likeliest labels; 0 lets a class be lost.
+      retrain_epochs: the last epochs, which train on the trusted labels alone,
+        classes drawn evenly; 0 is none.
+      retrain_part: what they train: the voting heads, on a frozen backbone, or
+        all.
+      retrain_rate: their share of the step size.
 
     Source: ``papers/dividemix_rolt.md`` section 1.
     """
 
     warmup: Natural = 30
+    warmup_view: Literal["weak", "strong"] = "weak"
     lambda_u: NotNegative = 25.0
     ramp: Positive = 16.0
     alpha: fields.BetaParameter = 4.0
     sharpen_temperature: Annotated[float, Range(0.1, 100)] = 0.5
+    align_to: Literal["none", "uniform", "estimated"] = "none"
+    align_decay: Decay = 0.99
+    trust_by: Literal["selector", "both", "either"] = "selector"
+    trust_floor: Share = 0.0
+    retrain_epochs: Natural = 0
+    retrain_part: Literal["heads", "all"] = "heads"
+    retrain_rate: Factor = 0.1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,14 +6,18 @@ separate pure functions of any batch size, with every random number an argument.
 Shapes: B rows, Bx labelled and Bu unlabelled rows, C classes.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxnlt.losses import classification
+
+# A class that is never guessed is raised by no more than its share over this.
+_LEAST = 1e-4
 
 
 def mean_probs(logits: Sequence[Float[Array, "B C"]]) -> Float[Array, "B C"]:
@@ -184,16 +188,106 @@ def terms(
     return Terms(jnp.mean(labelled), jnp.mean(unlabelled))
 
 
+class GuessMean(NamedTuple):
+    """Decayed sums over the guesses of the batches so far.
+
+    Attributes:
+      probs: [C] sum of the batches' mean probabilities.
+      weight: scalar sum of their weights; 0 before the first batch.
+    """
+
+    probs: Any
+    weight: Any
+
+
+def no_guesses(to: str, num_classes: int, dtype: Any) -> Any:
+    """The sums before the first batch, host arrays.
+
+    Args:
+      to: see ``align``; ``none`` keeps no sums, ().
+      num_classes: C.
+      dtype: of the sums.
+    """
+    if to == "none":
+        return ()
+    return GuessMean(np.zeros(num_classes, dtype), np.zeros((), dtype))
+
+
+#: Guesses [B, C] -> the guesses to take, and what ``align`` keeps of them.
+Align = Callable[[Array], tuple[Array, Any]]
+
+
+def as_guessed(probs: Float[Array, "B C"]) -> tuple[Float[Array, "B C"], Any]:
+    """Guesses that are not aligned."""
+    return probs, ()
+
+
+def align(
+    probs: Float[Array, "B C"],
+    to: str,
+    counts: Float[Array, "C"],
+    mean: Any,
+    decay: float,
+) -> tuple[Float[Array, "B C"], Any]:
+    r"""Distribution alignment of guesses.
+
+    .. math:: m \leftarrow d\,m + (1 - d)\,\bar p,\quad
+       q_{ic} = \frac{p_{ic}\,\pi_c / m_c}{\sum_k p_{ik}\,\pi_k / m_k}
+
+    where the first batches weigh no more than any other.
+
+    Args:
+      probs: [B, C] guesses.
+      to: what pi is: ``uniform``, or ``estimated`` by ``counts``; ``none``
+        leaves all as it is.
+      counts: [C] class sizes of the trusted labels, behind ``estimated``.
+      mean: ``GuessMean`` before the batch; anything with ``none``.
+      decay: d.
+
+    Returns:
+      [B, C] probabilities, and the mean with this batch in it.
+
+    Source: Berthelot et al., "ReMixMatch", ICLR 2020, section 3.1, there with
+      the mean over the last 128 batches.
+    """
+    if to == "none":
+        return probs, mean
+    mean = GuessMean(
+        decay * mean.probs + (1 - decay) * probs.mean(0),
+        decay * mean.weight + (1 - decay),
+    )
+    target = jnp.full_like(mean.probs, 1 / probs.shape[-1])
+    if to == "estimated":
+        target = jnp.exp(classification.log_prior(counts)).astype(probs.dtype)
+    usual = jnp.maximum(mean.probs / mean.weight, _LEAST)
+    raised = probs * (target / usual)
+    return raised / raised.sum(-1, keepdims=True), mean
+
+
+def aligner(to: str, decay: float, counts: Array, mean: Any) -> Align:
+    """``align`` with all but the guesses.
+
+    Args:
+      to: see ``align``, as all that follow.
+      decay: d.
+      counts: [C].
+      mean: before the batch.
+    """
+    return lambda probs: align(probs, to, counts, mean, decay)
+
+
 class Targets(NamedTuple):
     """Sharpened targets of both sides, without gradient.
 
     Attributes:
       labelled: [Bx, C] refined from the given labels.
       unlabelled: [Bu, C] guessed.
+      mean: of the guesses so far, see ``align``; () where none is kept.
     """
 
     labelled: Float[Array, "Bx C"]
     unlabelled: Float[Array, "Bu C"]
+    mean: Any = ()
 
 
 class Mixed(NamedTuple):

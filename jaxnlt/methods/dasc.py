@@ -52,6 +52,7 @@ from jaxnlt.method import (
     Stream,
     TrainState,
 )
+from jaxnlt.methods import agreement, retrain
 from jaxnlt.runtime.errors import UserError, logger
 
 CONTRASTIVE = ("projector", "prototype_projector")
@@ -270,10 +271,13 @@ class ContrastMemory(NamedTuple):
     Attributes:
       rows: [M, D] unit rows, oldest first.
       fill: int scalar; the last ``fill`` rows are valid.
+      guesses: ``mixmatch.GuessMean`` of the network; () where guesses are not
+        aligned.
     """
 
     rows: Any
     fill: Any
+    guesses: Any = ()
 
 
 def fifo(
@@ -297,8 +301,9 @@ def fifo(
     # A stable sort moves the invalid rows to the front and keeps the order.
     order = jnp.argsort(valid, stable=True)[len(rows) :]
     fill = memory.fill + keep.sum(dtype=memory.fill.dtype)
-    return ContrastMemory(
-        jnp.concatenate([memory.rows, rows])[order], jnp.minimum(size, fill)
+    return memory._replace(
+        rows=jnp.concatenate([memory.rows, rows])[order],
+        fill=jnp.minimum(size, fill),
     )
 
 
@@ -407,7 +412,7 @@ class Method(base.Method):
             name="warmup",
             loss=self.warmup_loss,
             streams=all_rows,
-            views={"x": ("weak", "weak")},
+            views={"x": (options.warmup_view,) * 2},
             # Parameters without a gradient are left alone, decay included.
             trainable=lambda path: path[0] not in CONTRASTIVE,
         )
@@ -415,7 +420,7 @@ class Method(base.Method):
             name="warmup_contrast",
             loss=self.warmup_contrast_loss,
             streams=all_rows,
-            views={"x": ("weak", "weak")},
+            views={"x": (options.warmup_view,) * 2},
         )
         batch = config.batch_size
         self.semi = Phase(
@@ -429,13 +434,18 @@ class Method(base.Method):
             draws=lambda key, sizes: mixmatch.mixup_draws(
                 key, options.alpha, 2 * (sizes["x"] + sizes["u"])
             ),
-            selector=self.selector(),
+            selector=agreement.selector_of(self),
             taught_by="peer",
             peer="updated",
             trainable=lambda path: (
                 options.contrast or path[0] not in CONTRASTIVE
             ),
         )
+        self.ending = retrain.phases(self, self.semi)
+
+    def check(self) -> None:
+        super().check()
+        retrain.check(self)
 
     def starts(self) -> dict[str, int]:
         names = ["warmup"]
@@ -447,10 +457,13 @@ class Method(base.Method):
 
     def phases(self) -> Sequence[Phase]:
         if self.options.contrast:
-            return (self.warmup, self.warmup_contrast, self.semi)
-        return (self.warmup, self.semi)
+            warmups = (self.warmup, self.warmup_contrast)
+            return (*warmups, self.semi, *self.ending)
+        return (self.warmup, self.semi, *self.ending)
 
     def phase(self, epoch: int) -> Phase:
+        if retrain.begun(self, epoch):
+            return self.ending[0]
         if epoch >= self.options.warmup:
             return self.semi
         if self.options.contrast and epoch >= self.options.contrast_start:
@@ -464,7 +477,12 @@ class Method(base.Method):
     def init_carry(self) -> ContrastMemory:
         shape = (self.options.memory_size, self.options.projection_dim)
         dtype = models.DTYPES[self.config.model.dtype][1]
-        return ContrastMemory(np.zeros(shape, dtype), np.int32(0))
+        to, classes = self.options.align_to, self.data.num_classes
+        return ContrastMemory(
+            np.zeros(shape, dtype),
+            np.int32(0),
+            mixmatch.no_guesses(to, classes, dtype),
+        )
 
     def end_epoch(
         self, phase: Phase, states: list[TrainState]
@@ -474,8 +492,8 @@ class Method(base.Method):
             return states
         first, second = states
         return [
-            replace(first, carry=second.carry),
-            replace(second, carry=first.carry),
+            replace(own, carry=other.carry._replace(guesses=own.carry.guesses))
+            for own, other in ((first, second), (second, first))
         ]
 
     # Warm-up -----------------------------------------------------------------
@@ -556,7 +574,12 @@ class Method(base.Method):
     # Semi-supervised stage ---------------------------------------------------
 
     def targets(
-        self, net: Net, params: PyTree, x: Stream, u: Stream
+        self,
+        net: Net,
+        params: PyTree,
+        x: Stream,
+        u: Stream,
+        align: mixmatch.Align = mixmatch.as_guessed,
     ) -> Targets:
         """Sharpened targets of both sides, from the third, weak view.
 
@@ -571,7 +594,9 @@ class Method(base.Method):
         own_x = net.guess(params, view_x, BOTH_HEADS)
         other_u = net.peer(view_u, ("logits",))
         other_x = net.peer(view_x, BOTH_HEADS)
-        guessed = mixmatch.mean_probs([own_u["logits"], other_u["logits"]])
+        guessed, mean = align(
+            mixmatch.mean_probs([own_u["logits"], other_u["logits"]])
+        )
         refined = mixmatch.refine(
             x.labels,
             mixmatch.mean_probs(
@@ -583,6 +608,7 @@ class Method(base.Method):
         return Targets(
             mixmatch.sharpen(refined, temperature),
             mixmatch.sharpen(guessed, temperature),
+            mean,
         )
 
     def semi_loss(
@@ -599,7 +625,14 @@ class Method(base.Method):
         Source: DaSC section 3; ``papers/dasc.md`` section 6.2.
         """
         options, x, u = self.options, batch.x, batch.u
-        targets = self.targets(net, params, x, u)
+        align = mixmatch.aligner(
+            options.align_to,
+            options.align_decay,
+            division.counts,
+            carry.guesses,
+        )
+        targets = self.targets(net, params, x, u, align)
+        carry = carry._replace(guesses=targets.mean)
         mixed = mixmatch.mixed_batch(x.views[:2], u.views[:2], targets, draws)
         heads = BOTH_HEADS + ("projection",) * options.contrast
         out = net(params, mixed.images, heads)

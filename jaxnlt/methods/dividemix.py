@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from jaxnlt import losses, selection
+from jaxnlt import losses, models, selection
 from jaxnlt import method as base
 from jaxnlt.config import family
 from jaxnlt.config.family import (
@@ -47,6 +47,7 @@ from jaxnlt.method import (
     Selector,
     Stream,
 )
+from jaxnlt.methods import agreement, retrain
 from jaxnlt.runtime.errors import UserError, logger
 from jaxnlt.selection.history import LossHistory, mean_losses
 
@@ -150,7 +151,12 @@ def given_label_loss(
 
 
 def two_view_targets(
-    net: Net, params: PyTree, x: Stream, u: Stream, temperature: float
+    net: Net,
+    params: PyTree,
+    x: Stream,
+    u: Stream,
+    temperature: float,
+    align: mixmatch.Align = mixmatch.as_guessed,
 ) -> Targets:
     """Sharpened targets of both sides, each from its first two views.
 
@@ -164,6 +170,7 @@ def two_view_targets(
       x: the labelled batch.
       u: the unlabelled batch.
       temperature: of the sharpening.
+      align: of the guesses, before they are sharpened.
 
     Returns:
       The targets.
@@ -174,11 +181,12 @@ def two_view_targets(
     own_u = [net.guess(params, view, head)["logits"] for view in u.views[:2]]
     own_x = [net.guess(params, view, head)["logits"] for view in x.views[:2]]
     peer_u = [net.peer(view, head)["logits"] for view in u.views[:2]]
-    guessed = mixmatch.mean_probs(own_u + peer_u)
+    guessed, mean = align(mixmatch.mean_probs(own_u + peer_u))
     refined = mixmatch.refine(x.labels, mixmatch.mean_probs(own_x), x.weights)
     return Targets(
         mixmatch.sharpen(refined, temperature),
         mixmatch.sharpen(guessed, temperature),
+        mean,
     )
 
 
@@ -211,17 +219,6 @@ class ExtraLoss(NamedTuple):
 # The method ------------------------------------------------------------------
 
 
-def recurs(epoch: int, period: float) -> bool:
-    """Whether an epoch is the last of a period.
-
-    Args:
-      epoch: counted from 0.
-      period: in epochs; rounded, and at least 2, so that semi-supervised
-        epochs remain in a short schedule.
-    """
-    return (epoch + 1) % max(2, round(period)) == 0
-
-
 @dataclass(frozen=True)
 class Options(PenaltyOptions, LossMixtureOptions):
     """Fields of ``config.dividemix``."""
@@ -249,6 +246,7 @@ class Method(base.Method):
         )
         self.warmup = self.supervised_phase("warmup", self.warmup_loss)
         self.semi = self.semi_phase()
+        self.ending = retrain.phases(self, self.semi)
         assert self.semi.selector is not None
         averaged = getattr(self.semi.selector.options, "average_losses", 1)
         if self.options.pool_samples and averaged > 1:
@@ -279,12 +277,19 @@ class Method(base.Method):
 
     def check(self) -> None:
         super().check()
+        retrain.check(self)
         family.check_subsets(
             self.options, f"config.{self.group}", self.data.num_classes
         )
 
+    def init_carry(self) -> PyTree:
+        """The mean of the guesses, where they are aligned."""
+        dtype = models.DTYPES[self.config.model.dtype][1]
+        to, classes = self.options.align_to, self.data.num_classes
+        return mixmatch.no_guesses(to, classes, dtype)
+
     def supervised_phase(self, name: str, loss: Loss, **other: Any) -> Phase:
-        """One pass over the given labels, a weak view each.
+        """One pass over the given labels, a view each.
 
         Args:
           name: of the phase.
@@ -295,9 +300,8 @@ class Method(base.Method):
         streams = base.single_stream(batch)
         if self.options.warmup_samples:
             streams = self._subset_stream(batch)
-        phase = Phase(
-            name=name, loss=loss, streams=streams, views={"x": ("weak",)}
-        )
+        views = {"x": (self.options.warmup_view,)}
+        phase = Phase(name=name, loss=loss, streams=streams, views=views)
         return replace(phase, **other)
 
     def semi_phase(self) -> Phase:
@@ -311,7 +315,7 @@ class Method(base.Method):
             draws=lambda key, sizes: mixmatch.mixup_draws(
                 key, self.options.alpha, 2 * (sizes["x"] + sizes["u"])
             ),
-            selector=self.selector(),
+            selector=agreement.selector_of(self),
             taught_by="peer",
             peer=self.options.peer,
             pool=self.pool(),
@@ -341,9 +345,11 @@ class Method(base.Method):
         return rows
 
     def phases(self) -> Sequence[Phase]:
-        return (self.warmup, self.semi)
+        return (self.warmup, self.semi, *self.ending)
 
     def phase(self, epoch: int) -> Phase:
+        if retrain.begun(self, epoch):
+            return self.ending[0]
         return self.warmup if epoch < self.options.warmup else self.semi
 
     def ce_loss(
@@ -395,8 +401,11 @@ class Method(base.Method):
         Source: DivideMix eq. 9-12.
         """
         options, x, u = self.options, batch.x, batch.u
+        align = mixmatch.aligner(
+            options.align_to, options.align_decay, division.counts, carry
+        )
         targets = two_view_targets(
-            net, params, x, u, options.sharpen_temperature
+            net, params, x, u, options.sharpen_temperature, align
         )
         extra = self.unlabelled_loss(net, params, u)
         # The first two views make targets, the last two are trained on.
@@ -427,7 +436,7 @@ class Method(base.Method):
         # Copies of labelled rows, where nothing is unlabelled, weigh 0.
         some = division.num_unlabelled > 0
         total = loss.labelled + (penalty + jnp.where(some, unlabelled, 0))
-        return LossResult(total, terms | extra.terms, carry)
+        return LossResult(total, terms | extra.terms, targets.mean)
 
     def unlabelled_loss(self, net: Net, params: PyTree, u: Stream) -> ExtraLoss:
         """A further loss of the unlabelled rows; DivideMix has none."""

@@ -28,7 +28,7 @@ import optax
 
 from jaxnlt import losses, models
 from jaxnlt import method as base
-from jaxnlt.config import fields
+from jaxnlt.config import fields, rates
 from jaxnlt.config.fields import (
     BetaParameter,
     Factor,
@@ -655,7 +655,7 @@ def cosine_rate(initial: float, epoch: int, epochs: int) -> float:
 
     Source: ``papers/h2e.md`` sections 2 and 5.
     """
-    return base.at_epoch(optax.cosine_decay_schedule(initial, epochs), epoch)
+    return rates.at_epoch(optax.cosine_decay_schedule(initial, epochs), epoch)
 
 
 def step_rate(
@@ -675,7 +675,7 @@ def step_rate(
     Source: ``papers/h2e.md`` section 3.
     """
     decay = optax.exponential_decay(initial, 1, factor, staircase=True)
-    return base.at_epoch(decay, int(epoch // every))
+    return rates.at_epoch(decay, int(epoch // every))
 
 
 class Method(base.Method):

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxnlt import losses
 from jaxnlt import method as base
+from jaxnlt.config import rates
 from jaxnlt.config.family import FamilyOptions
 from jaxnlt.config.fields import Positive
 from jaxnlt.losses import mixmatch
@@ -133,19 +134,20 @@ class Method(dividemix.Method):
         return {"x": np.resize(rows, (steps, batch)).astype(np.int32)}
 
     def phases(self) -> Sequence[Phase]:
-        return (self.warmup, self.semi, self.recalibration)
+        return (*super().phases(), self.recalibration)
 
     def phase(self, epoch: int) -> Phase:
         """Warm-up, then a recalibration at the end of every period.
 
         Source: ``papers/smr.md`` section 11.
         """
-        options = self.options
+        options, usual = self.options, super().phase(epoch)
         first = options.warmup + options.spare_first_epoch
         last = self.config.epochs - options.spare_last_epoch
-        if first <= epoch < last and dividemix.recurs(epoch, options.period):
-            return self.recalibration
-        return super().phase(epoch)
+        if usual in self.ending or not first <= epoch < last:
+            return usual
+        recurs = rates.recurs(epoch, options.period)
+        return self.recalibration if recurs else usual
 
     def learning_rate(self, epoch: int) -> float:
         """Divided at every drop, or at the last alone.

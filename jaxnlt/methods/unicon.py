@@ -21,6 +21,7 @@ import optax
 
 from jaxnlt import losses, selection
 from jaxnlt import method as base
+from jaxnlt.config import rates
 from jaxnlt.config.family import PenaltyOptions, ProjectionDim
 from jaxnlt.config.fields import NotNegative, Range, Rate, Share, Temperature
 from jaxnlt.data.sampling import LastBatch
@@ -322,7 +323,7 @@ class Method(dividemix.Method):
         Source: ``papers/unicon.md`` section 7.
         """
         period, usual = self.options.restart_every, super().phase(epoch)
-        if usual is self.semi and period and dividemix.recurs(epoch, period):
+        if usual is self.semi and period and rates.recurs(epoch, period):
             return self.restart
         return usual
 
@@ -384,7 +385,7 @@ class Method(dividemix.Method):
         def wave(count: base.Array) -> base.Array:
             return falling(abs((count + half) % (2 * half) - half))
 
-        return options.min_learning_rate + base.at_epoch(wave, epoch)
+        return options.min_learning_rate + rates.at_epoch(wave, epoch)
 
     def unlabelled_loss(
         self, net: Net, params: PyTree, u: Stream

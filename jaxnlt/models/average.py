@@ -1,10 +1,11 @@
 """The average of a network's weights over the epochs of a training."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 PyTree = Any
@@ -31,6 +32,15 @@ class Average:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+#: What averaged networks can do for those that are trained.
+Task = Literal["guesses", "selection"]
+
+
+def teaches(model: ml_collections.ConfigDict, task: Task) -> bool:
+    """Whether the averaged networks do a task, by ``config.model``."""
+    return model.ema_teaches in (task, "both")
+
+
 def empty(variables: PyTree) -> Average:
     """The average of no epoch.
 
@@ -39,6 +49,27 @@ def empty(variables: PyTree) -> Average:
     """
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), variables)
     return Average(zeros["params"], zeros["batch_stats"], np.int32(0))
+
+
+def teacher(average: Average, variables: PyTree) -> PyTree:
+    """The averaged network; the network itself before its first epoch.
+
+    Args:
+      average: of n epochs.
+      variables: the network's ``params`` and ``batch_stats``.
+
+    Returns:
+      A tree as ``variables``.
+
+    Source: Tarvainen and Valpola 2017, section 2 (mean teacher), there of
+    steps, here of epochs.
+    """
+    made = average.epochs > 0
+    return jax.tree.map(
+        lambda mean, own: jnp.where(made, mean, own),
+        average.variables,
+        variables,
+    )
 
 
 def moved(average: Average, variables: PyTree, decay: float) -> Average:

@@ -69,10 +69,11 @@ def test_lr_decay():
 
 
 def test_memories_are_exchanged_after_semi_supervised_epochs_only():
-    states = [base.TrainState(k, None, None, 10 + k) for k in (0, 1)]
+    carries = [dasc.ContrastMemory(10 + k, k) for k in (0, 1)]
+    states = [base.TrainState(k, None, None, carries[k]) for k in (0, 1)]
     method = make()
     swapped = method.end_epoch(method.semi, states)
-    assert [s.carry for s in swapped] == [11, 10]
+    assert [s.carry for s in swapped] == carries[::-1]
     assert [s.params for s in swapped] == [0, 1]
     for phase in (method.warmup, method.warmup_contrast):
         assert method.end_epoch(phase, states) == states
