@@ -54,20 +54,29 @@ class Inference:
         self.batch_size = -(-config.eval_batch_size // devices) * devices
         everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
         dtype = models.DTYPES[config.model.dtype][1]
+        self._statistics = sharding.put(
+            table.as_arrays(dataset, dtype), everywhere
+        )
 
-        def infer(variables: PyTree, images: jax.Array) -> DeviceOutputs:
-            images = table.normalise(images, dataset.mean, dataset.std, dtype)
+        def infer(
+            variables: PyTree,
+            images: jax.Array,
+            statistics: table.StatisticsArrays,
+        ) -> DeviceOutputs:
+            mean, std = statistics
+            images = table.normalise(images, mean, std, dtype)
             return network.apply(variables, images, heads, False)[0]
 
         def infer_view(
             variables: PyTree,
             images: jax.Array,
+            statistics: table.StatisticsArrays,
             key: jax.Array,
             view: str,
             train: bool,
         ) -> tuple[DeviceOutputs, PyTree]:
             names = config.augment.to_dict()
-            images = table.prepare(images, key, view, dataset, dtype, names)
+            images = table.prepare(images, key, view, statistics, dtype, names)
             apply = network.seeded(jax.random.fold_in(key, 1))
             return apply(variables, images, heads, train)
 
@@ -78,14 +87,14 @@ class Inference:
         )
         self._infer = jax.jit(
             infer,
-            in_shardings=(everywhere, rowwise),
+            in_shardings=(everywhere, rowwise, everywhere),
             out_shardings=rowwise,
             compiler_options=cpu.options(),
         )
         self._infer_view = jax.jit(
             infer_view,
-            static_argnums=(3, 4),
-            in_shardings=(everywhere, rowwise, everywhere),
+            static_argnums=(4, 5),
+            in_shardings=(everywhere, rowwise, everywhere, everywhere),
             out_shardings=(rowwise, everywhere),
             compiler_options=cpu.options(),
         )
@@ -97,7 +106,7 @@ class Inference:
           variables: of the network; shapes with their sharding suffice.
           images: [batch_size, ...], the same.
         """
-        return self._infer.lower(variables, images)
+        return self._infer.lower(variables, images, self._statistics)
 
     def _batches(
         self,
@@ -157,7 +166,7 @@ class Inference:
         throttle = streaming.Throttle(images)
         for batch in self._batches(images, rows):
             for variables, own in zip(networks, outputs, strict=True):
-                own.append(self._infer(variables, batch))
+                own.append(self._infer(variables, batch, self._statistics))
             throttle(outputs[-1][-1])
         return outputs
 
@@ -187,7 +196,12 @@ class Inference:
         outputs, throttle = [], streaming.Throttle(images)
         for i, batch in enumerate(self._batches(images, rows, view, key)):
             out, batch_stats = self._infer_view(
-                state.variables, batch, jax.random.fold_in(key, i), view, train
+                state.variables,
+                batch,
+                self._statistics,
+                jax.random.fold_in(key, i),
+                view,
+                train,
             )
             outputs.append(throttle(out))
             if train:

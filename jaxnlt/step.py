@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 
 from jaxnlt import models
 from jaxnlt.augment import table
-from jaxnlt.data.records import Dataset
 from jaxnlt.data.streaming import InMemory
 from jaxnlt.method import (
     Apply,
@@ -30,8 +29,8 @@ from jaxnlt.method import (
 from jaxnlt.models import average
 from jaxnlt.runtime import cpu, sharding
 
-#: (state, peer, images, streams, division, time, learning_rate, key) ->
-#: (state, terms); the state is donated.
+#: (state, peer, images, statistics, streams, division, time, learning_rate,
+#: key) -> (state, terms); the state is donated.
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -108,7 +107,6 @@ def make_step(
     network: models.Network,
     phase: Phase,
     config: ml_collections.ConfigDict,
-    dataset: Dataset,
     mesh: Mesh,
 ) -> Step:
     """Compiles a phase's training step.
@@ -117,14 +115,14 @@ def make_step(
       network: the model.
       phase: what to train.
       config: the whole configuration.
-      dataset: mean and standard deviation of its images.
       mesh: devices.
 
     Returns:
-      ``(state, peer, images, streams, division, time, learning_rate, key) ->
-      (state, terms)``.  The state is donated.  ``streams`` are ``Stream``s
-      before augmentation; ``images`` is the training set in memory from which
-      they are gathered, None where they were read from disk.
+      ``(state, peer, images, statistics, streams, division, time,
+      learning_rate, key) -> (state, terms)``.  The state is donated.
+      ``streams`` are ``Stream``s before augmentation; ``images`` is the
+      training set in memory from which they are gathered, None where they were
+      read from disk; ``statistics`` standardise them.
     """
     everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
     optimizer = config.optimizer
@@ -132,13 +130,17 @@ def make_step(
     names = config.augment.to_dict()
 
     def augmented(
-        stream: Stream, images: InMemory, views: tuple[str, ...], key: Any
+        stream: Stream,
+        images: InMemory,
+        statistics: table.StatisticsArrays,
+        views: tuple[str, ...],
+        key: Any,
     ) -> Stream:
         raw = stream.views or (images.take(stream.index),) * len(views)
         keys = jax.random.split(key, len(views))
         made = tuple(
             jax.lax.with_sharding_constraint(
-                table.prepare(pixels, own, view, dataset, dtype, names),
+                table.prepare(pixels, own, view, statistics, dtype, names),
                 rowwise,
             )
             for pixels, own, view in zip(raw, keys, views, strict=True)
@@ -149,6 +151,7 @@ def make_step(
         state: TrainState,
         peer: PyTree,
         images: InMemory,
+        statistics: table.StatisticsArrays,
         streams: dict[str, Stream],
         division: Division,
         time: Time,
@@ -161,6 +164,7 @@ def make_step(
             name: augmented(
                 streams[name],
                 images,
+                statistics,
                 phase.views[name],
                 jax.random.fold_in(key, s + 1),
             )
@@ -190,6 +194,7 @@ def make_step(
         everywhere,
         everywhere,
         None,
+        everywhere,
         rowwise,
         everywhere,
         everywhere,

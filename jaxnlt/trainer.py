@@ -156,6 +156,7 @@ class Trainer:
         )
         self.float_dtype = models.DTYPES[config.model.dtype][1]
         self.mesh = sharding.make_mesh(self.method.batch_sizes)
+        self.statistics = self.put(table.as_arrays(dataset, self.float_dtype))
         self.images = streaming.hold(dataset.train, config, self.mesh)
         self.test_images = {
             name: streaming.hold(split, config, self.mesh)
@@ -630,7 +631,7 @@ class Trainer:
         """One network's epoch: its state, sums of terms, steps and images."""
         if phase.name not in self.steps:
             self.steps[phase.name] = step.make_step(
-                self.network, phase, self.config, self.dataset, self.mesh
+                self.network, phase, self.config, self.mesh
             )
         plan, ends = self._plan(epoch, k, phase, selection)
         steps = ends[-1]
@@ -653,6 +654,7 @@ class Trainer:
                 state,
                 peer,
                 held,
+                self.statistics,
                 sharding.rows(streams, self.mesh),
                 division,
                 Time(np.int32(epoch), np.int32(i)),

@@ -85,7 +85,7 @@ def put(tree, mesh):
 def test_make_step_trains_donates_and_compiles_once(tiny):
     config, network, mesh, variables = tiny
     method = base.create(config, base.DataInfo(DATASET.train.labels, 3))
-    compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
+    compiled = step.make_step(network, method.phase(0), config, mesh)
     state = put(base.init_state(variables, {}), mesh)
     first = state
     images = put(InMemory.of(DATASET.train.images), mesh)
@@ -100,10 +100,15 @@ def test_make_step_trains_donates_and_compiles_once(tiny):
             num_unlabelled=np.float32(0),
             shared=(),
         )
+        # So are means and deviations of other images.
+        statistics = table.StatisticsArrays(
+            np.array([i / 12], np.float32), np.array([0.25], np.float32)
+        )
         state, terms = compiled(
             state,
             None,
             images,
+            put(statistics, mesh),
             {"x": rows},
             put(division, mesh),
             base.Time(np.int32(i // 3), np.int32(i % 3)),
@@ -153,7 +158,7 @@ def traced_views(tiny, monkeypatch, at_step=0):
         views={"x": ("weak", "strong", "none"), "u": ("weak",)},
         draws=lambda key, sizes: {"key": jax.random.key_data(key)},
     )
-    compiled = step.make_step(network, both, config, DATASET, mesh)
+    compiled = step.make_step(network, both, config, mesh)
     rows = {
         name: stream(index, np.zeros(2, np.int32))
         for name, index in (("x", [3, 1]), ("u", [0, 5]))
@@ -167,6 +172,7 @@ def traced_views(tiny, monkeypatch, at_step=0):
             state,
             None,
             images,
+            table.as_arrays(DATASET, np.float32),
             rows,
             None,
             base.Time(np.int32(0), np.int32(at_step)),
@@ -206,13 +212,14 @@ def test_programs_with_convolutions_are_given_the_options(tiny, monkeypatch):
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
         infer(variables, images, np.arange(4))
     method = base.create(config, base.DataInfo(DATASET.train.labels, 3))
-    compiled = step.make_step(network, method.phase(0), config, DATASET, mesh)
+    compiled = step.make_step(network, method.phase(0), config, mesh)
     index = np.array([0, 1], np.int32)
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
         compiled(
             put(base.init_state(variables, {}), mesh),
             None,
             images,
+            put(table.as_arrays(DATASET, np.float32), mesh),
             {"x": stream(index, DATASET.train.labels[index])},
             put(base.Division(np.ones(3, np.float32), 2.0, 0.0, ()), mesh),
             base.Time(np.int32(0), np.int32(0)),

@@ -7,10 +7,11 @@ other files of the folder have policies, the colour jitter and the digits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
@@ -291,10 +292,40 @@ class ImageStatistics(Protocol):
     def std(self) -> tuple[float, ...]: ...
 
 
+class StatisticsArrays(NamedTuple):
+    """``ImageStatistics`` as arguments of compiled programs.
+
+    Sets of equal shapes then share a program, whatever their statistics.
+
+    Attributes:
+      mean: [C] or [D].
+      std: as ``mean``.
+    """
+
+    mean: Any
+    std: Any
+
+
+def as_arrays(
+    statistics: ImageStatistics, dtype: DTypeLike
+) -> StatisticsArrays:
+    """Host arrays of statistics.
+
+    Args:
+      statistics: of the training images.
+      dtype: of the images' standardisation; at least float32 is used.
+    """
+    working = jnp.promote_types(dtype, jnp.float32)
+    return StatisticsArrays(
+        np.asarray(statistics.mean, working),
+        np.asarray(statistics.std, working),
+    )
+
+
 def normalise(
     images: Num[Array, "*B H W C"] | Num[Array, "B D"],
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | Array,
+    std: Sequence[float] | Array,
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*B H W C"] | Float[Array, "B D"]:
     r"""Standardises levels, :math:`(x / 255 - \mu) / \sigma`.
@@ -324,7 +355,7 @@ def prepare(
     images: UInt8[Array, "B H W C"] | Float[Array, "B D"],
     key: Key[Array, ""],
     view: str,
-    statistics: ImageStatistics,
+    statistics: ImageStatistics | StatisticsArrays,
     dtype: DTypeLike,
     names: Mapping[str, str],
 ) -> Float[Array, "B H W C"] | Float[Array, "B D"]:

@@ -498,11 +498,11 @@ class Method(base.Method):
 
     # Warm-up -----------------------------------------------------------------
 
-    def _both_heads(self, out: DeviceOutputs, labels: jax.Array) -> HeadLosses:
+    def _both_heads(
+        self, out: DeviceOutputs, labels: jax.Array, counts: jax.Array
+    ) -> HeadLosses:
         ce = jnp.mean(losses.cross_entropy(out["logits"], labels))
-        balanced = losses.balanced_softmax(
-            out["balanced"], labels, self.data.counts
-        )
+        balanced = losses.balanced_softmax(out["balanced"], labels, counts)
         return HeadLosses(ce, jnp.mean(balanced))
 
     def warmup_loss(
@@ -519,7 +519,9 @@ class Method(base.Method):
         Source: DaSC section 3.1; ``papers/dasc.md`` section 5.
         """
         first, second = (
-            self._both_heads(net(params, view, BOTH_HEADS), batch.x.labels)
+            self._both_heads(
+                net(params, view, BOTH_HEADS), batch.x.labels, division.counts
+            )
             for view in batch.x.views
         )
         ce = (first.ce + second.ce) / 2
@@ -545,7 +547,9 @@ class Method(base.Method):
         heads = (*BOTH_HEADS, "projection")
         a = net(params, view_a, (*heads, "prototypes"))
         b = net(params, view_b, heads)
-        first, second = (self._both_heads(out, labels) for out in (a, b))
+        first, second = (
+            self._both_heads(out, labels, division.counts) for out in (a, b)
+        )
         ce = (first.ce + second.ce) / 2
         balanced = (first.balanced_ce + second.balanced_ce) / 2
         projections = jnp.concatenate([a["projection"], b["projection"]])

@@ -11,6 +11,7 @@ import pytest
 
 from jaxnlt import method as base
 from jaxnlt import step
+from jaxnlt.augment import table
 from jaxnlt.data import decode, load, streaming
 from jaxnlt.data.decode import BadImage, Transform
 from jaxnlt.data.files import CutImages, ImageFiles
@@ -216,10 +217,10 @@ def test_a_step_gives_every_view_its_own_pixels():
         return base.LossResult(0.0 * params["w"], {}, seen)
 
     phase = base.Phase("test", loss, streams=None, views=views)
-    dataset = SimpleNamespace(mean=(0.0,), std=(1 / 255,))
+    statistics = table.StatisticsArrays(np.zeros(1), np.full(1, 1 / 255))
     network = SimpleNamespace(seeded=lambda key: None)
     mesh = sharding.make_mesh([2])
-    compiled = step.make_step(network, phase, config, dataset, mesh)
+    compiled = step.make_step(network, phase, config, mesh)
     carry = {"x": (np.zeros(0),) * 3, "u": (np.zeros(0),)}
     variables = {"params": {"w": np.float32(0)}, "batch_stats": {}}
     state = base.init_state(variables, carry)
@@ -227,8 +228,10 @@ def test_a_step_gives_every_view_its_own_pixels():
 
     def run(images, rows):
         rate, key = np.float32(0), jax.random.key(0)
-        args = (state, None, images, rows, None, now, rate, key)
-        return compiled.__wrapped__(*args)[0].carry
+        after, _ = compiled.__wrapped__(
+            state, None, images, statistics, rows, None, now, rate, key
+        )
+        return after.carry
 
     held = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
     x, u = (typed.stream(index=np.array(rows)) for rows in ([3, 1], [0, 5]))

@@ -96,10 +96,8 @@ def programs(
             )
         finally:
             logger.removeFilter(_nothing)
-        made: Any = step.make_step(
-            trainer.network, phase, config, dataset, mesh
-        )
-        state, peer, images, streams, *rest = noted.arguments
+        made: Any = step.make_step(trainer.network, phase, config, mesh)
+        state, peer, images, standard, streams, *rest = noted.arguments
         yield Program(
             phase.name,
             result.images // method.num_nets,
@@ -110,6 +108,7 @@ def programs(
                 _abstract(state, everywhere),
                 _abstract(peer, everywhere),
                 _abstract_images(images, config, mesh),
+                _abstract(standard, everywhere),
                 _abstract(streams, sharding.batched(mesh)),
                 *_abstract(rest, everywhere),
             ),
