@@ -268,7 +268,7 @@ class OptimizerOptions:
         ``drop_factor``.
       drop_factor: see ``drops``.
       schedule: drops follows ``drops``; cosine falls to ``final`` over all
-        epochs.  Where a method has a schedule of its own, that holds.
+        epochs; h2e and unicon, which have their own, refuse it.
       rise: epochs over which the step size first rises to its full size.
       final: share of the step size after the last epoch of a cosine.
     """

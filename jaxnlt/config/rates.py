@@ -6,6 +6,8 @@ import jax
 import ml_collections
 import optax
 
+from jaxnlt.runtime.errors import UserError
+
 
 def step_size(config: ml_collections.ConfigDict, epoch: int) -> float:
     r"""Step size of an epoch: rises, stays, and falls.
@@ -38,6 +40,25 @@ def step_size(config: ml_collections.ConfigDict, epoch: int) -> float:
     factors = {drop: optimizer.drop_factor**n for drop, n in drops.items()}
     dropping = optax.piecewise_constant_schedule(rate, factors)
     return share * at_epoch(dropping, epoch)
+
+
+def check_own(config: ml_collections.ConfigDict, own: str) -> None:
+    """Refuses a schedule that a method with its own would not follow.
+
+    Args:
+      config: the whole configuration.
+      own: the method's field, or what else makes its schedule.
+
+    Raises:
+      UserError: naming the field.
+    """
+    optimizer = config.optimizer
+    for field, usual in (("schedule", "drops"), ("rise", 0)):
+        if optimizer[field] != usual:
+            raise UserError(
+                f"config.optimizer.{field}: {config.method} follows {own}; "
+                f"leave it at {usual}"
+            )
 
 
 def at_epoch(schedule: optax.Schedule, epoch: float) -> float:

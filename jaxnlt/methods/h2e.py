@@ -705,6 +705,7 @@ class Method(base.Method):
 
     def check(self) -> None:
         super().check()
+        rates.check_own(self.config, "schedules of its own")
         options = self.options
         if options.rounds and not options.erm_weight + options.penalty_weight:
             raise UserError(

@@ -302,6 +302,8 @@ class Method(dividemix.Method):
 
     def check(self) -> None:
         super().check()
+        if self.options.cosine_epochs:
+            rates.check_own(self.config, "config.unicon.cosine_epochs")
         least, rate = (
             self.options.min_learning_rate,
             self.config.optimizer.learning_rate,

@@ -67,3 +67,21 @@ def test_schedules_that_contradict_themselves(fields, named):
         config.optimizer.update(fields)
     with pytest.raises(UserError, match=rf"^config\.optimizer\.{named}: "):
         config_lib.check(config)
+
+
+@pytest.mark.parametrize("method", ["h2e", "unicon"])
+@pytest.mark.parametrize("field, value", [("schedule", "cosine"), ("rise", 2)])
+def test_methods_with_their_own_schedule_refuse_it(method, field, value):
+    config = command_line.load_config(method, "cifar10")
+    with config.unlocked():
+        config.optimizer[field] = value
+    made = base.create(config, base.DataInfo(np.arange(40) % 10, 10))
+    with pytest.raises(UserError, match=rf"^config\.optimizer\.{field}: "):
+        made.check()
+
+
+def test_unicon_without_its_cosine_takes_another():
+    config = command_line.load_config("unicon", "cifar10")
+    with config.unlocked():
+        config.optimizer.schedule, config.unicon.cosine_epochs = "cosine", 0
+    base.create(config, base.DataInfo(np.arange(40) % 10, 10)).check()
