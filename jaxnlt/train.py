@@ -23,7 +23,14 @@ from jaxnlt.data.records import HELD_OUT
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files as result_files
-from jaxnlt.results import journal, metrics, pred_probs, summary, writers
+from jaxnlt.results import (
+    journal,
+    metrics,
+    observing,
+    pred_probs,
+    summary,
+    writers,
+)
 from jaxnlt.runtime import (
     checkpoint,
     console,
@@ -249,25 +256,27 @@ def _run(
         pooled, known, audited, fetched = [], {}, {}, None
         if not last:
             pooled = trainer.infer_pools(epoch + 1, following, states)
-        known = trainer.inferred(tests, pooled, following)
-        counted = trainer.counted(epoch, phase, known)
-        audited = trainer.infer_audited(states, known) if counted else {}
+        known = observing.inferred(trainer, tests, pooled, following)
+        counted = observing.counted(trainer, epoch, phase, known)
+        audited = (
+            observing.infer_audited(trainer, states, known) if counted else {}
+        )
         # The only wait of an epoch: everything is fetched at once.
         fetched = sharding.fetch(
             _Fetched(result.terms, states, tests, pooled, audited)
         )
         pooled, host_states = fetched.pooled, fetched.states
-        readable = trainer.readable() if last else {}
+        readable = observing.readable(trainer) if last else {}
         means = metrics.mean_terms(fetched.terms, result.steps, epoch)
         require_finite(
             (fetched.tests, pooled, fetched.audited),
             f"epoch {epoch + 1}",
             SMALLER_STEPS,
         )
-        known = trainer.inferred(fetched.tests, pooled, following)
+        known = observing.inferred(trainer, fetched.tests, pooled, following)
         if counted:
             audited = known | fetched.audited
-            memory = trainer.observe(memory, audited)
+            memory = observing.observe(trainer, memory, audited)
         seconds = time.time() - epoch_began
         record = {
             "epoch": epoch,
@@ -299,9 +308,9 @@ def _run(
             )
     if not host_states:  # the run had trained but not yet reported
         host_states, audited = sharding.fetch(
-            (states, trainer.infer_audited(states))
+            (states, observing.infer_audited(trainer, states))
         )
-        readable = trainer.readable()
+        readable = observing.readable(trainer)
     checkpoints.close()
     held.check()
     about_run = summary.RunInfo(

@@ -1,9 +1,9 @@
 """What one epoch is made of: selecting, training, inferring."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -21,7 +21,6 @@ from jaxnlt.infer import (
     Inference,
     collect,
     require_finite,
-    vote,
     voters,
 )
 from jaxnlt.method import (
@@ -47,8 +46,6 @@ Progress = Callable[[int, int, int, int], None]
 Pooled = list[list[Batches]]
 #: The same, fetched.
 FetchedPools = Sequence[Sequence[Sequence[Outputs]]]
-#: Outputs of every network, on the devices or fetched.
-_B = TypeVar("_B")
 
 
 class EpochResult(NamedTuple):
@@ -222,98 +219,6 @@ class Trainer:
         """Device outputs of what votes, on all training images."""
         rows = np.arange(len(self.dataset.train))
         return self.infer.all(voters(states), self.images, rows)
-
-    # Auditing ----------------------------------------------------------------
-
-    def counted(self, epoch: int, phase: Phase, known: Container[str]) -> bool:
-        """Whether the vote after an epoch counts in the audit.
-
-        That of the second half does, before it wherever it costs nothing, and
-        always of methods that infer the training set for nothing else.
-
-        Args:
-          epoch: just trained.
-          phase: its phase; networks that are not evaluated do not vote.
-          known: the sets that were inferred for others, see ``inferred``.
-        """
-        epochs = self.config.epochs
-        late = epoch >= epochs // 2
-        selecting = any(
-            phase.selector and phase.selector.outputs
-            for phase in self.method.phases()
-        )
-        wanted = late or not selecting or "train" in known
-        return epoch + 1 == epochs or (phase.evaluated and wanted)
-
-    def inferred(
-        self, tests: Mapping[str, _B], pooled: Sequence[_B], following: Phase
-    ) -> dict[str, _B]:
-        """What is known of ``dataset.audited`` as it was inferred for others.
-
-        Args:
-          tests: outputs of every network on test sets, by name.
-          pooled: what ``infer_pools`` returned for the next epoch.
-          following: the phase of the next epoch.
-        """
-        known = {}
-        whole = following.pool is None and following.pool_view == "none"
-        # Selectors see what votes unless it is an average that does not select.
-        model = self.config.model
-        same = not model.ema or average.teaches(model, "selection")
-        if pooled and whole and same:
-            known["train"] = pooled[0]
-        if HELD_OUT in self.dataset.audited and "test" in tests:
-            known[HELD_OUT] = tests["test"]
-        return known
-
-    def infer_audited(
-        self, states: Sequence[TrainState], known: Container[str] = ()
-    ) -> dict[str, list[Batches]]:
-        """Device outputs of what votes, on each of ``dataset.audited``.
-
-        Args:
-          states: the networks.
-          known: the sets that are left out.
-        """
-        infer = {"train": self.infer_train, HELD_OUT: self.infer_test}
-        return {
-            name: infer[name](states)
-            for name in self.dataset.audited
-            if name not in known
-        }
-
-    def observe(
-        self, memory: Memory, outputs: Mapping[str, Sequence[Sequence[Outputs]]]
-    ) -> Memory:
-        """Adds the vote of an epoch to the statistics of the audit.
-
-        Args:
-          memory: host memory; not changed.
-          outputs: fetched, of the sets that are audited.
-
-        Returns:
-          The new memory.
-        """
-        sums = dict(memory.audit)
-        for name, batches in outputs.items():
-            size = len(self.dataset.audited[name])
-            votes = vote(self.method, batches, size, memory)
-            sums[name] = statistics.added(sums[name], votes.scores)
-        return replace(memory, audit=sums)
-
-    def readable(self) -> dict[str, np.ndarray | None]:
-        """Which images of ``dataset.audited`` ``infer_audited`` could read.
-
-        To be called before ``streaming.count_bad`` forgets.
-
-        Returns:
-          Of each set bool [N], or None where all could.
-        """
-        images = {"train": self.images, HELD_OUT: self.test_images["test"]}
-        return {
-            name: streaming.readable(images[name])
-            for name in self.dataset.audited
-        }
 
     # Selecting ---------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from jaxnlt import train
 from jaxnlt.models import average
-from jaxnlt.results import metrics
+from jaxnlt.results import metrics, observing
 from jaxnlt.runtime import checkpoint, sharding
 from tests.runs import check_resume, tiny
 from tests.toy_epochs import Recorder, phase, w
@@ -49,7 +49,7 @@ def toy_run(make, ema, epochs=3, **methods):
             epoch, chosen, states, pooled, memory, lambda *args: None
         )
         seen.append([w(state) for state in states])
-        outs = sharding.fetch(trainer.infer_audited(states))["train"]
+        outs = sharding.fetch(observing.infer_audited(trainer, states))["train"]
         tests = sharding.fetch(trainer.infer_test(states))
         votes.append([float(out[0]["logits"][0, 0]) for out in outs])
         assert votes[-1] == [out[0]["logits"][0, 0] for out in tests]

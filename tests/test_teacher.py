@@ -10,6 +10,7 @@ from jaxnlt import method as base
 from jaxnlt import step
 from jaxnlt.config import base as config_lib
 from jaxnlt.models import average
+from jaxnlt.results import observing
 from jaxnlt.runtime import sharding
 from jaxnlt.runtime.errors import UserError
 from tests import typed
@@ -96,7 +97,7 @@ def test_who_selects_and_who_is_the_peer(toy_trainer, teaches, read, peers):
             trainer.infer_train(states),
         )
     )
-    known = trainer.inferred({}, [pooled], now)
+    known = observing.inferred(trainer, {}, [pooled], now)
     assert bool(known) == (pooled[0][0, 0] == votes[0][0, 0])
 
 

@@ -24,7 +24,7 @@ from jaxnlt.bench import command
 from jaxnlt.bench.command import Figures
 from jaxnlt.data import fingerprint, load, streaming
 from jaxnlt.infer import Batches, Inference
-from jaxnlt.results import journal, metrics
+from jaxnlt.results import journal, metrics, observing
 from jaxnlt.results import labels as labels_csv
 from jaxnlt.runtime import checkpoint, console, sharding
 from jaxnlt.runtime.errors import UserError
@@ -67,11 +67,11 @@ _STAGES: tuple[tuple[str, Any, str], ...] = (
     ("put on devices", streaming, "hold"),
     ("infer", Trainer, "infer_pools"),
     ("infer", Trainer, "infer_test"),
-    ("infer", Trainer, "infer_audited"),
+    ("infer", observing, "infer_audited"),
     ("fetch", sharding, "fetch"),
     ("select", Trainer, "select"),
     ("train", Trainer, "train"),
-    ("vote", Trainer, "observe"),
+    ("vote", observing, "observe"),
     ("vote", train, "vote"),
     ("metrics", metrics, "test_record"),
     ("metrics", metrics, "selection_record"),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxnlt.trainer import Trainer
+from jaxnlt.results import observing
 
 
 def counted(epochs, known, selector, evaluated=True):
@@ -16,7 +16,7 @@ def counted(epochs, known, selector, evaluated=True):
     return [
         epoch
         for epoch in range(epochs)
-        if Trainer.counted(trainer, epoch, phase, known(epoch))
+        if observing.counted(trainer, epoch, phase, known(epoch))
     ]
 
 
