@@ -2,14 +2,15 @@
 
     python launch/recipe.py --split dev --seeds 1 2 3 --out runs/recipe
     python launch/recipe.py --split dev --setting cifar-sym40 --data DIR \\
-        --row dasc dasc-teacher --seeds 1 2 3 --out runs/recipe
+        --row dasc dasc+floor+retrain --seeds 1 2 3 --out runs/recipe
     python launch/recipe.py --split dev --out runs/recipe --report \\
         --baseline dasc
 
-A run ends in OUT/SPLIT-SETTING-ROW-SEED.json; what is there is not run again,
-an interrupted run goes on, and several commands may share the seeds.  Settings
-of CIFAR-10 are left out without --data, the folder of its files.  --report runs
-nothing.
+A row is a method of ``METHODS``, with ``PIECES`` after plus signs; without
+--row all methods, and CE with averaged weights.  A run ends in
+OUT/SPLIT-SETTING-ROW-SEED.json; what is there is not run again, an interrupted
+run goes on, and several commands may share the seeds.  Settings of CIFAR-10 are
+left out without --data, the folder of its files.  --report runs nothing.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from jaxnlt.config import modules
 from jaxnlt.infer import vote
 from jaxnlt.results import files, metrics
 from jaxnlt.runtime import console, sharding
-from jaxnlt.runtime.errors import UserError
+from jaxnlt.runtime.errors import UserError, one_of
 
 # What is compared -------------------------------------------------------------
 
@@ -72,50 +73,51 @@ SETTINGS = {
     "cifar-human": _cifar("cifar10n,imb=0.1"),
 }
 
-_MEAN = "--config.model.ema=0.9"
-_TEACHER = ("--config.model.ema=0.8", "--config.model.ema_teaches={task}")
-#: Row -> config, keys after its benchmark, and overrides.
-ROWS: dict[str, tuple[str, ...]] = {
-    # What is published, and CE with averaged weights.
-    "ce": ("erm,num_nets=2",),
-    "ce-mean": ("erm,num_nets=2", _MEAN),
-    **{
-        name: (name,)
-        for name in ("dividemix", "smr", "sfa", "tabasco", "unicon", "rolt")
-    },
-    "rolt-plus": ("rolt,plus",),
-    "h2e": ("h2e",),
-    "dasc": ("dasc",),
-    # Pieces, one at a time, on DaSC.
-    "dasc-mean": ("dasc", _MEAN),
-    **{
-        f"dasc-teacher-{task}": (
-            "dasc",
-            *(text.format(task=task) for text in _TEACHER),
-        )
-        for task in ("guesses", "selection", "both")
-    },
-    "dasc-align-uniform": ("dasc", "--config.dasc.align_to=uniform"),
-    "dasc-align-estimated": ("dasc", "--config.dasc.align_to=estimated"),
-    "dasc-both-agree": ("dasc", "--config.dasc.trust_by=both"),
-    "dasc-either-agrees": ("dasc", "--config.dasc.trust_by=either"),
-    "dasc-both-floor": (
-        "dasc",
-        "--config.dasc.trust_by=both",
-        "--config.dasc.trust_floor=0.2",
-    ),
-    "dasc-tabasco": ("dasc", "--config.selector=tabasco"),
-    "dasc-unicon": ("dasc", "--config.selector=unicon"),
-    "dasc-retrain": ("dasc", "--config.dasc.retrain_epochs=5"),
-    "dasc-cosine": (
-        "dasc",
-        "--config.optimizer.schedule=cosine",
-        "--config.optimizer.rise=2",
-    ),
-    "dasc-strong-warmup": ("dasc", "--config.dasc.warmup_view=strong"),
-    # Losses that divide best but lose classes.
-    "dividemix-floor": ("dividemix", "--config.dividemix.trust_floor=0.2"),
+#: Method -> config and keys after its benchmark.
+METHODS = {
+    "ce": "erm,num_nets=2",
+    "dividemix": "dividemix",
+    "smr": "smr",
+    "sfa": "sfa",
+    "tabasco": "tabasco",
+    "unicon": "unicon",
+    "rolt": "rolt",
+    "rolt-plus": "rolt,plus",
+    "h2e": "h2e",
+    "dasc": "dasc",
 }
+#: What a row adds to a method -> fields; ``{group}`` is the method's own.
+PIECES = {
+    "mean": ("model.ema=0.9",),
+    "teacher-guesses": ("model.ema=0.8", "model.ema_teaches=guesses"),
+    "teacher-selection": ("model.ema=0.8", "model.ema_teaches=selection"),
+    "teacher-both": ("model.ema=0.8", "model.ema_teaches=both"),
+    "align-uniform": ("{group}.align_to=uniform",),
+    "align-estimated": ("{group}.align_to=estimated",),
+    "both-agree": ("{group}.trust_by=both",),
+    "either-agrees": ("{group}.trust_by=either",),
+    "floor": ("{group}.trust_floor=0.2",),
+    "select-tabasco": ("selector=tabasco",),
+    "select-unicon": ("selector=unicon",),
+    "retrain": ("{group}.retrain_epochs=5",),
+    "cosine": ("optimizer.schedule=cosine", "optimizer.rise=2"),
+    "strong-warmup": ("{group}.warmup_view=strong",),
+}
+#: What is published, and CE with averaged weights.
+PUBLISHED = (*METHODS, "ce+mean")
+
+
+def row_name(text: str) -> str:
+    """Checks a row: a method, and pieces after plus signs.
+
+    Raises:
+      UserError: one of them is not known.
+    """
+    method, *pieces = text.split("+")
+    one_of("--row", method, METHODS)
+    for piece in pieces:
+        one_of("--row", piece, PIECES)
+    return text
 
 
 def arguments(
@@ -124,14 +126,14 @@ def arguments(
     """The arguments of jaxnlt.main for one run.
 
     Args:
-      row: of ``ROWS``.
+      row: as ``row_name`` checks it.
       setting: of ``SETTINGS``.
       seed: of the run.
       split: dev or test.
       data: folder of CIFAR-10.
     """
-    head, *overrides = ROWS[row]
-    name, _, own = head.partition(",")
+    method, *pieces = row.split("+")
+    name, _, own = METHODS[method].partition(",")
     chosen = SETTINGS[setting]
     keys = [chosen.data, *filter(None, [own]), f"seed={seed}"]
     if split == "dev":
@@ -147,8 +149,13 @@ def arguments(
     fields = [*chosen.fields, *family]
     if chosen.data.startswith("cifar10"):
         fields.append(f"--config.data.path={data}")
-    # Overrides of the row come last, so that they hold.
-    return [f"--config=configs/{name}.py:{text}", *fields, *overrides]
+    # Those of the row come last, so that they hold.
+    fields += [
+        f"--config.{field.format(group=group)}"
+        for piece in pieces
+        for field in PIECES[piece]
+    ]
+    return [f"--config=configs/{name}.py:{text}", *fields]
 
 
 # A run ------------------------------------------------------------------------
@@ -224,19 +231,19 @@ def _command(argv: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--row", choices=ROWS, nargs="+", default=list(ROWS))
+    parser.add_argument("--row", nargs="+", default=list(PUBLISHED))
     parser.add_argument("--setting", choices=SETTINGS, nargs="+")
     parser.add_argument("--split", choices=("dev", "test"), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--data", default="")
     parser.add_argument("--out", type=pathlib.Path, default="runs/recipe")
-    parser.add_argument("--baseline", choices=ROWS, default="dasc")
+    parser.add_argument("--baseline", default="dasc")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args(argv[1:])
     settings = args.setting or [
         name for name in SETTINGS if args.data or not name.startswith("cifar")
     ]
-    rows = list(dict.fromkeys([*args.row, args.baseline]))
+    rows = [*dict.fromkeys(map(row_name, [*args.row, args.baseline]))]
     # A seed's runs of a setting are paired: they come one after the other.
     cells = [
         Cell(row, setting, seed)

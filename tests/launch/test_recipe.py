@@ -13,13 +13,16 @@ from jaxnlt.bench.paired import Cell, Figures, difference, report
 from jaxnlt.config import base as config_lib
 from jaxnlt.results import files
 from jaxnlt.runtime import console
+from jaxnlt.runtime.errors import UserError
 from launch import recipe
 
 INFO = base.DataInfo(np.arange(40) % 10, 10, np.arange(40))
 
 
 @pytest.mark.parametrize("setting", ["digits-sym40", "cifar-sym40"])
-@pytest.mark.parametrize("row", recipe.ROWS)
+@pytest.mark.parametrize(
+    "row", [*recipe.PUBLISHED, *(f"dasc+{piece}" for piece in recipe.PIECES)]
+)
 def test_every_row_is_a_run(row, setting):
     given = recipe.arguments(row, setting, 7, "dev", "DIR")
     config, _ = command_line.parse(["main", *given])
@@ -34,6 +37,19 @@ def test_every_row_is_a_run(row, setting):
     if row != "dasc":
         plain = recipe.arguments("dasc", setting, 7, "dev", "DIR")
         assert config != command_line.parse(["main", *plain])[0]
+
+
+def test_pieces_add_up_in_the_group_of_the_method():
+    given = recipe.arguments("smr+floor+mean", "digits-clean", 1, "dev", "")
+    config, _ = command_line.parse(["main", *given])
+    assert (config.smr.trust_floor, config.model.ema) == (0.2, 0.9)
+    assert recipe.row_name("smr+floor+mean") == "smr+floor+mean"
+
+
+@pytest.mark.parametrize("row", ["nope", "dasc+nope", "dasc+", ""])
+def test_unknown_rows_are_refused(row):
+    with pytest.raises(UserError, match="^--row: "):
+        recipe.row_name(row)
 
 
 def test_settings_are_what_they_are_called():
