@@ -89,6 +89,7 @@ METHODS = {
 #: What a row adds to a method -> fields; ``{group}`` is the method's own.
 PIECES = {
     "mean": ("model.ema=0.9",),
+    "short-mean": ("model.ema=0.5",),
     "teacher-guesses": ("model.ema=0.8", "model.ema_teaches=guesses"),
     "teacher-selection": ("model.ema=0.8", "model.ema_teaches=selection"),
     "teacher-both": ("model.ema=0.8", "model.ema_teaches=both"),
@@ -100,6 +101,7 @@ PIECES = {
     "select-tabasco": ("selector=tabasco",),
     "select-unicon": ("selector=unicon",),
     "retrain": ("{group}.retrain_epochs=5",),
+    "retrain-all": ("{group}.retrain_epochs=10", "{group}.retrain_part=all"),
     "cosine": ("optimizer.schedule=cosine", "optimizer.rise=2"),
     "strong-warmup": ("{group}.warmup_view=strong",),
 }
