@@ -20,7 +20,7 @@ def methods():
     """Every method, {name: (module of its config file, text after the colon)}.
 
     A file makes more than one where a flag of its own asks for another: RoLT's
-    `plus`.
+    `plus`.  One that makes none of its own name is a recipe of another method.
     """
     found = {}
     for file in pkgutil.iter_modules(configs.__path__):
@@ -30,9 +30,12 @@ def methods():
         except HelpRequested as request:
             own = {k: v for k, v in request.keys.items() if k not in KEYS}
         flags = [f",{key}" for key, (kind, *_) in own.items() if kind is bool]
-        for text in ("", *flags):
-            name = module.get_config(f"digits{text}").method
-            found.setdefault(name, (module, text))
+        made = {
+            module.get_config(f"digits{text}").method: (module, text)
+            for text in ("", *flags)
+        }
+        if file.name in made:
+            found |= made
     return found
 
 

@@ -17,7 +17,10 @@ from jaxnlt.config import base as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "jaxnlt").rglob("*.py"))
-METHODS = sorted(m.name for m in pkgutil.iter_modules(configs.__path__))
+#: Configs of papers; a recipe of ours is a config of one of their methods.
+METHODS = sorted(
+    {m.name for m in pkgutil.iter_modules(configs.__path__)} - {"best"}
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {"cuda12", "cuda13", "tpu", "wandb", "bench", "test", "docs", "dev"}
 # Papers of this package and of its plan; none may be known to the loop.

@@ -21,7 +21,7 @@ INFO = base.DataInfo(np.arange(40) % 10, 10, np.arange(40))
 
 @pytest.mark.parametrize("setting", ["digits-sym40", "cifar-sym40"])
 @pytest.mark.parametrize(
-    "row", [*recipe.PUBLISHED, *(f"dasc+{piece}" for piece in recipe.PIECES)]
+    "row", [*recipe.COMPARED, *(f"dasc+{piece}" for piece in recipe.PIECES)]
 )
 def test_every_row_is_a_run(row, setting):
     given = recipe.arguments(row, setting, 7, "dev", "DIR")
