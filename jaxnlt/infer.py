@@ -54,9 +54,7 @@ class Inference:
         self.batch_size = -(-config.eval_batch_size // devices) * devices
         everywhere, rowwise = sharding.replicated(mesh), sharding.batched(mesh)
         dtype = models.DTYPES[config.model.dtype][1]
-        self._statistics = sharding.put(
-            table.as_arrays(dataset, dtype), everywhere
-        )
+        self._statistics = table.as_arrays(dataset, dtype)
 
         def infer(
             variables: PyTree,
