@@ -47,7 +47,7 @@ def _steps(result: Figures) -> list[str]:
     lines = [
         "One chip, one step; times in ms, at best and at worst",
         f"{'':{_WIDTH}}{''.join(f'{text:>11}' for text in (*works, *waits))}"
-        f"{'step':>18}{'images/s':>18}",
+        f"{'step':>22}{'images/s':>22}",
     ]
     for row in result["rows"]:
         memory = row["memory"]
@@ -71,7 +71,7 @@ def _steps(result: Figures) -> list[str]:
 
 
 def _between(least: float, most: float, form: str) -> str:
-    return f"{f'{least:{form}} - {most:{form}}':>18}"
+    return f"{f'{least:{form}} - {most:{form}}':>22}"
 
 
 def _exchanges(result: Figures) -> list[str]:
@@ -96,7 +96,7 @@ def _exchanges(result: Figures) -> list[str]:
 def _scaling(result: Figures) -> list[str]:
     """Images/s on other numbers of chips."""
     scales = list(result["rows"][0]["scaling"]["chip"])
-    heads = "".join(f"{f'{chips} chips':>18}" for chips in scales)
+    heads = "".join(f"{f'{chips} chips':>22}" for chips in scales)
     lines = [
         "Thousands of images/s at worst and at best; where the chips do not "
         "divide the batch,",
