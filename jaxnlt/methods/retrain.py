@@ -99,9 +99,9 @@ def check(method: base.Method) -> None:
     options, epochs = method.options, method.config.epochs
     if options.retrain_epochs and begun(method, options.warmup):
         raise UserError(
-            f"config.{method.group}.retrain_epochs: must be below the "
-            f"{epochs - options.warmup} epochs after the warm-up, is "
-            f"{options.retrain_epochs}"
+            f"config.{method.group}.retrain_epochs: must be below "
+            f"{epochs - options.warmup}, the number of epochs after the "
+            f"warm-up, is {options.retrain_epochs}"
         )
 
 

@@ -53,9 +53,7 @@ def test_supervised_epochs_take_weak_views_unless_told(name):
 @pytest.mark.parametrize("name", ["dasc", "dividemix"])
 def test_it_must_leave_semi_supervised_epochs(name):
     make(name, retrain_epochs=24).check()
-    with pytest.raises(
-        UserError, match=r"retrain_epochs: must be below the 25"
-    ):
+    with pytest.raises(UserError, match=r"retrain_epochs: must be below 25"):
         make(name, retrain_epochs=25).check()
 
 
