@@ -108,6 +108,9 @@ def report(
 ) -> str:
     """Two tables in markdown: means over all settings, and each setting.
 
+    In the second stand accuracy, the paired difference with its standard error,
+    and the number of runs.
+
     A row that lacks a setting has no means; it stands in the second table
     alone.
 
@@ -129,7 +132,8 @@ def report(
             for setting, some in zip(settings, runs, strict=True):
                 apart = difference(found, row, baseline, [setting])
                 accuracy = _mean(figures.accuracy for figures in some)
-                parts[-1].append(f"{_shown(accuracy)} ({_apart(apart)})")
+                known = f"{_shown(accuracy)} ({_apart(apart)}; {len(some)})"
+                parts[-1].append(known)
         if all(runs):
             apart = difference(found, row, baseline, settings)
             whole.append([row, *_means(runs, settings), _apart(apart)])
