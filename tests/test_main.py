@@ -68,7 +68,7 @@ def refused(command: str, capsys) -> str:
         ("--config=", "--config: needs a value"),
         ("--config=dasc --config=erm", "--config=erm: --config is given twice"),
         ("--config.seed=1 --config=dasc", "--config.seed=1: must stand after"),
-        ("--config=nope", "--config: nope: no such file; methods are dasc"),
+        ("--config=nope", "--config: nope: no such file; methods are best"),
         ("--config=configs/nope.py:digits", "--config: configs/nope.py: no"),
         ("--config=other/dasc.py", "--config: other/dasc.py: no such file"),
         ("--config=dasc:cifar11", "benchmark 'cifar11': unknown (did you"),

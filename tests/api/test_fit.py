@@ -106,7 +106,7 @@ def test_the_same_call_goes_on(fitted, capfd, monkeypatch):
         ({"epochs": "x"}, "epochs: expects int"),
         ({"model__width": 0.5}, "model__width: expects int"),
         ({"model__width": -1}, r"model__width: must be in \[0, 1024\], is -1"),
-        ({"method": "dsc"}, "method: dsc: no such file; methods are dasc"),
+        ({"method": "dsc"}, "method: dsc: no such file; methods are best"),
         ({"benchmark": "cifar10"}, "benchmark: fit trains on its arrays"),
         ({"noise": "symm"}, "data__noise: 'symm' is not one of"),
         ({"images": np.zeros((90, 8, 8))}, "images: images must be uint8"),
