@@ -74,12 +74,14 @@ def test_warmup_steps(case, dtype):
     made = method("dasc:", labels_of(case["noisy_counts"]), fields, **options)
     phase = made.phase(int(case["epoch"]))
     state = start(case, "net_init__", dtype)
+    everyone = typed.division(jnp.asarray(case["noisy_counts"], dtype))
     update = jax.jit(partial(step.update, tiny.apply, phase, **optimizer))
     for j in range(int(case["n_iters"])):
         it = f"it{j}__"
         views = case.jnp(it + "x1", it + "x2", dtype=dtype)
         x = typed.stream(views, jnp.asarray(case[it + "y"]))
-        state, terms = update(state, None, typed.batch(x=x), (), None, rate)
+        batch = typed.batch(x=x)
+        state, terms = update(state, None, batch, (), everyone, rate)
         ce = case[it + "ce_view1_f64"] + case[it + "ce_view2_f64"]
         balanced = case[it + "bal_view1_f64"] + case[it + "bal_view2_f64"]
         close(terms["loss_ce"], ce / 2, dtype)
