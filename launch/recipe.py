@@ -9,8 +9,9 @@
 A row is a method of ``METHODS``, with ``PIECES`` after plus signs; without
 --row all methods, and CE with averaged weights.  A run ends in
 OUT/SPLIT-SETTING-ROW-SEED.json; what is there is not run again, an interrupted
-run goes on, and several commands may share the seeds.  Settings of CIFAR-10 are
-left out without --data, the folder of its files.  --report runs nothing.
+run goes on, and several commands at a time may divide the seeds among them.
+Settings of CIFAR-10 are left out without --data, the folder of its files.
+--report runs nothing.
 """
 
 import argparse
