@@ -84,22 +84,33 @@ def test_memories_are_exchanged_after_semi_supervised_epochs_only():
 # Warm-up ---------------------------------------------------------------------
 
 
-def warmup(phase):
-    """The carry after a step, and the passes of the network."""
+def warmup(phase, counts=(4.0, 2, 1)):
+    """What a step returns, and the passes of the network."""
     net = base.Net(toy.apply, [], None)
     x = typed.stream(views(1, 2), jnp.asarray([0, 2]))
     batch = typed.batch(x=x)
-    everyone = typed.division(jnp.asarray([4.0, 2, 1]))
+    everyone = typed.division(jnp.asarray(counts))
     found = phase.loss(net, OWN["params"], batch, (), everyone, carry())
-    return found.carry, net.batch_stats
+    return found, net.batch_stats
 
 
 def test_no_projector_runs_before_the_contrast():
     after, passes = warmup(make().warmup)
     assert passes == [(dasc.BOTH_HEADS, SIZE)] * 2
-    assert after.fill == 3
+    assert after.carry.fill == 3
 
 
 def test_warmup_fills_no_memory_without_midl():
     after, _ = warmup(make(midl=False).warmup_contrast)
-    assert after.fill == 3
+    assert after.carry.fill == 3
+
+
+@pytest.mark.parametrize("name", ["warmup", "warmup_contrast"])
+def test_the_prior_of_the_warmup_is_an_argument(name):
+    """As a constant it would compile a program for every seed."""
+    phase = getattr(make(), name)
+    given, even = (
+        warmup(phase, counts)[0].terms for counts in ((4.0, 2, 1), (1.0, 1, 1))
+    )
+    assert given["loss_ce"] == even["loss_ce"]
+    assert abs(given["loss_balanced_ce"] - even["loss_balanced_ce"]) > 0.01
