@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+
 from jaxnlt import command_line, train
 from jaxnlt.method import Memory, TrainState
 from jaxnlt.results import files
@@ -33,7 +35,8 @@ class Timed(NamedTuple):
     Attributes:
       summary: of summary.json.
       epochs: of metrics.jsonl, with ``cpu_seconds`` of the process where this
-        call has trained the epoch.
+        call has trained the epoch: from the end of the training before to the
+        end of its own, so with the test and the checkpoint of the epoch before.
       final: None where the run had been trained before.
     """
 
@@ -61,6 +64,8 @@ def run(arguments: Sequence[str], workdir: pathlib.Path) -> Timed:
         trainer: Trainer, states: list[TrainState], memory: Memory
     ) -> None:
         nonlocal before
+        # The steps have been dispatched; they may not have run.
+        jax.block_until_ready(states)
         now = time.process_time()
         seconds.append(now - before)
         final[:] = [Final(trainer, states, memory)]
