@@ -85,6 +85,7 @@ METHODS = {
     "rolt": "rolt",
     "rolt-plus": "rolt,plus",
     "h2e": "h2e",
+    "h2e-two-rounds": "h2e,rounds=2",
     "dasc": "dasc",
     "best": "best",
 }
