@@ -17,7 +17,7 @@ import numpy as np
 from jaxnlt.auditing import planting, verdict
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules, settle
-from jaxnlt.data import fingerprint, load
+from jaxnlt.data import fingerprint, load, streaming
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
@@ -315,6 +315,7 @@ def _run(
     held.check()
     about_run = summary.RunInfo(
         device=describe_device(trainer.mesh.devices.size),
+        cores=streaming.cores(),
         weights_sha256=checkpoint.weights_sha256(voters(host_states)),
         command=command,
         networks_voting=method.num_nets,

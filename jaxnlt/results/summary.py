@@ -42,6 +42,7 @@ class RunInfo:
 
     Attributes:
       device: kind and number of the devices.
+      cores: that the process may use; on a CPU, XLA rounds by their number.
       weights_sha256: of all networks, as they vote.
       command: the command line, or ''.
       networks_voting: how many networks vote.
@@ -50,6 +51,7 @@ class RunInfo:
     """
 
     device: str
+    cores: int
     weights_sha256: str
     command: str
     networks_voting: int
@@ -260,6 +262,7 @@ HEADLINE: tuple[Row, ...] = (
     ("networks_voting", "networks voting", str),
     ("forward_passes", "forward passes a prediction", str),
     ("device", "device", str),
+    ("cores", "CPU cores", str),
     ("seconds", "time", _seconds),
     ("command", "command", str),
     ("workdir", "files are in", str),

@@ -175,7 +175,7 @@ def finish(config, tmp_path):
     classes = dataset.num_classes
     record = {"epoch": 0, "phase": "train", "loss": 1.0, "test_accuracy": 0.5}
     record["accuracy_per_class"] = [0.5] * classes
-    about = summary_lib.RunInfo("CPU", "", "", 1, 1, str(tmp_path))
+    about = summary_lib.RunInfo("CPU", 2, "", "", 1, 1, str(tmp_path))
     data = fingerprint.of_dataset(dataset)
     kept = journal.Journal(config, dataset, data, tmp_path, {}, 0, 0.0, [])
     kept.epoch(record | {"seconds": 1.0, "images_per_second": 1.0})
