@@ -78,7 +78,8 @@ def test_cleanlab_trains_it(arrays):
     labels = np.unique(names, return_inverse=True)[1]
     wrong = np.arange(0, 90, 9)
     labels[wrong] = (labels[wrong] + 1) % 3
-    fields = FIELDS | {"epochs": 12}
+    # Rounding depends on the machine: trained less, it finds 5 to 9 of 10.
+    fields = FIELDS | {"epochs": 20, "model__width": 8}
     model = jaxnlt.NoisyLabelClassifier(**fields)
     cleaner = cleanlab.CleanLearning(model, cv_n_folds=3)
     cleaner.fit(images, labels)
