@@ -2,22 +2,20 @@
 
 import contextlib
 import pathlib
-import platform
 import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 
 from jaxnlt.auditing import planting, verdict
 from jaxnlt.config import base as config_lib
 from jaxnlt.config import modules, settle
-from jaxnlt.data import fingerprint, load, streaming
+from jaxnlt.data import fingerprint, load
 from jaxnlt.data.fingerprint import Fingerprint
 from jaxnlt.data.records import HELD_OUT
 from jaxnlt.infer import SMALLER_STEPS, require_finite, vote, voters
@@ -35,6 +33,7 @@ from jaxnlt.runtime import (
     checkpoint,
     console,
     lock,
+    machine,
     paths,
     preemption,
     processes,
@@ -198,6 +197,7 @@ def _run(
     checkpoints = checkpoint.Checkpoints(directory)
     watch.finish_save = checkpoints.wait
     ends.enter_context(watch.finishing())
+    here = machine.here(trainer.mesh.devices.size)
     restored = checkpoints.restore(states, memory)
     if restored is not None:
         states, memory = restored.states, restored.memory
@@ -205,6 +205,13 @@ def _run(
         watch.saved(restored.epoch)
         if not quiet:
             _print(f"resumed after epoch {start}")
+        if change := here.changes(restored.meta.get("machine", {})):
+            logger.warning(
+                "%s: the run goes on elsewhere (%s); rounding differs, and it "
+                "will not end with the bits of an uninterrupted one",
+                directory,
+                change,
+            )
     writer = journal.Silent()
     if processes.is_lead():
         sealed = restored.meta.get("records") if restored else []
@@ -299,6 +306,7 @@ def _run(
                 {
                     **origin,
                     "phase": phase.name,
+                    "machine": asdict(here),
                     "records": result_files.plain(writer.records),
                     "class_names": data.class_names,
                 },
@@ -314,8 +322,8 @@ def _run(
     checkpoints.close()
     held.check()
     about_run = summary.RunInfo(
-        device=describe_device(trainer.mesh.devices.size),
-        cores=streaming.cores(),
+        device=here.device,
+        cores=here.cores,
         weights_sha256=checkpoint.weights_sha256(voters(host_states)),
         command=command,
         networks_voting=method.num_nets,
@@ -490,12 +498,3 @@ def _check_classes(
                 f"{name!r}, of the data {other!r}; give the classes their old "
                 "names, in the old order, or start without init_from"
             )
-
-
-def describe_device(used: int) -> str:
-    """Kind and number of the devices a run used."""
-    device = jax.devices()[0]
-    kind = device.device_kind
-    if device.platform == "cpu":
-        kind = f"CPU {platform.machine()}"
-    return kind if used == 1 else f"{used} x {kind}"

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxnlt import train, trainer
-from jaxnlt.data import load, streaming
-from jaxnlt.runtime import checkpoint, sharding
+from jaxnlt.data import load
+from jaxnlt.runtime import checkpoint, machine, sharding
 from jaxnlt.runtime.errors import UserError
 from tests.runs import records, same_figures, tiny, write_npz
 
@@ -58,7 +58,7 @@ def test_workdir_holds_the_contract(finished):
     assert json.loads((workdir / "summary.json").read_text()) == json.loads(
         json.dumps(summary)
     )
-    assert summary["cores"] == streaming.cores()
+    assert summary["cores"] == machine.cores()
     known = {name for name, value in summary.items() if value is not None}
     assert known >= set(SUMMARY.split())
     rows = records(workdir)

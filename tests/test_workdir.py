@@ -10,7 +10,7 @@ import pytest
 
 from jaxnlt import main, train
 from jaxnlt.results import journal
-from jaxnlt.runtime import checkpoint, lock
+from jaxnlt.runtime import checkpoint, lock, machine
 from jaxnlt.runtime.errors import UserError
 from tests import runs
 
@@ -220,6 +220,16 @@ def test_other_first_weights_are_refused(finished, tmp_path):
     with pytest.raises(UserError, match="started from other weights"):
         train.run(config(init_from=f"{second}@{kept}"), run)
     train.run(config(init_from=f"{tmp_path / 'moved'}@2"), run)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_going_on_with_other_cores_is_said(workdir, monkeypatch, caplog, more):
+    before = machine.cores()
+    monkeypatch.setattr(machine, "cores", lambda: before + more)
+    train.run(config(), workdir)
+    said = [line for line in caplog.messages if "goes on elsewhere" in line]
+    words = f"(cores: {before} before, {before + 1} now)"
+    assert len(said) == more and all(words in line for line in said)
 
 
 def breaks_at(monkeypatch, epoch, action):

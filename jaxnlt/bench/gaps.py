@@ -17,11 +17,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxnlt import train
 from jaxnlt.bench import command
 from jaxnlt.bench.command import Figures
 from jaxnlt.data import load
-from jaxnlt.runtime import console, sharding
+from jaxnlt.runtime import console, machine, sharding
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import Trainer
 
@@ -87,7 +86,7 @@ def measure(config: ml_collections.ConfigDict, steps: int = 50) -> Figures:
             )
         phases[phase.name] = {"steps": sum(result.steps), **found}
     return {
-        "device": train.describe_device(trainer.mesh.devices.size),
+        "device": machine.here(trainer.mesh.devices.size).device,
         "dtype": config.model.dtype,
         "batch_size": config.batch_size,
         "phases": phases,

@@ -14,11 +14,11 @@ import ml_collections
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxnlt import models, train
+from jaxnlt import models
 from jaxnlt.bench import command
 from jaxnlt.bench.command import Figures
 from jaxnlt.bench.torch import compare
-from jaxnlt.data import imbalance, load, registry, streaming
+from jaxnlt.data import imbalance, load, registry
 from jaxnlt.data.records import Benchmark, Dataset, Split
 from jaxnlt.method import (
     DataInfo,
@@ -31,7 +31,7 @@ from jaxnlt.method import (
     TrainState,
     trust_all,
 )
-from jaxnlt.runtime import console
+from jaxnlt.runtime import console, machine
 from jaxnlt.runtime.errors import UserError
 from jaxnlt.trainer import EpochResult, Trainer
 
@@ -132,10 +132,8 @@ def measure(
         "method": config.method,
         "benchmark": config.benchmark,
         "images": origin,
-        "device": train.describe_device(trainer.mesh.devices.size),
-        "cores": streaming.cores(),
         "load_average": load_average,
-        "jax": jax.__version__,
+        **dataclasses.asdict(machine.here(trainer.mesh.devices.size)),
         "dtype": config.model.dtype,
         "width": width,
         "blocks": list(blocks),

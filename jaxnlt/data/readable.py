@@ -12,12 +12,12 @@ from typing import TypeVar
 import numpy as np
 import tqdm
 
-from jaxnlt.data import decode, streaming
+from jaxnlt.data import decode
 from jaxnlt.data.decode import BadImage
 from jaxnlt.data.files import ImageFiles
 from jaxnlt.data.readers import lists
 from jaxnlt.data.records import Source, Split
-from jaxnlt.runtime import processes
+from jaxnlt.runtime import machine, processes
 from jaxnlt.runtime.errors import logger
 
 #: Up to so many files are read through before every run; more would take
@@ -134,7 +134,7 @@ def in_threads(
     """
     with (
         concurrent.futures.ThreadPoolExecutor(
-            workers or streaming.cores()
+            workers or machine.cores()
         ) as pool,
         tqdm.tqdm(
             desc="reading images", total=len(items), leave=False, disable=None

@@ -11,7 +11,6 @@ import concurrent.futures
 import functools
 import itertools
 import math
-import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from jaxnlt.data import decode
 from jaxnlt.data.decode import BadImage
 from jaxnlt.data.files import CutImages
 from jaxnlt.data.records import Split
-from jaxnlt.runtime import processes, sharding
+from jaxnlt.runtime import machine, processes, sharding
 from jaxnlt.runtime.errors import UserError, logger
 
 #: Steps that are decoded before they are asked for, and steps that are
@@ -105,7 +104,7 @@ class Streamed:
         workers: int = 0,
     ):
         self._images, self._skip = images, on_bad_image == "skip"
-        self.workers = workers or cores()
+        self.workers = workers or machine.cores()
         self._mesh, self._sharding = mesh, sharding.batched(mesh)
         self.bad: set[str] = set()
         self.waited = 0.0
@@ -290,13 +289,6 @@ class InMemory:
 
 #: What ``hold`` returns.
 Images = InMemory | Streamed
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def hold(split: Split, config: ml_collections.ConfigDict, mesh: Mesh) -> Images:

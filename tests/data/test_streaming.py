@@ -1,6 +1,5 @@
 """Batches of images on disk."""
 
-import os
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -266,13 +265,3 @@ def test_bad_images_of_inference_are_not_counted(tmp_path):
     )
     met = {3, 12} & set(plan["x"][0].tolist())
     assert result.bad_images == len(met) < 2
-
-
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(
-        os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False
-    )
-    assert streaming.cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert streaming.cores() == 5

@@ -26,7 +26,6 @@ from jaxnlt.bench.torch.trainer import Epoch, Given, Task, TorchTrainer
 from jaxnlt.bench.torch.views import CROPS, Views
 from jaxnlt.config import fields
 from jaxnlt.config.base import OptimizerOptions
-from jaxnlt.data import streaming
 from jaxnlt.losses.mixmatch import MixupDraws
 from jaxnlt.method import (
     Batch,
@@ -40,6 +39,7 @@ from jaxnlt.method import (
     TrainState,
 )
 from jaxnlt.methods.dasc import ContrastMemory
+from jaxnlt.runtime import machine
 from jaxnlt.trainer import Trainer, rng_of
 
 LAYOUTS = ("contiguous_format", "channels_last")
@@ -76,7 +76,7 @@ class Rival:
     def __init__(self, ours: Trainer, states: Sequence[TrainState]) -> None:
         import torch
 
-        torch.set_num_threads(streaming.cores())
+        torch.set_num_threads(machine.cores())
         torch.backends.cudnn.benchmark = True
         self.ours, self._states = ours, states
         config = ours.config
